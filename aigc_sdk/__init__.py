@@ -1,0 +1,117 @@
+"""Train a small generative model on your own data, ship it as one ONNX file, generate with one call.
+
+    import aigc_sdk as sdk
+
+    digits = sdk.generate("digits-vae", 16, seed=7)
+    digits.save("out")
+
+A model is a pure function from seeds and controls to content, and it is one ONNX file.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aigc_sdk import errors
+from aigc_sdk.card import ModelCard
+from aigc_sdk.contents import Contents, Image
+from aigc_sdk.generation import Model, generate, load, models, plugins
+from aigc_sdk.hookspecs import hookimpl
+from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelFile, ModelSpec, missing_package, sdk_version
+
+if TYPE_CHECKING:
+    from aigc_sdk.training import Run
+
+__version__ = sdk_version()
+
+__all__ = [
+    "Contents",
+    "ExporterSpec",
+    "FamilySpec",
+    "GeneratorSpec",
+    "Image",
+    "Model",
+    "ModelCard",
+    "ModelFile",
+    "ModelSpec",
+    "errors",
+    "export",
+    "generate",
+    "hookimpl",
+    "load",
+    "models",
+    "plugins",
+    "train",
+]
+
+
+def train(
+    family: str,
+    data: Any,
+    *,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    **config: Any,
+) -> "Run":
+    """Train a model of a family on data and finish with verified model files in `out`.
+
+    `out` becomes a run folder: `model.onnx` (the first task), `model.TASK.onnx`, their cards, `run.json`
+    (config, data fingerprint, environment), `metrics.jsonl`, `samples/` and `checkpoint.safetensors`.
+
+    Args:
+        family: the name of a family, for example "vae".
+        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), an array uint8
+            (n, height, width, channels), or a pair of such an array and its labels (n,).
+        out: a folder that does not exist yet, or is empty.
+        seed: of the weights, the order of the data and the noise in training.
+        config: the family's options, for example `epochs=5`; `aigc train FAMILY --help-config` lists them.
+
+    Raises:
+        MissingPackage: the `train` extra is not installed; says the pip line.
+        UnknownName: no such family, or no such option of it.
+        InvalidConfig: an option of the wrong type or out of range.
+        InvalidData: the data cannot be read, or not by this family.
+        TrainingFailed: training stopped without a usable model.
+        ExportFailed: an exported file did not pass its checks.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> images = (np.indices((400, 8, 8)).sum(0) % 3 * 127).astype("uint8")[..., None]  # doctest: +SKIP
+        >>> run = sdk.train("vae", images, out="stripes-run", epochs=2)  # doctest: +SKIP
+        >>> sdk.generate("stripes-run", 4, seed=7).grid()  # doctest: +SKIP
+    """
+    return _training().train(family, data, out=Path(out), seed=seed, config=config)
+
+
+def export(
+    run: "Run | str | os.PathLike[str]",
+    path: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    format: str = "onnx",  # noqa: A002 - the word that users type
+) -> Path:
+    """Write one task of a finished run to a file, after verifying it, and return the path.
+
+    Args:
+        run: a Run, or the folder of one.
+        path: the file to write; its card is written beside it as NAME.card.json.
+        task: which task; without it, the family's first.
+        format: the name of an exporter.
+
+    Raises:
+        MissingPackage: the `train` extra is not installed; says the pip line.
+        UnknownName: no such task or format.
+        ExportFailed: the file did not pass its checks; nothing was written.
+        StorageError: the file cannot be written.
+    """
+    return _training().export(run, Path(path), task=task, file_format=format).path
+
+
+def _training() -> Any:
+    try:
+        import aigc_sdk.training
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aigc_"):
+            raise
+        raise missing_package("Training", error.name.partition(".")[0], "train") from error
+    return aigc_sdk.training

@@ -1,0 +1,125 @@
+"""What every modality shares: an item with its seed and provenance, and the batch."""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.files import make_folder, write_bytes
+
+PROVENANCE_KEY = "aigc.provenance"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all items of one request share: the model, and the controls as arrays (n, ...)."""
+
+    model: str
+    version: str
+    graph_sha256: str
+    task: str
+    sdk_version: str
+    provider: str
+    controls: Mapping[str, Array]
+
+
+class Item(ABC):
+    """One generated item: `.data` (numpy), `.seed`, `.provenance`, `.save(path)`."""
+
+    __slots__ = ("_index", "_origin", "data", "seed")
+
+    suffix: ClassVar[str]
+
+    def __init__(self, data: Array, seed: int, origin: Origin, index: int) -> None:
+        self.data = data
+        self.seed = seed
+        self._origin = origin
+        self._index = index
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """All that is needed to make this item again: model, its hash, seed, task, controls, SDK, provider."""
+        origin = self._origin
+        return {
+            "model": origin.model,
+            "version": origin.version,
+            "graph_sha256": origin.graph_sha256,
+            "task": origin.task,
+            "seed": self.seed,
+            "controls": {name: values[self._index].item() for name, values in origin.controls.items()},
+            "sdk_version": origin.sdk_version,
+            "provider": origin.provider,
+        }
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the item with its provenance, whole or not at all, and return the path."""
+
+    def _provenance_json(self) -> str:
+        return json.dumps(self.provenance, ensure_ascii=False)
+
+    def _save_sidecar(self, path: Path) -> None:
+        # For formats without a place for metadata.
+        write_bytes(path.with_name(path.name + ".json"), self._provenance_json().encode())
+
+
+class Contents:
+    """A batch of generated items, in the order of the request: a sequence with `.save(folder)`.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> digits = sdk.generate("digits-vae", 3, seed=7, label=4)
+        >>> len(digits), digits[0].seed, digits.to_numpy().shape
+        (3, 7, (3, 28, 28, 1))
+    """
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = list(items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[index]
+
+    def __repr__(self) -> str:
+        kinds = type(self._items[0]).__name__ if self._items else "item"
+        return f"<Contents: {len(self)} x {kinds}>"
+
+    def to_numpy(self) -> Array:
+        """Return the data of all items as one array (n, ...)."""
+        return np.stack([item.data for item in self._items])
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every item into the folder as 00.png, 01.png, ... and return the paths.
+
+        Raises:
+            StorageError: the folder cannot be made, or a file cannot be written.
+        """
+        made = make_folder(folder)
+        digits = max(2, len(str(len(self) - 1)))
+        return [item.save(made / f"{i:0{digits}}{item.suffix}") for i, item in enumerate(self._items)]
+
+    def grid(self, columns: int | None = None) -> Any:
+        """Return all items side by side as one PIL image, row by row; for images.
+
+        Args:
+            columns: items in a row; without it, as square as can be.
+        """
+        from aigc_sdk.contents.image import Image, paste_grid
+
+        if not self._items or not all(isinstance(item, Image) for item in self._items):
+            raise InvalidRequest(f"{self!r} has no grid; only images have one.")
+        return paste_grid([item.to_pil() for item in self._items], columns)

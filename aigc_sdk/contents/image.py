@@ -1,0 +1,78 @@
+"""Images: uint8 (height, width, channels) sRGB, with 1 (grey), 3 (colour) or 4 (colour and alpha) channels."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from aigc_sdk.contents.base import PROVENANCE_KEY, Item
+from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.files import atomic_write
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+# Suffix -> Pillow's format name, and which of them carry an alpha channel.
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF"}
+_WITHOUT_ALPHA = {"JPEG", "BMP"}
+
+
+class Image(Item):
+    """One generated image.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> image = sdk.generate("digits-vae", seed=7, label=4)[0]
+        >>> image.data.shape, image.data.dtype.name, image.to_pil().size
+        ((28, 28, 1), 'uint8', (28, 28))
+    """
+
+    __slots__ = ()
+
+    suffix: ClassVar[str] = ".png"
+
+    def to_pil(self) -> "PilImage":
+        """Return a PIL image of mode L, RGB or RGBA."""
+        from PIL import Image as pil
+
+        return pil.fromarray(self.data[:, :, 0] if self.data.shape[2] == 1 else self.data)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the image; PNG carries its provenance inside, other formats get it as PATH.json.
+
+        Raises:
+            InvalidRequest: the suffix is not one of FORMATS, or the format has no place for alpha.
+            StorageError: the file cannot be written.
+        """
+        from PIL.PngImagePlugin import PngInfo
+
+        target = Path(path)
+        kind = FORMATS.get(target.suffix.lower())
+        if kind is None:
+            raise InvalidRequest(f"Cannot save an image as {target.name!r}; use one of {', '.join(FORMATS)}.")
+        if kind in _WITHOUT_ALPHA and self.data.shape[2] == 4:
+            raise InvalidRequest(f"{kind} has no alpha channel; save as .png, .webp or .tif instead.")
+        options = {}
+        if kind == "PNG":
+            options["pnginfo"] = info = PngInfo()
+            info.add_itxt(PROVENANCE_KEY, self._provenance_json())
+        with atomic_write(target) as temporary:
+            self.to_pil().save(temporary, kind, **options)
+        if kind != "PNG":
+            self._save_sidecar(target)
+        return target
+
+
+def paste_grid(images: "list[PilImage]", columns: int | None = None, gap: int = 2) -> "PilImage":
+    """Return the images, all of one size, side by side on white, `gap` pixels apart."""
+    from PIL import Image as pil
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    width, height = images[0].size
+    mode = images[0].mode
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    sheet = pil.new(mode, size, 255 if mode == "L" else (255,) * len(mode))
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
+    return sheet

@@ -1,0 +1,98 @@
+"""Every error that the SDK raises on purpose.
+
+    AigcError
+    ├── InvalidRequest      (ValueError)    a count, seed, control or option that cannot be used
+    ├── InvalidConfig       (ValueError)    a training option of the wrong type or out of range
+    ├── InvalidData         (ValueError)    training data that cannot be read
+    ├── InvalidModel        (ValueError)    a model file that is broken, hostile or not one of ours
+    ├── UnknownName         (LookupError)   no model, family, control, option, ... of that name
+    ├── MissingPackage      (ImportError)   an optional package is not installed
+    ├── PluginError         (ImportError)   a plugin could not be loaded
+    ├── StorageError        (OSError)       a file could not be read or written
+    ├── DeadlineExceeded    (TimeoutError)  generating took longer than `deadline_s`
+    ├── DeviceUnavailable   (RuntimeError)  the named device is not there
+    ├── Refused             (RuntimeError)  a policy plugin refused the request or its contents
+    ├── GenerationFailed    (RuntimeError)  the model ran and failed
+    ├── TrainingFailed      (RuntimeError)  training stopped without a usable model
+    └── ExportFailed        (RuntimeError)  the exported file did not pass its checks; nothing was written
+
+A message says what was asked, what was found, and what to do. Each leaf is also the builtin in
+parentheses, so `except ValueError` works for callers who do not know this tree.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AigcError(Exception):
+    """The root: `except AigcError` catches everything that the SDK raises on purpose."""
+
+
+class InvalidRequest(AigcError, ValueError):
+    """A count, seed, control or option that cannot be used."""
+
+
+class InvalidConfig(AigcError, ValueError):
+    """A training option of the wrong type or out of range."""
+
+
+class InvalidData(AigcError, ValueError):
+    """Training data that cannot be read."""
+
+
+class InvalidModel(AigcError, ValueError):
+    """A model file that is broken, hostile or not one of ours."""
+
+
+class UnknownName(AigcError, LookupError):
+    """No model, task, control, choice, family, option, format or device of that name."""
+
+    @classmethod
+    def of(cls, kind: str, asked: object, known: Iterable[str]) -> "UnknownName":
+        """Make the error for a name that is not among the known ones, with the nearest of them.
+
+        Example:
+            >>> print(UnknownName.of("model", "digit-vae", ["digits-vae", "poems"]))
+            There is no model 'digit-vae'. Did you mean 'digits-vae'? There are: digits-vae, poems.
+        """
+        names = sorted(known)
+        near = difflib.get_close_matches(str(asked), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        there_are = f" There are: {', '.join(names)}." if names else f" There is no {kind} at all."
+        return cls(f"There is no {kind} {asked!r}.{hint}{there_are}")
+
+
+class MissingPackage(AigcError, ImportError):
+    """An optional package is not installed."""
+
+
+class PluginError(AigcError, ImportError):
+    """A plugin could not be loaded."""
+
+
+class StorageError(AigcError, OSError):
+    """A file could not be read or written."""
+
+
+class DeadlineExceeded(AigcError, TimeoutError):
+    """Generating took longer than `deadline_s`."""
+
+
+class DeviceUnavailable(AigcError, RuntimeError):
+    """The named device is not there."""
+
+
+class Refused(AigcError, RuntimeError):
+    """A policy plugin refused the request or its contents."""
+
+
+class GenerationFailed(AigcError, RuntimeError):
+    """The model ran and failed."""
+
+
+class TrainingFailed(AigcError, RuntimeError):
+    """Training stopped without a usable model."""
+
+
+class ExportFailed(AigcError, RuntimeError):
+    """The exported file did not pass its checks; nothing was written."""

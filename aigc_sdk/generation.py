@@ -1,0 +1,313 @@
+"""Generation: finds and loads models, and is the one path that every generated item takes.
+
+    check the request -> policy plugins -> run in batches -> items with their provenance -> policy plugins
+"""
+
+import importlib.resources
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+from aigc_sdk.card import ModelCard
+from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
+from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
+from aigc_sdk.generator import Generator
+from aigc_sdk.registry import Plugin, default_registry
+from aigc_sdk.request import Request, build_request
+from aigc_sdk.specs import GeneratorSpec, ModelSpec, sdk_version
+
+
+
+class Model:
+    """A loaded model: what `sdk.load` returns. Safe to use from many threads; a context manager.
+
+    `card` says what the model takes and makes; `provider` says what runs it.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> with sdk.load("digits-vae") as model:
+        ...     sevens = model.generate(4, seed=1, label=7)
+        >>> len(sevens)
+        4
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says of itself."""
+        return self._generator.card
+
+    @property
+    def provider(self) -> str:
+        """What runs the model, for example "CPUExecutionProvider (onnxruntime 1.31.1)"."""
+        return self._generator.provider
+
+    def __repr__(self) -> str:
+        return f"<Model {self.card.name}:{self.card.task} on {self.provider}>"
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the model; generating with it afterwards raises GenerationFailed."""
+        self._generator.close()
+
+    def generate(
+        self,
+        n: int | None = None,
+        *,
+        seed: int | None = None,
+        seeds: Iterable[int] | None = None,
+        batch_size: int | None = None,
+        deadline_s: float | None = 300,
+        **controls: Any,
+    ) -> Contents:
+        """Generate n items. See `aigc_sdk.generate`, which takes the same arguments."""
+        request = build_request(
+            self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
+        )
+        registry = default_registry()
+        for before in registry.hooks("aigc_before_generate"):
+            before(request=request)
+        contents = Contents(self._items(request))
+        for after in registry.hooks("aigc_after_generate"):
+            for replaced in after(request=request, contents=contents):
+                contents = _same_items(contents, replaced)
+        return contents
+
+    def _items(self, request: Request) -> Iterator[Item]:
+        """Run the request batch by batch and yield its items."""
+        card = self.card
+        origin = Origin(
+            card.name, card.version, card.graph_sha256, card.task, sdk_version(), self.provider, request.controls
+        )
+        kind = MODALITIES[card.modality]
+        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
+        for start in range(0, request.n, request.batch_size):
+            rows = slice(start, start + request.batch_size)
+            batch = {name: values[rows] for name, values in request.controls.items()}
+            content = self._generator.run(request.seeds[rows], batch, deadline=deadline)["content"]
+            for i, seed in enumerate(request.seeds[rows].tolist()):
+                yield kind(content[i], seed, origin, start + i)
+
+
+def load(model: "str | os.PathLike[str] | Model", *, task: str | None = None, device: str = "auto") -> Model:
+    """Load a model, ready to generate.
+
+    Args:
+        model: the name of a ready-made model (`digits-vae`, or `digits-vae:interpolate` for another task of
+            it), the path of an `.onnx` file or of a run folder, or a Model.
+        task: which task of the model; without it, its first.
+        device: "auto" and "cpu" are the CPU; a named accelerator ("cuda", "cuda:1", "directml", "coreml", ...)
+            that is not there is an error.
+
+    Raises:
+        UnknownName: no such model, task or device.
+        InvalidModel: the file is broken, hostile or no model of the contract.
+        StorageError: the file cannot be read.
+        DeviceUnavailable: the device is not there.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> sdk.load("digits-vae:interpolate").card.task
+        'interpolate'
+    """
+    if isinstance(model, Model):
+        _check_task(model.card, task)
+        return model
+    return Model(_open(_locate(model, task), device))
+
+
+def generate(
+    model: "str | os.PathLike[str] | Model",
+    n: int | None = None,
+    *,
+    seed: int | None = None,
+    seeds: Iterable[int] | None = None,
+    task: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    deadline_s: float | None = 300,
+    **controls: Any,
+) -> Contents:
+    """Generate n items with a model: the same seed and controls give the same items.
+
+    Models given by name or path stay loaded between calls, the last four of them.
+
+    Args:
+        model: as in `aigc_sdk.load`.
+        n: how many; without it, the length of a control that is a list, or 1.
+        seed: 0 to 2^53 - 1; item 0 gets this seed itself and every further item one that is derived from it.
+            Without it, a new one is drawn; every item's `.seed` makes that item again.
+        seeds: the item seeds themselves, instead of n and seed.
+        task: which task of the model; without it, its first.
+        batch_size: items in one run; no effect on what is made.
+        device: as in `aigc_sdk.load`.
+        deadline_s: seconds after which the request fails; None for never.
+        controls: what the model's card lists, for example `label=4`; one value for all items, or a list
+            with one for each. A choice goes by name or number.
+
+    Returns:
+        The n items, in order.
+
+    Raises:
+        UnknownName: no such model, task, control, choice or device.
+        InvalidRequest: a count, seed or control that cannot be used.
+        Refused: a policy plugin refused.
+        DeadlineExceeded: it took longer than deadline_s.
+        GenerationFailed: the model failed.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> digits = sdk.generate("digits-vae", label=range(10), seed=7)
+        >>> [item.provenance["controls"]["label"] for item in digits]
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    if isinstance(model, Model):
+        loaded = load(model, task=task, device=device)
+    else:
+        location = _locate(model, task)
+        loaded = _load_cached(location, device, location.stamp())
+    return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that can be loaded by name."""
+
+    name: str
+    tasks: tuple[str, ...]
+    summary: str
+    license: str
+
+
+def models() -> list[ModelInfo]:
+    """Return the models that can be loaded by name, sorted by it.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> [model.name for model in sdk.models()]
+        ['digits-vae']
+    """
+    registry = default_registry()
+    found = []
+    for name in registry.names("model"):
+        try:
+            spec = registry.find("model", name)
+        except PluginError:  # two plugins claim it; `plugins()` shows both
+            continue
+        tasks = tuple(spec.files) if isinstance(spec, ModelSpec) else spec.tasks
+        found.append(ModelInfo(name, tasks, spec.summary, getattr(spec, "license", "")))
+    return found
+
+
+def plugins() -> list[Plugin]:
+    """Return all plugins that are installed, the broken ones with the reason.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
+        ['onnx', 'vae', 'zoo']
+    """
+    return list(default_registry().plugins)
+
+
+@dataclass(frozen=True)
+class _Location:
+    """Where a model is: a file, with the sha256 it should have if it is ready-made, or a generator plugin."""
+
+    source: Path | GeneratorSpec
+    task: str | None
+    trusted_sha256: str | None = None
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return what changes when the file does."""
+        if isinstance(self.source, GeneratorSpec):
+            return ()
+        try:
+            status = os.stat(self.source)
+        except OSError:  # opening it will say what is wrong
+            return ()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _locate(model: "str | os.PathLike[str]", task: str | None) -> _Location:
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        raise InvalidRequest(f"model is {model!r}; give a name, the path of an .onnx file or run folder, or a Model.")
+    path = Path(model)
+    if isinstance(model, os.PathLike) or path.suffix == ".onnx" or len(path.parts) > 1 or path.is_dir():
+        return _locate_path(path, task)
+    spec, named_task = _find_model(model)
+    tasks = list(spec.files if isinstance(spec, ModelSpec) else spec.tasks)
+    chosen = task or named_task or tasks[0]
+    if chosen not in tasks:
+        raise UnknownName.of(f"task of {spec.name}", chosen, tasks)
+    if isinstance(spec, GeneratorSpec):
+        return _Location(spec, chosen)
+    file = spec.files[chosen]
+    return _Location(Path(str(importlib.resources.files(spec.package))) / file.path, chosen, file.sha256)
+
+
+def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec, str | None]:
+    """Return the spec and the task of NAME, NAME:TASK, DISTRIBUTION:NAME or DISTRIBUTION:NAME:TASK."""
+    registry = default_registry()
+    try:
+        return registry.find("model", name), None
+    except UnknownName:
+        head, colon, task = name.rpartition(":")
+        if not colon:
+            raise
+    return registry.find("model", head), task
+
+
+def _locate_path(path: Path, task: str | None) -> _Location:
+    if not path.is_dir():
+        return _Location(path, task)
+    main = path / "model.onnx"
+    if not main.exists():
+        raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
+    other = path / f"model.{task}.onnx"
+    return _Location(other if task is not None and other.exists() else main, task)
+
+
+def _open(location: _Location, device: str) -> Generator:
+    if isinstance(location.source, GeneratorSpec):
+        generator: Generator = location.source.resolve()(location.task)
+        return generator
+    from aigc_sdk.runtime import OnnxGenerator
+
+    opened = OnnxGenerator.open(location.source, device=device, trusted_sha256=location.trusted_sha256)
+    _check_task(opened.card, location.task)
+    return opened
+
+
+@lru_cache(maxsize=4)
+def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Model:
+    return Model(_open(location, device))
+
+
+def _check_task(card: ModelCard, task: str | None) -> None:
+    if task is not None and task != card.task:
+        raise UnknownName.of(f"task in this file of {card.name}", task, [card.task])
+
+
+def _same_items(before: Contents, after: object) -> Contents:
+    """Refuse what a policy plugin returned if it is not the same items in the same order."""
+    if not isinstance(after, Contents) or [item.seed for item in after] != [item.seed for item in before]:
+        raise GenerationFailed(f"A policy plugin returned {after!r} for {before!r}; it has to keep the items' order.")
+    return after
+
+

@@ -1,0 +1,45 @@
+"""Generator: the interface under every model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.card import ModelCard
+
+Array = NDArray[Any]
+
+
+class Generator(ABC):
+    """A pure function from seeds and controls to content, with a card that describes it.
+
+    Row i of every output depends on row i of the inputs alone. `run` may be called from many threads.
+    `card` says what it takes and makes; `provider` says what ran it, for the provenance.
+    """
+
+    card: ModelCard
+    provider: str
+
+    @abstractmethod
+    def run(
+        self, seeds: NDArray[np.int64], controls: Mapping[str, Array], *, deadline: float | None = None
+    ) -> dict[str, Array]:
+        """Make one item for each seed.
+
+        Args:
+            seeds: int64 (n,).
+            controls: every control of the card, of its dtype, (n,).
+            deadline: when to give up, in seconds of `time.monotonic`.
+
+        Returns:
+            `content` (n, ...) as the card's output says, and `length` int64 (n,) if it says so.
+
+        Raises:
+            DeadlineExceeded: the deadline passed.
+            GenerationFailed: the model failed.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most generators have nothing to release
+        """Release what the generator holds; it cannot run any more."""

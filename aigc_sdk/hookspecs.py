@@ -1,0 +1,69 @@
+"""What a plugin may provide. These docstrings are the contract.
+
+A plugin is a module (or any object) named by an entry point of the group `aigc_sdk`. It implements any
+of these hooks with `@aigc_sdk.hookimpl`. The register hooks are called once, when the first name is
+looked up; they get a callback and hand it specs. They should import nothing heavy: what a spec names
+is imported when a user asks for it.
+
+    import aigc_sdk as sdk
+
+    @sdk.hookimpl
+    def aigc_register_families(register):
+        register(sdk.FamilySpec(name="flow", target="my_package.family:Flow", modalities=("image",)))
+
+A plugin that fails in any way is recorded with its reason (`aigc plugins` shows it) and harms no other.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from aigc_sdk.contents import Contents
+    from aigc_sdk.generation import Request
+
+GROUP = "aigc_sdk"
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def aigc_register_families(register: Callable[[FamilySpec], None]) -> None:
+    """Declare families: kinds of models that `sdk.train` can train. Call `register` once for each."""
+
+
+@hookspec
+def aigc_register_generators(register: Callable[[GeneratorSpec], None]) -> None:
+    """Declare generators that are not ONNX files of the contract. Call `register` once for each."""
+
+
+@hookspec
+def aigc_register_exporters(register: Callable[[ExporterSpec], None]) -> None:
+    """Declare file formats that `sdk.export` can write. Call `register` once for each."""
+
+
+@hookspec
+def aigc_register_models(register: Callable[[ModelSpec], None]) -> None:
+    """Declare ready-made models inside the plugin's package. Call `register` once for each."""
+
+
+@hookspec
+def aigc_before_generate(request: "Request") -> None:
+    """See every request after it was validated and before anything is made.
+
+    Raise `aigc_sdk.errors.Refused` to stop it; the caller gets that error. Any other return goes on.
+    """
+
+
+@hookspec
+def aigc_after_generate(request: "Request", contents: "Contents") -> "Contents | None":
+    """See everything that was made, before the caller does.
+
+    Return None to pass the contents on, or other contents of the same n items in the same order;
+    raise `aigc_sdk.errors.Refused` to hold all of them back. Plugins are asked one after the other,
+    in the order of their names; each gets what the one before passed on.
+    """

@@ -1,0 +1,115 @@
+"""Specs: what a plugin declares. A spec is data; making or listing one imports no heavy code."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from aigc_sdk.errors import MissingPackage, PluginError
+
+API_VERSION = 1
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class _Spec:
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name: lower-case letters, digits, '-', '_' and '.'")
+
+
+@dataclass(frozen=True)
+class _CodeSpec(_Spec):
+    """A spec whose thing is code: `target` is "module:attribute", imported when it is first used.
+
+    `extra` is the extra of `distribution` that brings what the target imports.
+    """
+
+    target: str
+    summary: str = ""
+    extra: str | None = None
+    distribution: str = "aigc-sdk"
+    api_version: int = API_VERSION
+
+    def resolve(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            MissingPackage: it needs a package that is not installed; says the pip line.
+            PluginError: the target is not there, or fails when imported.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            if self.extra is None or error.name == module_name:
+                raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {error}.") from error
+            raise missing_package(f"{self.name!r}", error.name, self.extra, self.distribution) from error
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class FamilySpec(_CodeSpec):
+    """A family of models that can be trained; the target is a subclass of `aigc_sdk.training.Family`."""
+
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GeneratorSpec(_CodeSpec):
+    """A generator that is not one of our ONNX files; the target, called with the task, gives a `Generator`."""
+
+    tasks: tuple[str, ...] = ("generate",)
+
+
+@dataclass(frozen=True)
+class ExporterSpec(_CodeSpec):
+    """A file format for finished models; the target is a subclass of `aigc_sdk.exporter.Exporter`."""
+
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file of a ready-made model: its path inside the plugin's package and the sha256 of its bytes.
+
+    The file was checked when the plugin was made, so bytes of this hash are run without checking again.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSpec(_Spec):
+    """A ready-made model: ONNX files, one for each task, inside the import package `package`.
+
+    The first task is what a caller gets who names none.
+    """
+
+    package: str
+    files: Mapping[str, ModelFile]
+    summary: str = ""
+    license: str = ""
+    api_version: int = field(default=API_VERSION)
+
+
+def missing_package(what: str, module: str | None, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:
+    """Make the error for an optional package that is not there, with the line that installs it."""
+    return MissingPackage(
+        f"{what} needs the package {module!r}, which is not installed. Run: pip install '{distribution}[{extra}]'"
+    )
+
+
+def sdk_version() -> str:
+    """Return the version of the installed SDK."""
+    try:
+        return version("aigc-sdk")
+    except PackageNotFoundError:
+        return "0+unknown"

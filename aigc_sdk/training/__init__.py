@@ -1,0 +1,20 @@
+"""Stage 2, training (extra `train`): families, the loop, checkpoints, runs, and random bits in torch."""
+
+from aigc_sdk.training.eager import EagerGenerator
+from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, Losses
+from aigc_sdk.training.loop import train
+from aigc_sdk.training.random import Stream
+from aigc_sdk.training.run import Run, export
+
+__all__ = [
+    "Batch",
+    "Carry",
+    "EagerGenerator",
+    "Family",
+    "FamilyConfig",
+    "Losses",
+    "Run",
+    "Stream",
+    "export",
+    "train",
+]

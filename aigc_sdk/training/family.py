@@ -1,0 +1,135 @@
+"""Family: how one kind of model is built, trained and turned into a function from seeds to content."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aigc_sdk.card import Control, OutputSpec
+from aigc_sdk.data import DataSpec
+from aigc_sdk.errors import InvalidConfig, UnknownName
+
+# What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1,
+# and "labels" int64 (n,) when the data has labels.
+Batch = dict[str, Tensor]
+
+# What a family hands from one batch to the next: the state of a recurrent network, nothing otherwise.
+Carry = Any
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one training step returns: the loss to minimise, and its parts, which are only logged."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FamilyConfig(BaseModel):
+    """The options that every family has. Flags, help and the card are made from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="name in the card; the run folder's if left out"
+    )
+    version: str = Field("0.1.0", description="version in the card")
+    license: str = Field("unspecified", description="licence of the trained model, in the card")
+    intended_use: str = Field("unspecified", description="what the model is meant for, in the card")
+
+    epochs: int | None = Field(20, ge=1, description="stop after so many passes over the training data")
+    steps: int | None = Field(None, ge=1, description="stop after so many steps, if that comes first")
+    minutes: float | None = Field(None, gt=0, description="stop after so many minutes, if that comes first")
+    batch_size: int = Field(128, ge=1, description="items in a batch")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
+    warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises from 0")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the average of the weights")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none if left out")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="bfloat16 is mixed precision; auto takes it where the processor computes in it"
+    )
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data to validate on")
+    test_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data that training never sees")
+    checkpoint_minutes: float = Field(5, gt=0, description="minutes between checkpoints with their sample grids")
+
+
+class Family(nn.Module):
+    """How one kind of model is trained; VAE is one. A subclass is a leaf and implements every method here.
+
+    The loop calls `build` once, then `training_step` for each phase of each step with the same batch, then
+    `backward`, clips, and steps the optimizer of that phase's name. `sampler` is what gets exported.
+    It is a torch module, so that weights, averaging and checkpoints need no code of a family's own.
+
+    Attributes:
+        Config: its options.
+        tasks: what its samplers do; the first is what a user gets who names none.
+        batching: "shuffled" draws independent items; a family may come to need another order.
+    """
+
+    Config: ClassVar[type[FamilyConfig]]
+    tasks: ClassVar[tuple[str, ...]]
+    batching: ClassVar[Literal["shuffled"]] = "shuffled"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def build(self, data: DataSpec) -> None:
+        """Make the modules for this data; raise InvalidData when the family cannot model it."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return an optimizer for each phase name."""
+
+    @abstractmethod
+    def phases(self, step: int) -> tuple[str, ...]:
+        """Return the phases of a step, in order, for example ("all",)."""
+
+    @abstractmethod
+    def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
+        """Return the losses of one phase on one batch, and the carry for the next batch."""
+
+    @abstractmethod
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """Return figures on a validation batch, means over its items; the first is to be minimised."""
+
+    @abstractmethod
+    def controls(self, task: str) -> list[Control]:
+        """Return the controls of a task."""
+
+    @abstractmethod
+    def output(self, task: str) -> OutputSpec:
+        """Return what a task makes."""
+
+    @abstractmethod
+    def sampler(self, task: str) -> nn.Module:
+        """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
+
+        `seed` is int64 (n,); each control is (n,) of its dtype; content is (n, ...) as `output` says. Row i of its output may depend on row i of its inputs alone. Randomness comes from
+        `aigc_sdk.training.random` and the seed.
+        """
+
+
+def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[str, Any]) -> FamilyConfig:
+    """Check a family's options.
+
+    Raises:
+        UnknownName: there is no such option; has the nearest name.
+        InvalidConfig: a value of the wrong type or out of range; says what is allowed.
+    """
+    for name in values:
+        if name not in config_class.model_fields:
+            raise UnknownName.of(f"option of the family {family}", name, config_class.model_fields)
+    try:
+        config = config_class(**values)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise InvalidConfig(f"Options of the family {family}: {'; '.join(problems)}.") from error
+    if config.epochs is None and config.steps is None and config.minutes is None:
+        raise InvalidConfig("Training would never stop: give epochs, steps or minutes.")
+    return config

@@ -1,0 +1,109 @@
+"""Random bits in torch, written so that they export to ONNX and stay exact in every runtime.
+
+Each use of randomness in a model has a stream of its own. A draw is a function of the item's seed, the
+stream and the position within the draw, so that it depends neither on other draws nor on other items.
+"""
+
+import statistics
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_PARITY = 0x1BD11BDA
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+# The normal quantile table has this many intervals; its ends are at half of a 2^-15 step.
+_INTERVALS = 4096
+_END = 2.0**-16
+
+
+class Stream(IntEnum):
+    """What each stream of random numbers is for; a number stands for one use only, in all families."""
+
+    LATENT = 0
+    LABEL = 1
+
+
+def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the two random words of Threefry-2x32-20 (Salmon et al. 2011) for each key and counter.
+
+    Args:
+        key: two int64 tensors that hold 32-bit words.
+        counter: two more; all four broadcast against each other.
+
+    Returns:
+        Two int64 tensors that hold 32-bit words.
+
+    Example:
+        >>> zero = torch.zeros(1, dtype=torch.long)
+        >>> [hex(word.item()) for word in threefry((zero, zero), (zero, zero))]
+        ['0x6b200159', '0x99ba4efe']
+    """
+    # Only >>, <<, &, |, ^ and + on int64 stay exact in the exported graph; a division does not.
+    keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    x0, x1 = (counter[0] + keys[0]) & _MASK, (counter[1] + keys[1]) & _MASK
+    for block in range(5):
+        for rotation in _ROTATIONS[block % 2]:
+            x0 = (x0 + x1) & _MASK
+            x1 = (((x1 << rotation) | (x1 >> (32 - rotation))) & _MASK) ^ x0
+        x0 = (x0 + keys[(block + 1) % 3]) & _MASK
+        x1 = (x1 + keys[(block + 2) % 3] + (block + 1)) & _MASK
+    return x0, x1
+
+
+def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:
+    """Return `count` random 32-bit words for each seed.
+
+    Args:
+        seed: int64 (n,), any value.
+        count: words for each item, at positions 0 to count - 1.
+        stream: what they are for.
+
+    Returns:
+        int64 (n, count), 0 to 2^32 - 1.
+    """
+    position = torch.arange(count)[None, :] + 0 * seed[:, None]
+    key = ((seed & _MASK)[:, None], ((seed >> 32) & _MASK)[:, None])
+    return threefry(key, (position, torch.full_like(position, int(stream))))[0]
+
+
+def uniform(seed: Tensor, count: int, stream: Stream) -> Tensor:
+    """Return float32 (n, count), uniform in [0, 1): the top 24 bits of each word times 2^-24."""
+    return (bits(seed, count, stream) >> 8).float() * 2.0**-24
+
+
+def normal(seed: Tensor, count: int, stream: Stream) -> Tensor:
+    """Return float32 (n, count), standard normal by a table of quantiles with linear interpolation.
+
+    The top 12 bits of each word pick the interval, the next 16 the place in it. The tails end near 4.2.
+    A table is bit-identical in every runtime; logarithms and cosines are not.
+    """
+    word = bits(seed, count, stream)
+    index, part = word >> 20, ((word & 0xFFFFF) >> 4).float() * 2.0**-16
+    low, high = _QUANTILES[index], _QUANTILES[index + 1]
+    return low + (high - low) * part
+
+
+def draw_choice(choice: Tensor, seed: Tensor, cumulative: Tensor) -> Tensor:
+    """Return each item's choice, and where it is -1, one drawn from the seed by the inverse CDF.
+
+    Args:
+        choice: int64 (n,), -1 to k - 1.
+        seed: int64 (n,).
+        cumulative: float32 (k,), the cumulative frequencies of the choices.
+
+    Returns:
+        int64 (n,), 0 to k - 1.
+    """
+    drawn = (uniform(seed, 1, Stream.LABEL) >= cumulative[None, :-1]).to(torch.int64).sum(1)
+    return torch.where(choice < 0, drawn, choice)
+
+
+def _quantiles() -> Tensor:
+    inverse = statistics.NormalDist().inv_cdf
+    return torch.tensor([inverse(min(max(i / _INTERVALS, _END), 1 - _END)) for i in range(_INTERVALS + 1)])
+
+
+_QUANTILES = _quantiles()

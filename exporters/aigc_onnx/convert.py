@@ -1,0 +1,92 @@
+"""From a torch sampler to a bare ONNX graph: traced whole, with the number of items free."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from aigc_sdk.card import Control
+from aigc_sdk.errors import ExportFailed
+
+OPSET = 20
+
+# The number of items that the sampler is traced with; verification uses others.
+TRACED_N = 4
+
+_DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
+
+
+def convert(sampler: nn.Module, controls: tuple[Control, ...], outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """Trace the sampler and return the graph, without any trace of the machine that made it.
+
+    Args:
+        sampler: f(seed, {name: control}) -> the outputs, in evaluation mode.
+        controls: what it takes besides `seed`, in order.
+        outputs: the names of what it returns.
+
+    Raises:
+        ExportFailed: torch cannot trace or translate it.
+    """
+    seeds = torch.arange(TRACED_N)
+    feeds = {c.name: torch.full((TRACED_N,), c.default, dtype=_DTYPES[c.dtype]) for c in controls}
+    free = {0: torch.export.Dim("n", min=1, max=2**20)}
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+            warnings.simplefilter("ignore")  # of the exporter's own insides
+            program = torch.onnx.export(
+                sampler,
+                (seeds,),
+                kwargs={"controls": feeds},
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["seed", *feeds],
+                output_names=list(outputs),
+                dynamic_shapes={"seed": free, "controls": dict.fromkeys(feeds, free)},
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ExportFailed(f"torch cannot export this sampler: {reason}") from error
+    model = program.model_proto
+    strip(model)
+    return model
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Hold back what the exporter logs of its own steps."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter leaves behind: stack traces with machine paths, doc strings, known shapes."""
+    model.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    for graph in _graphs(model.graph):
+        for field in ("doc_string", "metadata_props", "value_info"):
+            graph.ClearField(field)
+        for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+            part.ClearField("doc_string")
+            part.ClearField("metadata_props")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[Any]:
+    """Yield a graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _graphs(inner)

@@ -1,0 +1,76 @@
+"""The ONNX exporter: convert, verify, write."""
+
+from pathlib import Path
+
+import onnx
+
+from aigc_onnx.convert import OPSET, convert
+from aigc_onnx.verify import check_independence, compare_with_eager, example_feeds
+from aigc_sdk.card import CARD_KEY, Golden, ModelCard
+from aigc_sdk.errors import ExportFailed, InvalidModel, InvalidRequest
+from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
+from aigc_sdk.files import atomic_write
+from aigc_sdk.runtime import OnnxGenerator
+from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
+
+GOLDEN_ITEMS = 4
+
+
+class OnnxExporter(Exporter):
+    """Writes NAME.onnx with the card inside, and the same card as NAME.card.json for runtimes that show none."""
+
+    def export(self, model: Exportable, path: Path) -> ExportReport:
+        """See `Exporter.export`."""
+        if path.suffix != ".onnx":
+            raise InvalidRequest(f"Cannot export to {path}; the file's name has to end in .onnx.")
+        card = model.eager.card
+        outputs = ("content", "length") if card.output.length else ("content",)
+        graph = convert(model.sampler, card.controls, outputs)
+        if graph.ir_version > MAX_IR_VERSION:
+            graph.ir_version = MAX_IR_VERSION
+        card = card.model_copy(update={"graph_sha256": graph_sha256(graph)})
+
+        # The golden items are made by the bare graph; only then is the card complete.
+        golden = _make_golden(_with_card(graph, card), card)
+        card = card.model_copy(update={"golden": golden})
+        data = _with_card(graph, card)
+
+        checks = [_check_file(data, path), *_verify(model, data)]
+        card_path = path.with_suffix(".card.json")
+        with atomic_write(path) as file, atomic_write(card_path) as card_file:
+            file.write_bytes(data)
+            card_file.write_text(card.to_json(), encoding="utf-8")
+        return ExportReport(path, tuple(checks))
+
+
+def _with_card(graph: onnx.ModelProto, card: ModelCard) -> bytes:
+    graph.ClearField("metadata_props")
+    graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+def _make_golden(data: bytes, card: ModelCard) -> Golden:
+    seeds, controls = example_feeds(card.controls, GOLDEN_ITEMS, 2013)
+    # Item 0 is what a caller gets who asks for nothing in particular.
+    for control in card.controls:
+        controls[control.name][0] = control.default
+    return Golden.of(seeds, controls, OnnxGenerator.from_bytes(data).run(seeds, controls)["content"])
+
+
+def _check_file(data: bytes, path: Path) -> Check:
+    """Hold the file to the rules that every loader holds it to."""
+    try:
+        check_model(data, path.name)
+    except InvalidModel as error:
+        raise ExportFailed(f"The exported file breaks the contract: {error}") from error
+    return Check("contract", f"opset {OPSET}, standard operators only, {len(data) / 1e6:.2f} MB")
+
+
+def _verify(model: Exportable, data: bytes) -> list[Check]:
+    exported = OnnxGenerator.from_bytes(data)
+    passed, measured = exported.check_golden()
+    if not passed:
+        raise ExportFailed(f"The file does not make its own golden items again: {measured}.")
+    return [compare_with_eager(model.eager, exported), check_independence(exported, data)]
+
+

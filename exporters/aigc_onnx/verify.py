@@ -1,0 +1,99 @@
+"""Verification: the exported file against eager torch, and each item against itself among others."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from aigc_sdk.card import Control
+from aigc_sdk.errors import ExportFailed
+from aigc_sdk.exporter import Check
+from aigc_sdk.generator import Generator
+from aigc_sdk.seeds import item_seeds
+
+Array = NDArray[Any]
+
+# Item counts to compare at; the sampler is traced with none of them, and 17 divides nothing.
+SIZES = (1, 3, 64, 17)
+
+# At most this share of the values of images may differ from eager torch, each by one level.
+EAGER_SHARE = 1e-4
+_LEAST_VALUES = 2**17
+
+
+def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDArray[np.int64], dict[str, Array]]:
+    """Return item seeds and controls that range over all that may be asked for.
+
+    Args:
+        controls: of the model.
+        n: the number of items.
+        seed: of the choices.
+    """
+    random = np.random.default_rng(seed)
+    feeds = {}
+    for control in controls:
+        low, high = (np.clip(bound, -1e3, 2**53 - 1) for bound in control.range)
+        if control.kind == "number":
+            values = random.uniform(low, high, n)
+        else:
+            values = random.integers(int(low), int(high), n, endpoint=True)
+        feeds[control.name] = values.astype(control.dtype)
+    return item_seeds(seed, n), feeds
+
+
+def compare_with_eager(eager: Generator, exported: Generator) -> Check:
+    """Compare the content of both at several sizes, each until enough values were seen.
+
+    Raises:
+        ExportFailed: they differ by more than rounding.
+    """
+    controls = exported.card.controls
+    values = different = largest = 0
+    for size in SIZES:
+        seen = 0
+        for seed in range(1000):
+            seeds, feeds = example_feeds(controls, size, seed)
+            wanted, got = (model.run(seeds, feeds)["content"] for model in (eager, exported))
+            if wanted.shape != got.shape or wanted.dtype != got.dtype:
+                raise ExportFailed(
+                    f"At N = {size} the exported file makes {got.dtype} {got.shape},"
+                    f" eager torch {wanted.dtype} {wanted.shape}. The sampler may have fixed the number of items."
+                )
+            gap = np.abs(got.astype(np.int64) - wanted.astype(np.int64))
+            different += int((gap > 0).sum())
+            largest = max(largest, int(gap.max()))
+            values += gap.size
+            seen += gap.size
+            if seen >= _LEAST_VALUES / len(SIZES):
+                break
+    measured = f"{different} of {values} values differ, by at most {largest} (N = {', '.join(map(str, SIZES))})"
+    if largest > 1 or different > values * EAGER_SHARE:
+        raise ExportFailed(
+            f"The exported file differs from eager torch: {measured}; allowed are {EAGER_SHARE:.0e} of them, by 1."
+        )
+    return Check("same as eager torch", measured)
+
+
+def check_independence(exported: Generator, model: bytes) -> Check:
+    """Compare items of 64 with the same ones among 7 and alone, and on one thread.
+
+    Raises:
+        ExportFailed: an item depends on its neighbours.
+    """
+    seeds, feeds = example_feeds(exported.card.controls, 64, 5)
+    whole = exported.run(seeds, feeds)["content"]
+    for size in (1, 7):
+        for start in range(0, 64 - size + 1, size):
+            rows = slice(start, start + size)
+            part = exported.run(seeds[rows], {name: values[rows] for name, values in feeds.items()})["content"]
+            if not np.array_equal(part, whole[rows]):
+                raise ExportFailed(f"Item {start} of 64 is another one among {size}: an item depends on its neighbours.")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    single = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if not np.array_equal(single.run(["content"], {"seed": seeds, **feeds})[0], whole):
+        raise ExportFailed("One thread makes other items than several.")
+    return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on several")
+
+

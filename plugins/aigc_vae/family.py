@@ -1,0 +1,99 @@
+"""How a VAE is trained (Kingma & Welling 2013, "Auto-Encoding Variational Bayes")."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from aigc_sdk.card import Control, OutputSpec
+from aigc_sdk.data import DataSpec
+from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_vae.config import VAEConfig
+from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
+from aigc_vae.networks import Decoder, Encoder, one_hot
+from aigc_vae.sampler import Generate, Interpolate
+
+SMALLEST, LARGEST = 8, 128
+
+
+class VAE(Family):
+    """A convolutional VAE with a Bernoulli likelihood, conditional on the label when the data has labels."""
+
+    Config = VAEConfig
+    tasks = ("generate", "interpolate")
+    config: VAEConfig
+
+    def build(self, data: DataSpec) -> None:
+        """Make the encoder and the decoder; images have 8 to 128 pixels a side."""
+        if not all(SMALLEST <= side <= LARGEST for side in data.shape[:2]):
+            raise InvalidData(
+                f"The images are {data.shape[0]} x {data.shape[1]} pixels; a VAE takes {SMALLEST} to {LARGEST} a side."
+            )
+        self.data = data
+        config, labels = self.config, len(data.labels)
+        self.encoder = Encoder(data.shape, labels, config.latent, config.width, config.blocks)
+        self.decoder = Decoder(data.shape, labels, config.latent, config.width, config.blocks)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """One Adam for both networks."""
+        return {"all": Adam(self.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99))}
+
+    def phases(self, step: int) -> tuple[str, ...]:
+        """Both networks learn together."""
+        return ("all",)
+
+    def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
+        """Return the negative evidence lower bound (eq. 3), its KL term weighted by beta."""
+        distortion, rate = self.terms(batch)
+        warmup = self.config.beta_warmup_steps
+        beta = self.config.beta * (min(1.0, step / warmup) if warmup else 1.0)
+        total = (distortion + beta * rate).mean()
+        return Losses(total, {"reconstruction": distortion.mean(), "kl": rate.mean()}), carry
+
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """Return the negative evidence lower bound with beta 1 and its terms, in nats for each image."""
+        distortion, rate = (term.mean().item() for term in self.terms(batch))
+        return {"negative_elbo": distortion + rate, "reconstruction": distortion, "kl": rate}
+
+    def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return -log p(x | z) with z drawn from the encoder, and the KL divergence; both (n,), in nats."""
+        x = batch["images"]
+        if self.config.binarize:
+            x = torch.bernoulli(x)
+        y = one_hot(batch.get("labels"), len(self.data.labels), x)
+        mu, logvar = self.encoder(x, y)
+        return reconstruction(self.decoder(sample_latent(mu, logvar), y), x), kl_divergence(mu, logvar)
+
+    def controls(self, task: str) -> list[Control]:
+        """`label` when the data has labels, `temperature`; to interpolate also `seed_b` and `t`."""
+        common = [
+            Control(
+                name="temperature",
+                kind="number",
+                minimum=0,
+                maximum=2,
+                default=1.0,
+                help="spread of the latent: 1 as trained, less is more typical, 0 the average image",
+            )
+        ]
+        if labels := self.data.labels:
+            label_help = "class of the image; -1 leaves it to the seed"
+            common.insert(0, Control(name="label", kind="choice", choices=labels, default=-1, help=label_help))
+        if task == "generate":
+            return common
+        seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed of the image at t = 1")
+        t = Control(
+            name="t", kind="number", minimum=0, maximum=1, default=0.5, help="place between the images of seed and seed_b"
+        )
+        return [seed_b, t, *common]
+
+    def output(self, task: str) -> OutputSpec:
+        """Every task makes an image of the data's shape."""
+        return OutputSpec(dtype="uint8", shape=self.data.shape)
+
+    def sampler(self, task: str) -> nn.Module:
+        """The decoder behind the random numbers."""
+        samplers = {"generate": Generate, "interpolate": Interpolate}
+        if task not in samplers:
+            raise UnknownName.of("task of the family vae", task, samplers)
+        return samplers[task](self.decoder, self.config.latent, self.data.label_frequencies)

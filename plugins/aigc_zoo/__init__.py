@@ -1,0 +1,26 @@
+"""Ready-made models, each with the recipe that reproduces it in `recipes/`.
+
+`models/index.json` lists them; `benchmarks/make_model.py` writes it together with the files.
+"""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+
+from aigc_sdk import ModelFile, ModelSpec, hookimpl
+
+
+@hookimpl
+def aigc_register_models(register: Callable[[ModelSpec], None]) -> None:
+    """Declare every model of the index."""
+    index = json.loads(files(__name__).joinpath("models/index.json").read_text(encoding="utf-8"))
+    for name, entry in index.items():
+        register(
+            ModelSpec(
+                name=name,
+                package=__name__,
+                files={task: ModelFile(f"models/{file['file']}", file["sha256"]) for task, file in entry["files"].items()},
+                summary=entry["summary"],
+                license=entry["license"],
+            )
+        )
