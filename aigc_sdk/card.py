@@ -21,6 +21,10 @@ CONTRACT = 1
 CARD_KEY = "aigc.card"
 MAX_JSON_BYTES = 2**20
 MAX_JSON_DEPTH = 32
+MAX_GOLDEN_BYTES = 2**26
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -31,7 +35,7 @@ DTYPES: dict[str, str] = {"choice": "int64", "number": "float32", "integer": "in
 
 # A caller's argument of these names never reaches a control.
 RESERVED = frozenset(
-    "n seed seeds batch_size device task deadline_s best_of judge weights reject_below".split()
+    ("n", "seed", "seeds", "batch_size", "device", "task", "deadline_s", "best_of", "judge", "weights", "reject_below")
 )
 
 
@@ -52,7 +56,7 @@ class Control(_Part):
     shape: tuple[int, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     default: bool | int | float
     help: str
 
@@ -71,14 +75,15 @@ class Control(_Part):
             raise ValueError(f"a {self.kind} control is {DTYPES[self.kind]} of shape ()")
         if (self.kind == "choice") != bool(self.choices) or len(set(self.choices)) < len(self.choices):
             raise ValueError("a choice control has distinct choices, and no other control has any")
-        low, high = self.range
-        if not low <= self.default <= high:
-            raise ValueError(f"default {self.default} is outside of {low} to {high}")
+        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer"):
+            raise ValueError(f"a {self.kind} control has no minimum and maximum")
+        if not self.accepts(self.default):
+            raise ValueError(f"default is {self.default}, not {self.allowed}")
         return self
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest value that may be fed, both included."""
+        """The smallest and the largest value that may be fed, both included; integers but for a number."""
         match self.kind:
             case "choice":
                 return -1, len(self.choices) - 1
@@ -86,8 +91,31 @@ class Control(_Part):
                 return 0, MAX_SEED
             case "flag":
                 return 0, 1
-        low = -math.inf if self.minimum is None else self.minimum
-        return low, math.inf if self.maximum is None else self.maximum
+            case "integer":
+                low = _INT64_MIN if self.minimum is None else math.ceil(self.minimum)
+                return low, _INT64_MAX if self.maximum is None else math.floor(self.maximum)
+        low = -_FLOAT32_MAX if self.minimum is None else self.minimum
+        return low, _FLOAT32_MAX if self.maximum is None else self.maximum
+
+    @property
+    def allowed(self) -> str:
+        """What may be fed, in words: "a number from 0 to 2"."""
+        low, high = self.range
+        match self.kind:
+            case "choice":
+                return f"one of {', '.join(self.choices)}, its index from 0 to {high}, or -1 to leave it to the seed"
+            case "flag":
+                return "True or False"
+            case "number":  # 9 digits tell all float32 values apart
+                return f"a number from {low:.9g} to {high:.9g}"
+        return f"a whole number from {low} to {high}"
+
+    def accepts(self, value: object) -> bool:
+        """Whether a Python value may be fed; a choice goes by its index."""
+        low, high = self.range
+        if isinstance(value, bool) or self.kind == "flag":
+            return isinstance(value, bool) and self.kind == "flag"
+        return isinstance(value, int | float if self.kind == "number" else int) and low <= value <= high
 
 
 class OutputSpec(_Part):
@@ -132,13 +160,15 @@ class Golden(_Part):
         """Unpack the content; raises InvalidModel when it is not what `shape` says."""
         size = math.prod(self.shape) * np.dtype(dtype).itemsize
         try:
+            if not 0 < size <= MAX_GOLDEN_BYTES:
+                raise ValueError(f"the shape {self.shape} is {size} bytes, at most {MAX_GOLDEN_BYTES} are allowed")
             unpacker = zlib.decompressobj()
-            data = unpacker.decompress(base64.b64decode(self.content, validate=True), max(size, 1))
+            data = unpacker.decompress(base64.b64decode(self.content, validate=True), size)
             if len(data) != size or not unpacker.eof:
                 raise ValueError(f"it does not hold {size} bytes")
+            return np.frombuffer(data, dtype).reshape(self.shape)
         except (ValueError, zlib.error) as error:
             raise InvalidModel(f"The golden samples of the card cannot be unpacked: {error}.") from error
-        return np.frombuffer(data, dtype).reshape(self.shape)
 
 
 class ModelCard(_Part):
@@ -155,7 +185,7 @@ class ModelCard(_Part):
         ('image', (28, 28, 1), ['label', 'temperature'])
     """
 
-    contract: Literal[1] = CONTRACT
+    contract: Literal[1] = 1
     kind: Literal["model"] = "model"
     name: Name
     version: str
@@ -208,18 +238,21 @@ def parse_strict_json(text: str | bytes) -> Any:
     """Parse JSON that may be hostile.
 
     Raises:
-        InvalidModel: more than 1 MB, not UTF-8, nested deeper than 32, a duplicate key, NaN or Infinity,
-            or an integer of more than 19 digits.
+        InvalidModel: more than 1 MB, not UTF-8 or half a surrogate pair, nested deeper than 32, a duplicate
+            key, NaN or Infinity, or an integer beyond 64 bits.
     """
     if len(text) > MAX_JSON_BYTES:
         raise InvalidModel(f"The card is larger than {MAX_JSON_BYTES} bytes.")
     try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        decoded.encode("utf-8")
         values = json.loads(
-            decoded, object_pairs_hook=_distinct_keys, parse_constant=_refuse_constant, parse_int=_bounded_int
+            text.decode("utf-8") if isinstance(text, bytes) else text,
+            object_pairs_hook=_distinct_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_int64,
         )
         _check_depth(values, MAX_JSON_DEPTH)
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"The card is not strict JSON: {error}.") from error
     return values
@@ -244,7 +277,13 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-def _bounded_int(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("an integer of more than 19 digits")
-    return int(text)
+def _finite_float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _int64(text: str) -> int:
+    if len(text) > 20 or not _INT64_MIN <= (value := int(text)) <= _INT64_MAX:
+        raise ValueError(f"{text[:20]} is beyond 64 bits")
+    return value

@@ -20,12 +20,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         StorageError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -184,6 +184,21 @@ def generate(
     return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
+def selftest(model: "str | os.PathLike[str]", *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
+    """Make the golden items of a model file again; return whether they pass, and what was measured."""
+    from aigc_sdk.runtime import OnnxGenerator
+
+    return OnnxGenerator.open(model_file(model, task=task), device=device).check_golden()
+
+
+def model_file(model: "str | os.PathLike[str]", *, task: str | None = None) -> Path:
+    """Return the path of the ONNX file behind a name, a path or a run folder; raises as `load` does."""
+    source = _locate(model, task).source
+    if isinstance(source, GeneratorSpec):
+        raise InvalidRequest(f"{model!r} is a generator of a plugin; it has no model file.")
+    return source
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """A model that can be loaded by name."""

@@ -6,8 +6,6 @@ as easy as 1, 2, 3"): a function of a key and a counter, with no state to carry.
 """
 
 import secrets
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,25 +52,33 @@ def check_seed(value: object, name: str = "seed") -> int:
     Raises:
         InvalidRequest: the value is not a whole number from 0 to 2^53 - 1.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= MAX_SEED:
         raise InvalidRequest(
-            f"{name} is {value!r} ({type(value).__name__}); a seed is a whole number from 0 to {MAX_SEED}."
-        )
-    if not 0 <= value <= MAX_SEED:
-        raise InvalidRequest(
-            f"{name} is {value}; a seed is from 0 to {MAX_SEED} (2^53 - 1, the largest that JavaScript keeps whole)."
+            f"{name} is {shown(value)} ({type(value).__name__}); a seed is a whole number from 0 to {MAX_SEED}"
+            " (2^53 - 1, the largest that JavaScript keeps whole)."
         )
     return int(value)
 
 
-def check_seeds(values: Iterable[Any], name: str = "seeds") -> NDArray[np.int64]:
-    """Return given item seeds as int64 (n,), or raise InvalidRequest that names the first wrong one."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"{name} is {values!r}; give a list of whole numbers from 0 to {MAX_SEED}.")
-    seeds = [check_seed(value, f"{name}[{i}]") for i, value in enumerate(values)]
-    if not seeds:
-        raise InvalidRequest(f"{name} is empty; give one seed for each item.")
-    return np.array(seeds, np.int64)
+def check_seeds(values: object, name: str = "seeds") -> NDArray[np.int64]:
+    """Return a list of item seeds as int64 (n,), or raise InvalidRequest that names the first wrong one."""
+    if not isinstance(values, list) or not values:
+        raise InvalidRequest(
+            f"{name} is {shown(values)}; give a list of whole numbers from 0 to {MAX_SEED}, one for each item."
+        )
+    return np.array([check_seed(value, f"{name}[{i}]") for i, value in enumerate(values)], np.int64)
+
+
+def shown(value: object) -> str:
+    """Return the repr of what a caller gave, short enough for a message.
+
+    Example:
+        >>> shown("a" * 1000)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
+    """
+    # Python refuses to write an integer of more than 4,300 digits in decimal.
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-1]}"
 
 
 def draw_seed() -> int:

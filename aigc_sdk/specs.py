@@ -3,7 +3,7 @@
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,12 +46,12 @@ class _CodeSpec(_Spec):
         module_name, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except ModuleNotFoundError as error:
-            if self.extra is None or error.name == module_name:
-                raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {error}.") from error
-            raise missing_package(f"{self.name!r}", error.name, self.extra, self.distribution) from error
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {error}.") from error
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's module may fail in any way
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and self.extra and not f"{module_name}.".startswith(f"{missing}."):
+                raise missing_package(f"{self.name!r}", missing, self.extra, self.distribution) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {reason}.") from error
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class GeneratorSpec(_CodeSpec):
     """A generator that is not one of our ONNX files; the target, called with the task, gives a `Generator`."""
 
     tasks: tuple[str, ...] = ("generate",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.tasks, tuple) or not self.tasks:
+            raise ValueError(f"{self.name!r} has the tasks {self.tasks!r}; give a tuple of at least one name")
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,15 @@ class ModelSpec(_Spec):
     files: Mapping[str, ModelFile]
     summary: str = ""
     license: str = ""
-    api_version: int = field(default=API_VERSION)
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.files:
+            raise ValueError(f"{self.name!r} has no files")
 
 
-def missing_package(what: str, module: str | None, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:
+def missing_package(what: str, module: str, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:
     """Make the error for an optional package that is not there, with the line that installs it."""
     return MissingPackage(
         f"{what} needs the package {module!r}, which is not installed. Run: pip install '{distribution}[{extra}]'"

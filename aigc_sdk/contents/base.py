@@ -91,15 +91,24 @@ class Contents:
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)
 
-    def __getitem__(self, index: int) -> Any:
-        return self._items[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        return Contents(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __add__(self, other: "Contents") -> "Contents":
+        return Contents([*self, *other]) if isinstance(other, Contents) else NotImplemented
 
     def __repr__(self) -> str:
         kinds = type(self._items[0]).__name__ if self._items else "item"
         return f"<Contents: {len(self)} x {kinds}>"
 
     def to_numpy(self) -> Array:
-        """Return the data of all items as one array (n, ...)."""
+        """Return the data of all items as one array (n, ...).
+
+        Raises:
+            InvalidRequest: there are no items, or they are not of one shape.
+        """
+        if len({item.data.shape for item in self._items}) != 1:
+            raise InvalidRequest(f"{self!r} is no array; only items of one shape are.")
         return np.stack([item.data for item in self._items])
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
@@ -117,9 +126,15 @@ class Contents:
 
         Args:
             columns: items in a row; without it, as square as can be.
+
+        Raises:
+            InvalidRequest: the items are not images of one size, or columns is not at least 1.
         """
         from aigc_sdk.contents.image import Image, paste_grid
 
-        if not self._items or not all(isinstance(item, Image) for item in self._items):
-            raise InvalidRequest(f"{self!r} has no grid; only images have one.")
-        return paste_grid([item.to_pil() for item in self._items], columns)
+        images = [item for item in self._items if isinstance(item, Image)]
+        if not images or len(images) < len(self) or len({image.data.shape for image in images}) > 1:
+            raise InvalidRequest(f"{self!r} has no grid; only images of one size have one.")
+        if columns is not None and (not isinstance(columns, int) or columns < 1):
+            raise InvalidRequest(f"columns is {columns!r}; give a whole number of at least 1.")
+        return paste_grid([image.to_pil() for image in images], columns)

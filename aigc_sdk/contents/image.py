@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 # Suffix -> Pillow's format name, and which of them carry an alpha channel.
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 _WITHOUT_ALPHA = {"JPEG", "BMP"}
 
 
@@ -33,9 +41,9 @@ class Image(Item):
 
     def to_pil(self) -> "PilImage":
         """Return a PIL image of mode L, RGB or RGBA."""
-        from PIL import Image as pil
+        import PIL.Image
 
-        return pil.fromarray(self.data[:, :, 0] if self.data.shape[2] == 1 else self.data)
+        return PIL.Image.fromarray(self.data[:, :, 0] if self.data.shape[2] == 1 else self.data)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the image; PNG carries its provenance inside, other formats get it as PATH.json.
@@ -58,21 +66,21 @@ class Image(Item):
             info.add_itxt(PROVENANCE_KEY, self._provenance_json())
         with atomic_write(target) as temporary:
             self.to_pil().save(temporary, kind, **options)
-        if kind != "PNG":
-            self._save_sidecar(target)
+            if kind != "PNG":  # before the image is in its place, which is not left without provenance
+                self._save_sidecar(target)
         return target
 
 
 def paste_grid(images: "list[PilImage]", columns: int | None = None, gap: int = 2) -> "PilImage":
     """Return the images, all of one size, side by side on white, `gap` pixels apart."""
-    from PIL import Image as pil
+    import PIL.Image
 
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     width, height = images[0].size
     mode = images[0].mode
     size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
-    sheet = pil.new(mode, size, 255 if mode == "L" else (255,) * len(mode))
+    sheet = PIL.Image.new(mode, size, 255 if mode == "L" else (255,) * len(mode))
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
     return sheet

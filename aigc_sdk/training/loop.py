@@ -58,12 +58,16 @@ def train(family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, 
         model.build(dataset.spec(split["train"]))
         run = _start_run(family, options, dataset, split, out, seed)
         trained = _fit(run, model, options, dataset, split, seed)
+    _export_all(run, trained)
+    return run
 
-    for i, task in enumerate(family_class.tasks):
-        report = export_task(run.exportable(task, trained), run.folder / file_name(task, first=i == 0))
+
+def _export_all(run: Run, family: Family) -> None:
+    """Write the model file of every task, each verified."""
+    for i, task in enumerate(family.tasks):
+        report = export_task(run.exportable(task, family), run.folder / file_name(task, first=i == 0))
         for check in report.checks:
             _log.info("%s: %s: %s", report.path.name, check.name, check.measured)
-    return run
 
 
 def _start_run(
@@ -154,7 +158,8 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
                 break
         if len(split["validation"]):
             figures = _validate(average.module, data, split["validation"], size, fabric.device)
-            _write_line(run, {"step": clock.step, "epoch": epoch, "validation": figures})
+            line = {"step": clock.step, "epoch": epoch, "minutes": round(clock.minutes, 3), "validation": figures}
+            _write_line(run, line)
             _log.info("epoch %d: %s", epoch, _readable(figures))
         if clock.progress >= 1:
             break

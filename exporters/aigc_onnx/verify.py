@@ -1,5 +1,6 @@
 """Verification: the exported file against eager torch, and each item against itself among others."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ SIZES = (1, 3, 64, 17)
 
 # At most this share of the values of images may differ from eager torch, each by one level.
 EAGER_SHARE = 1e-4
-_LEAST_VALUES = 2**17
 
 
 def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDArray[np.int64], dict[str, Array]]:
@@ -42,8 +42,13 @@ def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDA
     return item_seeds(seed, n), feeds
 
 
-def compare_with_eager(eager: Generator, exported: Generator) -> Check:
-    """Compare the content of both at several sizes, each until enough values were seen.
+def compare_with_eager(eager: Generator, exported: Generator, least_values: int = 2**17) -> Check:
+    """Compare the content of both at several sizes.
+
+    Args:
+        eager: the sampler in torch.
+        exported: the file.
+        least_values: how many values of content to compare in all, at least.
 
     Raises:
         ExportFailed: they differ by more than rounding.
@@ -52,7 +57,7 @@ def compare_with_eager(eager: Generator, exported: Generator) -> Check:
     values = different = largest = 0
     for size in SIZES:
         seen = 0
-        for seed in range(1000):
+        for seed in itertools.count():
             seeds, feeds = example_feeds(controls, size, seed)
             wanted, got = (model.run(seeds, feeds)["content"] for model in (eager, exported))
             if wanted.shape != got.shape or wanted.dtype != got.dtype:
@@ -65,7 +70,7 @@ def compare_with_eager(eager: Generator, exported: Generator) -> Check:
             largest = max(largest, int(gap.max()))
             values += gap.size
             seen += gap.size
-            if seen >= _LEAST_VALUES / len(SIZES):
+            if seen >= least_values / len(SIZES):
                 break
     measured = f"{different} of {values} values differ, by at most {largest} (N = {', '.join(map(str, SIZES))})"
     if largest > 1 or different > values * EAGER_SHARE:

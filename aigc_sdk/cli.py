@@ -1,0 +1,261 @@
+"""The command line, `aigc`: thin over the public API. Heavy imports happen inside the commands."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import aigc_sdk as sdk
+from aigc_sdk.card import Control, ModelCard
+from aigc_sdk.errors import AigcError, InvalidRequest
+
+app = typer.Typer(
+    name="aigc",
+    help="Train a small generative model, ship it as one ONNX file, generate with one call.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="a name, NAME:TASK, an .onnx file, or a run folder")
+]
+TaskOption = Annotated[str | None, typer.Option("--task", help="which task of the model; its first if left out")]
+ConfigOption = Annotated[list[str], typer.Option("-c", metavar="NAME=VALUE", help="may be given several times")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, directml, coreml, ...")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    n: Annotated[int | None, typer.Option("-n", help="how many items")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="0 to 2^53 - 1; drawn if left out")] = None,
+    task: TaskOption = None,
+    control: ConfigOption = [],  # noqa: B006 - typer reads the default and never changes it
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="folder to write to; ./MODEL-SEED if left out")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Generate items and save them, each with its provenance; for images also grid.png."""
+    with sdk.load(model, task=task, device=device) as loaded:
+        contents = loaded.generate(n, seed=seed, **_controls(loaded.card, control))
+        folder = out or Path(f"{loaded.card.name}-{contents[0].seed}")
+    paths = contents.save(folder)
+    if len(contents) > 1 and loaded.card.modality == "image":
+        from aigc_sdk.files import atomic_write
+
+        with atomic_write(folder / "grid.png") as temporary:
+            contents.grid().save(temporary, "PNG")
+    if as_json:
+        _print_json([{"path": str(path), **item.provenance} for path, item in zip(paths, contents, strict=True)])
+    else:
+        noun = "item" if len(paths) == 1 else "items"
+        print(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
+
+
+@app.command(context_settings={"help_option_names": ["--help"]})
+def train(
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="`aigc plugins` lists them")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="an .npz, .npy or IDX file, or a folder of images")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="the run folder to make")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of the weights, the order of the data and the noise")] = 0,
+    config: ConfigOption = [],  # noqa: B006 - typer reads the default and never changes it
+    options: Annotated[bool, typer.Option("--options", help="list the family's options and leave")] = False,
+) -> None:
+    """Train a model of a family on data; ends with verified model files in the run folder."""
+    if options:
+        _print_options(family)
+        return
+    if not data or out is None:
+        raise InvalidRequest("Training needs DATA and --out DIR; `aigc train FAMILY --options` lists the options.")
+    _log_to_stderr()
+    run = sdk.train(family, data, out=out, seed=seed, **dict(_assignment(text) for text in config))
+    for task, path in run.models.items():
+        print(f"{task}: {path}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the file to write")],
+    task: TaskOption = None,
+    file_format: Annotated[str, typer.Option("--format", help="`aigc plugins` lists them")] = "onnx",
+) -> None:
+    """Write one task of a finished run to a file, after verifying it."""
+    from aigc_sdk.training import export as export_with_report
+
+    report = export_with_report(run, out, task=task, file_format=file_format)
+    for check in report.checks:
+        print(f"{check.name}: {check.measured}")
+    print(report.path)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the models that can be loaded by name."""
+    found = sdk.models()
+    if as_json:
+        _print_json([vars(model) for model in found])
+    else:
+        _print_table("name", "tasks", "licence", "what")(
+            (model.name, ", ".join(model.tasks), model.license, model.summary) for model in found
+        )
+
+
+@app.command()
+def plugins(as_json: JsonOption = False) -> None:
+    """List the installed plugins with their state, the broken ones with the reason."""
+    rows = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "state": plugin.state,
+            "provides": plugin.provides,
+            "reason": plugin.reason,
+        }
+        for plugin in sdk.plugins()
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table("name", "distribution", "state", "provides or reason")(
+            (row["name"], f"{row['distribution']} {row['version']}", row["state"], row["reason"] or ", ".join(row["provides"]))
+            for row in rows
+        )
+
+
+@app.command()
+def inspect(model: ModelArgument, task: TaskOption = None, as_json: JsonOption = False) -> None:
+    """Show what a model says of itself: its card."""
+    with sdk.load(model, task=task) as loaded:
+        card = loaded.card
+    values = card.model_dump(mode="json", exclude={"golden"})
+    if as_json:
+        _print_json(values)
+        return
+    for name in ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256"):
+        print(f"{name:13} {values[name]}")
+    print(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
+    print(f"{'data':13} {card.data.name}, {card.data.n} items, {card.data.split}")
+    for score in values["scores"]:
+        print(f"{'score':13} {', '.join(f'{key} {value}' for key, value in score.items())}")
+    for control in card.controls:
+        print(f"{'control':13} {_describe(control)}")
+
+
+@app.command()
+def selftest(model: ModelArgument, task: TaskOption = None, device: DeviceOption = "auto") -> None:
+    """Make the golden items of a model again and compare; exit code 1 when they differ."""
+    from aigc_sdk.generation import selftest as run_selftest
+
+    passed, measured = run_selftest(model, task=task, device=device)
+    print(f"{'passed' if passed else 'FAILED'}: {measured}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is installed, what can run, and which plugins are broken; exit code 1 when something is."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import onnxruntime
+
+    from aigc_sdk.files import cache_folder
+
+    print(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"onnxruntime   {onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}")
+    for package in ("torch", "lightning-fabric", "safetensors", "onnxscript"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "not installed; training needs it: pip install 'aigc-sdk[train]'"
+        print(f"{package:13} {found}")
+    print(f"cache         {cache_folder()}")
+    broken = [plugin for plugin in sdk.plugins() if plugin.state == "failed"]
+    for plugin in broken:
+        print(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+    print(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
+    if broken:
+        raise typer.Exit(1)
+
+
+def main() -> NoReturn:
+    """Run the command line; an error of ours becomes one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except AigcError as error:
+        print(f"aigc: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _controls(card: ModelCard, assignments: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE for the controls of a card; a choice's own names come before numbers."""
+    controls = {}
+    for text in assignments:
+        name, value = _assignment(text)
+        control = card.control(name)
+        raw = text.partition("=")[2]
+        controls[name] = raw if control is not None and raw in control.choices else value
+    return controls
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE; the value is JSON (3, 0.5, true, [1, 2]) or else a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidRequest(f"-c {text!r} is not NAME=VALUE.")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def _describe(control: Control) -> str:
+    low, high = control.range
+    allowed = ", ".join(control.choices) if control.kind == "choice" else f"{low:g} to {high:g}"
+    return f"{control.name} ({control.kind}: {allowed}; default {control.default:g}): {control.help}"
+
+
+def _print_options(family: str) -> None:
+    from aigc_sdk.registry import default_registry
+
+    config = default_registry().find("family", family).resolve().Config
+    _print_table("option", "default", "what")(
+        (name, "" if field.default is None else str(field.default), field.description or "")
+        for name, field in config.model_fields.items()
+    )
+
+
+def _print_table(*titles: str) -> Any:
+    """Return a function that prints rows of texts under these titles."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    def show(rows: Any) -> None:
+        table = Table(*titles, box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+    return show
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("aigc_sdk").setLevel(logging.INFO)
+
+

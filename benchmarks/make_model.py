@@ -1,0 +1,89 @@
+"""Make a ready-made model from its recipe and put it into the zoo.
+
+    python benchmarks/make_model.py digits-vae [--run FOLDER]
+
+Trains in FOLDER (in the cache without it; a run that is there already is taken as it is), copies the model files
+and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed from
+in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights, and made.json with commit, machine and minutes.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from timing import processor
+
+import aigc_sdk as sdk
+from aigc_sdk.files import cache_folder, write_bytes
+from aigc_sdk.training import Run
+from aigc_sdk.training.run import CHECKPOINT, EMA, METRICS, RECORD
+from datasets import fetch
+
+ROOT = Path(__file__).parent.parent
+ZOO = ROOT / "plugins" / "aigc_zoo"
+RUNS = ROOT / "benchmarks" / "runs"
+
+
+def main() -> None:
+    """Train, copy, enter, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(path.stem for path in (ZOO / "recipes").glob("*.toml")))
+    parser.add_argument("--run", type=Path, help="the run folder")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    recipe = tomllib.loads((ZOO / "recipes" / f"{arguments.name}.toml").read_text())
+    folder = arguments.run or cache_folder() / "runs" / arguments.name
+    if not (folder / "model.onnx").exists():
+        sdk.train(recipe["family"], fetch(recipe["dataset"]), out=folder, seed=recipe["seed"], **recipe["config"])
+        write_bytes(folder / "made.json", json.dumps(_made(folder), indent=1).encode())
+    run = Run.open(folder)
+    enter(arguments.name, run, recipe)
+    keep(arguments.name, run)
+
+
+def enter(name: str, run: Run, recipe: dict[str, Any]) -> None:
+    """Copy the model files into the zoo and list them in its index, with the sha256 that vouches for them."""
+    files = {}
+    for i, (task, path) in enumerate(run.models.items()):
+        target = ZOO / "models" / (f"{name}.onnx" if i == 0 else f"{name}.{task}.onnx")
+        shutil.copyfile(path, target)
+        shutil.copyfile(path.with_suffix(".card.json"), target.with_suffix(".card.json"))
+        files[task] = {"file": target.name, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
+        print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
+    index_path = ZOO / "models" / "index.json"
+    index = json.loads(index_path.read_text())
+    index[name] = {"summary": recipe["summary"], "license": recipe["config"]["license"], "files": files}
+    write_bytes(index_path, (json.dumps(index, indent=1) + "\n").encode())
+
+
+def keep(name: str, run: Run) -> None:
+    """Keep the record of the run and its averaged weights, from which the figures are printed."""
+    kept = RUNS / name
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in (RECORD, METRICS, "made.json"):
+        shutil.copyfile(run.folder / file, kept / file)
+    tensors = {key: value for key, value in load_file(run.folder / CHECKPOINT).items() if key.startswith(EMA)}
+    write_bytes(kept / CHECKPOINT, save(tensors))
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    minutes = Run.open(folder).metrics[-1]["minutes"]
+    return {
+        "commit": commit.stdout.strip(),
+        "machine": f"{processor()}, {platform.system()} {platform.machine()}",
+        "minutes": minutes,
+    }
+
+
+if __name__ == "__main__":
+    main()

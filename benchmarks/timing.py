@@ -1,0 +1,106 @@
+"""What the benchmarks share: interleaved runs, their medians, and a report that judges figures by their bounds.
+
+Only the standard library is imported here: what a small process measures of its children is not its own.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def interleave(actions: Mapping[str, Callable[[], T]], runs: int, *, warmups: int = 1) -> dict[str, list[T]]:
+    """Run the actions in turn and return what each returned, so that a busy moment hits all of them alike.
+
+    Every second round goes backwards: no action always has the same one before it.
+
+    Args:
+        actions: what to run, by name.
+        runs: rounds to keep.
+        warmups: rounds before them, whose results are dropped.
+
+    Example:
+        >>> interleave({"a": lambda: 1, "b": lambda: 2}, 3)
+        {'a': [1, 1, 1], 'b': [2, 2, 2]}
+    """
+    results: dict[str, list[T]] = {name: [] for name in actions}
+    for number in range(warmups + runs):
+        for name in list(actions) if number % 2 == 0 else reversed(list(actions)):
+            result = actions[name]()
+            if number >= warmups:
+                results[name].append(result)
+    return results
+
+
+def stopwatch(action: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that runs the action and returns the seconds that it took."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        action()
+        return time.perf_counter() - start
+
+    return run
+
+
+def medians(results: Mapping[str, Iterable[float]]) -> dict[str, float]:
+    """Return the median of each action's results."""
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+class Report:
+    """Prints figures as aligned text, each that has a bound with PASS or FAIL.
+
+    Args:
+        packages: distributions whose versions belong beside the figures.
+    """
+
+    def __init__(self, *packages: str) -> None:
+        self._missed = 0
+        print(machine(packages))
+
+    def figure(self, what: str, value: float, unit: str = "") -> None:
+        """Print a figure without a bound."""
+        print(f"{what:56} {_readable(value):>10} {unit:4}", flush=True)
+
+    def at_most(self, what: str, value: float, bound: float, unit: str = "") -> None:
+        """Print a figure, the most that it may be, and whether it is."""
+        verdict = "PASS" if value <= bound else "FAIL"
+        self._missed += verdict == "FAIL"
+        print(f"{what:56} {_readable(value):>10} {unit:4} at most {_readable(bound):>7}  {verdict}", flush=True)
+
+    def ratio(self, what: str, values: Mapping[str, float], name: str, base: str, bound: float) -> None:
+        """Judge how many times the base's value another one is."""
+        self.at_most(what, values[name] / values[base], bound, "x")
+
+    @property
+    def exit_code(self) -> int:
+        """Return 1 when a bound was missed, and else 0."""
+        return int(self._missed > 0)
+
+
+def machine(packages: Iterable[str]) -> str:
+    """Return a line with the date, the machine, how busy it is, and the versions of Python and the packages."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)]
+    return (
+        f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}, {platform.system()} {platform.machine()},"
+        f" {os.cpu_count()} cores{load}; {', '.join(versions)}"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _readable(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"

@@ -1,0 +1,48 @@
+"""What the tests share: a cache of their own, a hand-made model, and one small trained run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+import aigc_sdk as sdk
+
+if TYPE_CHECKING:
+    from aigc_sdk.training import Run
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the verdicts on the tests' models out of the user's cache, and one test's from another's."""
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def tiny_path(tmp_path: Path) -> Path:
+    """A hand-made model file."""
+    return write_tiny_model(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def tiny(tiny_path: Path) -> sdk.Model:
+    """The hand-made model, loaded."""
+    return sdk.load(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def digits_8x8() -> tuple[Any, Any]:
+    """scikit-learn's digits: uint8 (1797, 8, 8, 1) and labels (1797,)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None], digits.target
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any]) -> "Run":
+    """A small VAE, trained for some seconds on scikit-learn's digits and exported; shared, so leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "digits-8x8"
+    options = {"epochs": 12, "batch_size": 32, "learning_rate": 3e-3, "beta_warmup_steps": 100, "warmup_steps": 20}
+    return sdk.train("vae", digits_8x8, out=out, seed=3, latent=8, width=16, name="digits-8x8", **options)

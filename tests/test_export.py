@@ -1,0 +1,176 @@
+"""The ONNX exporter: what it writes, what it verifies, and what it refuses to write."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from tiny_model import make_card, make_graph
+from torch import nn
+
+import aigc_sdk as sdk
+from aigc_onnx.exporter import OnnxExporter
+from aigc_sdk.card import CARD_KEY, ModelCard
+from aigc_sdk.errors import ExportFailed, InvalidRequest, StorageError, UnknownName
+from aigc_sdk.exporter import Exportable
+from aigc_sdk.runtime.safety import check_model, graph_sha256
+from aigc_sdk.training import EagerGenerator
+
+
+class Sampler(nn.Module):
+    """Eight by eight grey pixels from the seed; `spoil` is what a subclass does wrong."""
+
+    def forward(self, seed, controls):
+        levels = seed[:, None] * 37 + torch.arange(64) + controls["gain"][:, None].round().long()
+        return (self.spoil(levels) & 255).to(torch.uint8).reshape(-1, 8, 8, 1)
+
+    def spoil(self, levels):
+        return levels
+
+
+class MixesRows(Sampler):
+    def spoil(self, levels):
+        return levels + (levels & 15).sum(0, keepdim=True)
+
+
+class DrawsItsOwn(Sampler):
+    def spoil(self, levels):
+        return levels + (torch.rand(levels.shape) * 50).long()
+
+
+class DiffersWhenTraced(Sampler):
+    def spoil(self, levels):
+        return levels + (100 if torch.compiler.is_compiling() else 0)
+
+
+def exportable(sampler: nn.Module) -> Exportable:
+    graph = make_graph()
+    card = make_card(graph, controls=tuple(c for c in make_card(graph).controls if c.name == "gain"), golden=None)
+    return Exportable(sampler.eval(), EagerGenerator(sampler, card))
+
+
+def assert_nothing_written(folder: Path) -> None:
+    assert list(folder.iterdir()) == []
+
+
+def test_export_good_sampler_writes_file_and_card_and_says_what_it_verified(tmp_path):
+    report = OnnxExporter().export(exportable(Sampler()), tmp_path / "good.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.card.json", "good.onnx"]
+    assert [check.name for check in report.checks] == ["contract", "same as eager torch", "independent items"]
+    assert "0 of" in report.checks[1].measured and "N = 1, 3, 64, 17" in report.checks[1].measured
+    assert len(sdk.load(report.path).generate(100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (MixesRows(), "depends on its neighbours"),
+        (DrawsItsOwn(), "RandomUniform"),
+        (DiffersWhenTraced(), "differs from eager torch: .* allowed are 1e-04"),
+    ],
+)
+def test_export_bad_sampler_raises_and_writes_nothing(tmp_path, sampler, message):
+    with pytest.raises(ExportFailed, match=message):
+        OnnxExporter().export(exportable(sampler), tmp_path / "bad.onnx")
+    assert_nothing_written(tmp_path)
+
+
+def test_export_wrong_suffix_raises(tmp_path, trained):
+    with pytest.raises(InvalidRequest, match=r"\.onnx"):
+        sdk.export(trained, tmp_path / "model.bin")
+
+
+def test_export_unknown_task_or_format_raises(tmp_path, trained):
+    with pytest.raises(UnknownName, match="Did you mean 'interpolate'"):
+        sdk.export(trained, tmp_path / "a.onnx", task="interpolat")
+    with pytest.raises(UnknownName, match="onnx"):
+        sdk.export(trained, tmp_path / "a.onnx", format="onx")
+
+
+def test_export_folder_that_is_a_file_raises_and_writes_nothing(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file"):
+        OnnxExporter().export(exportable(Sampler()), tmp_path / "file" / "a.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.slow
+def test_export_full_disk_raises_and_keeps_the_old_file(tmp_path, trained):
+    old = tmp_path / "model.onnx"
+    old.write_bytes(b"old")
+    program = (
+        "import resource, signal, sys, aigc_sdk as sdk, aigc_sdk.training\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try: sdk.export(sys.argv[1], sys.argv[2])\n"
+        "except sdk.errors.StorageError as error: print('ours:', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(trained.folder), str(old)], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.startswith("ours: Cannot write"), done.stderr
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_file_of_a_trained_model_is_clean(trained):
+    for path in trained.models.values():
+        data = path.read_bytes()
+        for trace in (b"/tmp", b"site-packages", b".py", b"aigc_vae", b"stack_trace"):
+            assert trace not in data.replace(b"'", b""), trace
+        model = onnx.load_from_string(data)
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+        assert not model.functions
+        assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20}
+        assert model.ir_version <= 10
+
+
+def test_file_of_a_trained_model_holds_the_card_beside_it(trained):
+    for task, path in trained.models.items():
+        inside = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        beside = path.with_suffix(".card.json").read_text(encoding="utf-8")
+        assert inside == {CARD_KEY: beside}
+        card = ModelCard.from_json(beside)
+        assert (card.task, card.name, card.data.n) == (task, "digits-8x8", 1797)
+        assert card.golden is not None and len(card.golden.seeds) == 4
+        assert card.scores[0]["metric"] == "negative_elbo"
+
+
+def test_score_added_later_keeps_the_identity(trained):
+    model = onnx.load(trained.folder / "model.onnx")
+    values = json.loads(model.metadata_props[0].value)
+    values["scores"].append({"metric": "later", "value": 1.0})
+    model.metadata_props[0].value = json.dumps(values)
+    card = check_model(model.SerializeToString(), "model.onnx")
+    assert graph_sha256(model) == card.graph_sha256 == values["graph_sha256"]
+
+
+def test_trained_file_equals_eager_torch(trained):
+    for task, path in trained.models.items():
+        eager, exported = sdk.Model(trained.exportable(task).eager), sdk.load(path)
+        wanted, got = (model.generate(2000, seed=5, temperature=0.9).to_numpy().astype(int) for model in (eager, exported))
+        gap = np.abs(wanted - got)
+        assert gap.max() <= 1
+        assert (gap > 0).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_trained_file_items_are_independent_on_any_number_of_threads(trained, threads):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(trained.models["generate"]), options, providers=["CPUExecutionProvider"])
+
+    def run(rows: slice) -> np.ndarray:
+        seeds = np.arange(64, dtype=np.int64)[rows] * 999_999_937
+        feeds = {"seed": seeds, "label": np.full(len(seeds), -1), "temperature": np.ones(len(seeds), np.float32)}
+        return session.run(["content"], feeds)[0]
+
+    whole = run(slice(0, 64))
+    for k in range(64):
+        assert np.array_equal(run(slice(k, k + 1))[0], whole[k])
+        start = min(k, 57)
+        assert np.array_equal(run(slice(start, start + 7))[k - start], whole[k])

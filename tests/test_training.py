@@ -1,0 +1,235 @@
+"""The training loop: what a run folder holds, when it stops, and what goes wrong clearly."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as pil
+from safetensors import safe_open
+
+import aigc_sdk as sdk
+from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
+from aigc_sdk.training import Run, loop
+
+SMALL = {"latent": 4, "width": 8, "blocks": 0, "batch_size": 32}
+
+
+@pytest.fixture
+def stripes():
+    """Eight by eight images of stripes and their direction as label."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    rows, columns = np.indices((8, 8))
+    phases = rng.integers(0, 4, 300)
+    images = np.stack([(((rows if up else columns) + phase) // 2 % 2 * 200) for up, phase in zip(labels, phases, strict=True)])
+    return (images + rng.integers(0, 50, images.shape)).astype(np.uint8), labels
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """Leave out the export, which takes longer than a tiny training; its own tests are elsewhere."""
+    monkeypatch.setattr(loop, "_export_all", lambda run, family: None)
+
+
+def test_run_folder_records_what_was_done(trained, digits_8x8):
+    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
+    assert {"run.json", "metrics.jsonl", "checkpoint.safetensors"} <= names
+    assert {"model.onnx", "model.card.json", "model.interpolate.onnx", "model.interpolate.card.json"} <= names
+    assert not any(name.endswith(".tmp") for name in names)
+    record = trained.record
+    assert (record.family, record.seed, record.config["latent"], record.data.n) == ("vae", 3, 8, 1797)
+    assert record.environment["torch"] == torch.__version__
+    assert sum(record.data.split.values()) == 1797
+    assert record.labels == tuple("0123456789")
+    assert Run.open(trained.folder) == trained
+
+
+def test_run_metrics_tell_loss_speed_and_validation(trained):
+    lines = [line for line in trained.metrics if "validation" not in line]
+    assert lines[-1]["items_per_s"] > 0 and lines[-1]["epoch"] == 12
+    validations = [line["validation"]["negative_elbo"] for line in trained.metrics if "validation" in line]
+    assert len(validations) == 12
+    assert validations[-1] < validations[0] - 3
+
+
+def test_run_samples_are_a_grid_from_fixed_seeds(trained):
+    grids = sorted((trained.folder / "samples").iterdir())
+    with pil.open(grids[-1]) as grid:
+        shown = np.asarray(grid)
+    again = np.asarray(sdk.generate(trained.folder, 64, seed=0).grid())
+    assert shown.shape == again.shape == (78, 78)
+    assert np.abs(shown.astype(int) - again).max() <= 1
+
+
+def test_run_checkpoint_is_safetensors_with_both_weights(trained):
+    with safe_open(trained.folder / "checkpoint.safetensors", "pt") as file:
+        names = set(file.keys())
+        state = json.loads(file.metadata()["state"])
+    assert {name.partition(".")[0] for name in names} == {"ema", "trained"}
+    assert state["step"] == trained.metrics[-1]["step"]
+
+
+def test_trained_model_makes_the_digit_that_was_asked_for(trained, digits_8x8):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    images, labels = digits_8x8
+    judge = KNeighborsClassifier(3).fit(images.reshape(len(images), -1), labels)
+    asked = np.arange(500) % 10
+    made = sdk.generate(trained.folder, seed=1, label=asked.tolist(), temperature=0.5).to_numpy()
+    assert (judge.predict(made.reshape(500, -1)) == asked).mean() > 0.7
+
+
+def test_train_same_seed_gives_the_same_weights(tmp_path, stripes, no_export):
+    runs = [sdk.train("vae", stripes, out=tmp_path / str(i), seed=seed, steps=12, **SMALL) for i, seed in enumerate((1, 1, 2))]
+    one, same, other = ((run.folder / "checkpoint.safetensors").read_bytes() for run in runs)
+    assert one == same
+    assert one != other
+
+
+def test_train_leaves_the_callers_random_state_alone(tmp_path, stripes, no_export):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [({"steps": 5}, 5), ({"epochs": 2}, 16), ({"epochs": None, "steps": 3}, 3), ({"epochs": 1, "steps": 100}, 8)],
+)
+def test_train_stops_at_the_first_limit(tmp_path, stripes, no_export, limits, steps):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", **SMALL, **limits)
+    assert run.metrics[-1]["step"] == steps
+
+
+def test_train_stops_after_minutes(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", epochs=None, minutes=0.05, **SMALL)
+    assert 0.05 <= run.metrics[-1]["minutes"] < 0.5
+    assert run.metrics[-1]["step"] > 3
+
+
+def test_train_writes_checkpoints_and_grids_on_the_way(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=4, checkpoint_minutes=1e-6, **SMALL)
+    assert [path.name for path in sorted((run.folder / "samples").iterdir())] == [f"step-{i:07d}.png" for i in (1, 2, 3, 4)]
+
+
+def test_train_without_labels_makes_an_unconditional_model(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes[0], out=tmp_path / "run", steps=2, **SMALL)
+    assert [control.name for control in run.exportable("generate").eager.card.controls] == ["temperature"]
+
+
+def test_train_reports_progress(tmp_path, stripes, no_export, caplog):
+    with caplog.at_level(logging.INFO, "aigc_sdk"):
+        sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)
+    assert "loss" in caplog.text and "items/s" in caplog.text and "negative_elbo" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"latnt": 3}, UnknownName, "Did you mean 'latent'"),
+        ({"latent": 0}, InvalidConfig, "latent is 0: .* greater than or equal to 1"),
+        ({"latent": "many"}, InvalidConfig, "latent is 'many'"),
+        ({"learning_rate": float("nan")}, InvalidConfig, "learning_rate"),
+        ({"beta": -1}, InvalidConfig, "beta is -1"),
+        ({"precision": "float8"}, InvalidConfig, "'auto', 'float32' or 'bfloat16'"),
+        ({"epochs": None}, InvalidConfig, "never stop"),
+    ],
+)
+def test_train_bad_option_raises_and_writes_nothing(tmp_path, stripes, options, error, message):
+    with pytest.raises(error, match=message):
+        sdk.train("vae", stripes, out=tmp_path / "run", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_unknown_family_raises(tmp_path, stripes):
+    with pytest.raises(UnknownName, match="Did you mean 'vae'"):
+        sdk.train("vea", stripes, out=tmp_path / "run")
+
+
+def test_train_images_too_large_raises_and_writes_nothing(tmp_path):
+    with pytest.raises(InvalidData, match="200 x 200"):
+        sdk.train("vae", np.zeros((10, 200, 200, 1), np.uint8), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_out_that_is_not_empty_raises_and_keeps_it(tmp_path, stripes):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match="not an empty folder"):
+        sdk.train("vae", stripes, out=tmp_path, steps=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_train_out_below_a_file_raises(tmp_path, stripes):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file"):
+        sdk.train("vae", stripes, out=tmp_path / "file" / "run", steps=1)
+
+
+def test_train_loss_that_explodes_raises_and_says_what_to_do(tmp_path, stripes, no_export):
+    options = {"learning_rate": 1e18, "warmup_steps": 0, "steps": 50, "precision": "float32"}
+    with pytest.raises(TrainingFailed, match="smaller learning_rate"):
+        sdk.train("vae", stripes, out=tmp_path / "run", **options, **SMALL)
+
+
+@pytest.mark.slow
+def test_train_full_disk_raises_ours_and_leaves_no_temporary(tmp_path):
+    program = (
+        "import resource, sys, numpy as np, aigc_sdk as sdk, aigc_sdk.training, aigc_vae.family\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "images = np.zeros((64, 8, 8, 1), 'uint8')\n"
+        "try: sdk.train('vae', images, out=sys.argv[1], steps=2, batch_size=16)\n"
+        "except sdk.errors.StorageError as error: print('ours:', error)\n"
+    )
+    run = [sys.executable, "-c", program, str(tmp_path / "run")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("ours: Cannot write"), done.stderr
+    left = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert left == {"run.json", "metrics.jsonl"}
+
+
+def test_train_without_the_extra_says_the_pip_line(tmp_path):
+    program = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "import numpy as np, aigc_sdk as sdk\n"
+        "try: sdk.train('vae', np.zeros((4, 8, 8, 1), 'uint8'), out=sys.argv[1])\n"
+        "except sdk.errors.MissingPackage as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], capture_output=True, text=True, timeout=60)
+    assert "pip install 'aigc-sdk[train]'" in done.stdout, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "wanted", "chosen"),
+    [
+        ({"amx_bf16": True}, "auto", "bf16-mixed"),
+        ({"avx512_bf16": True}, "auto", "bf16-mixed"),
+        ({"avx2": True}, "auto", "32-true"),
+        ({"avx2": True}, "bfloat16", "bf16-mixed"),
+        ({"amx_bf16": True}, "float32", "32-true"),
+    ],
+)
+def test_precision_follows_the_processor(monkeypatch, capabilities, wanted, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert loop._precision(wanted) == chosen
+
+
+def test_run_open_folder_of_something_else_raises(tmp_path):
+    with pytest.raises(StorageError, match="not a run folder"):
+        Run.open(tmp_path)
+
+
+def test_run_broken_checkpoint_raises(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=1, **SMALL)
+    path = run.folder / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingFailed, match="does not hold the weights"):
+        run.family()
