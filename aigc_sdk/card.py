@@ -23,7 +23,7 @@ MAX_JSON_BYTES = 2**20
 MAX_JSON_DEPTH = 32
 MAX_GOLDEN_BYTES = 2**26
 
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_INT64_MAX = 2**63 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[Any]
@@ -77,6 +77,9 @@ class Control(_Part):
             raise ValueError("a choice control has distinct choices, and no other control has any")
         if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer"):
             raise ValueError(f"a {self.kind} control has no minimum and maximum")
+        (low, high), limit = self.range, _FLOAT32_MAX if self.kind == "number" else _INT64_MAX
+        if not -limit <= low <= high <= limit:
+            raise ValueError(f"the range {low:g} to {high:g} is empty, or more than {self.dtype} holds")
         if not self.accepts(self.default):
             raise ValueError(f"default is {self.default}, not {self.allowed}")
         return self
@@ -92,10 +95,15 @@ class Control(_Part):
             case "flag":
                 return 0, 1
             case "integer":
-                low = _INT64_MIN if self.minimum is None else math.ceil(self.minimum)
-                return low, _INT64_MAX if self.maximum is None else math.floor(self.maximum)
-        low = -_FLOAT32_MAX if self.minimum is None else self.minimum
-        return low, _FLOAT32_MAX if self.maximum is None else self.maximum
+                return (
+                    -_INT64_MAX if self.minimum is None else math.ceil(self.minimum),
+                    _INT64_MAX if self.maximum is None else math.floor(self.maximum),
+                )
+            case _:
+                return (
+                    -_FLOAT32_MAX if self.minimum is None else self.minimum,
+                    _FLOAT32_MAX if self.maximum is None else self.maximum,
+                )
 
     @property
     def allowed(self) -> str:
@@ -112,9 +120,9 @@ class Control(_Part):
 
     def accepts(self, value: object) -> bool:
         """Whether a Python value may be fed; a choice goes by its index."""
-        low, high = self.range
         if isinstance(value, bool) or self.kind == "flag":
             return isinstance(value, bool) and self.kind == "flag"
+        low, high = self.range
         return isinstance(value, int | float if self.kind == "number" else int) and low <= value <= high
 
 
@@ -284,6 +292,6 @@ def _finite_float(text: str) -> float:
 
 
 def _int64(text: str) -> int:
-    if len(text) > 20 or not _INT64_MIN <= (value := int(text)) <= _INT64_MAX:
+    if len(text) > 20 or not -_INT64_MAX - 1 <= (value := int(text)) <= _INT64_MAX:
         raise ValueError(f"{text[:20]} is beyond 64 bits")
     return value

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import aigc_sdk as sdk
-from aigc_sdk.card import Control, ModelCard
-from aigc_sdk.errors import AigcError, InvalidRequest
+from aigc_sdk.card import ModelCard
+from aigc_sdk.errors import AigcError, InvalidRequest, UnknownName
 
 app = typer.Typer(
     name="aigc",
@@ -37,7 +37,9 @@ def generate(
     seed: Annotated[int | None, typer.Option("--seed", help="0 to 2^53 - 1; drawn if left out")] = None,
     task: TaskOption = None,
     control: ConfigOption = [],  # noqa: B006 - typer reads the default and never changes it
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="folder to write to; ./MODEL-SEED if left out")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="folder to write to; ./MODEL-SEED if left out")
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -55,7 +57,7 @@ def generate(
         _print_json([{"path": str(path), **item.provenance} for path, item in zip(paths, contents, strict=True)])
     else:
         noun = "item" if len(paths) == 1 else "items"
-        print(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
+        typer.echo(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
 
 
 @app.command(context_settings={"help_option_names": ["--help"]})
@@ -74,9 +76,12 @@ def train(
     if not data or out is None:
         raise InvalidRequest("Training needs DATA and --out DIR; `aigc train FAMILY --options` lists the options.")
     _log_to_stderr()
-    run = sdk.train(family, data, out=out, seed=seed, **dict(_assignment(text) for text in config))
+    values = dict(_assignment(text) for text in config)
+    if clash := values.keys() & {"family", "data", "out", "seed"}:
+        raise InvalidRequest(f"-c {min(clash)}=... is no option of a family; `aigc train --help` says how to give it.")
+    run = sdk.train(family, data, out=out, seed=seed, **values)
     for task, path in run.models.items():
-        print(f"{task}: {path}")
+        typer.echo(f"{task}: {path}")
 
 
 @app.command()
@@ -87,12 +92,7 @@ def export(
     file_format: Annotated[str, typer.Option("--format", help="`aigc plugins` lists them")] = "onnx",
 ) -> None:
     """Write one task of a finished run to a file, after verifying it."""
-    from aigc_sdk.training import export as export_with_report
-
-    report = export_with_report(run, out, task=task, file_format=file_format)
-    for check in report.checks:
-        print(f"{check.name}: {check.measured}")
-    print(report.path)
+    typer.echo(sdk.export(run, out, task=task, format=file_format))
 
 
 @app.command()
@@ -125,7 +125,12 @@ def plugins(as_json: JsonOption = False) -> None:
         _print_json(rows)
     else:
         _print_table("name", "distribution", "state", "provides or reason")(
-            (row["name"], f"{row['distribution']} {row['version']}", row["state"], row["reason"] or ", ".join(row["provides"]))
+            (
+                row["name"],
+                f"{row['distribution']} {row['version']}",
+                row["state"],
+                row["reason"] or ", ".join(row["provides"]),
+            )
             for row in rows
         )
 
@@ -140,13 +145,14 @@ def inspect(model: ModelArgument, task: TaskOption = None, as_json: JsonOption =
         _print_json(values)
         return
     for name in ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256"):
-        print(f"{name:13} {values[name]}")
-    print(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
-    print(f"{'data':13} {card.data.name}, {card.data.n} items, {card.data.split}")
+        typer.echo(f"{name:13} {_printable(values[name])}")
+    typer.echo(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
+    typer.echo(f"{'data':13} {_printable(card.data.name)}, {card.data.n} items, {card.data.split}")
     for score in values["scores"]:
-        print(f"{'score':13} {', '.join(f'{key} {value}' for key, value in score.items())}")
+        typer.echo(f"{'score':13} {_printable(', '.join(f'{key} {value}' for key, value in score.items()))}")
     for control in card.controls:
-        print(f"{'control':13} {_describe(control)}")
+        described = f"{control.name} ({control.kind}): {control.help}; {control.allowed}; default {control.default}"
+        typer.echo(f"{'control':13} {_printable(described)}")
 
 
 @app.command()
@@ -155,7 +161,7 @@ def selftest(model: ModelArgument, task: TaskOption = None, device: DeviceOption
     from aigc_sdk.generation import selftest as run_selftest
 
     passed, measured = run_selftest(model, task=task, device=device)
-    print(f"{'passed' if passed else 'FAILED'}: {measured}")
+    typer.echo(f"{'passed' if passed else 'FAILED'}: {measured}")
     if not passed:
         raise typer.Exit(1)
 
@@ -170,19 +176,21 @@ def doctor() -> None:
 
     from aigc_sdk.files import cache_folder
 
-    print(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
-    print(f"onnxruntime   {onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}")
+    typer.echo(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    typer.echo(
+        f"onnxruntime   {onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
+    )
     for package in ("torch", "lightning-fabric", "safetensors", "onnxscript"):
         try:
             found = version(package)
         except PackageNotFoundError:
             found = "not installed; training needs it: pip install 'aigc-sdk[train]'"
-        print(f"{package:13} {found}")
-    print(f"cache         {cache_folder()}")
+        typer.echo(f"{package:13} {found}")
+    typer.echo(f"cache         {cache_folder()}")
     broken = [plugin for plugin in sdk.plugins() if plugin.state == "failed"]
     for plugin in broken:
-        print(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
-    print(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
+        typer.echo(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+    typer.echo(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
     if broken:
         raise typer.Exit(1)
 
@@ -192,7 +200,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except AigcError as error:
-        print(f"aigc: {error}", file=sys.stderr)
+        typer.echo(f"aigc: {_printable(str(error))}", err=True)
         sys.exit(2)
     sys.exit(0)
 
@@ -203,8 +211,10 @@ def _controls(card: ModelCard, assignments: list[str]) -> dict[str, Any]:
     for text in assignments:
         name, value = _assignment(text)
         control = card.control(name)
+        if control is None:
+            raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
         raw = text.partition("=")[2]
-        controls[name] = raw if control is not None and raw in control.choices else value
+        controls[name] = raw if raw in control.choices else value
     return controls
 
 
@@ -215,14 +225,13 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise InvalidRequest(f"-c {text!r} is not NAME=VALUE.")
     try:
         return name.strip(), json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name.strip(), value
 
 
-def _describe(control: Control) -> str:
-    low, high = control.range
-    allowed = ", ".join(control.choices) if control.kind == "choice" else f"{low:g} to {high:g}"
-    return f"{control.name} ({control.kind}: {allowed}; default {control.default:g}): {control.help}"
+def _printable(text: str) -> str:
+    """Return the text as one line that cannot steer the terminal; a model file's words may come from anywhere."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_options(family: str) -> None:
@@ -245,17 +254,15 @@ def _print_table(*titles: str) -> Any:
         table = Table(*titles, box=box.SIMPLE_HEAD)
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        Console(markup=False, emoji=False, highlight=False).print(table)  # or it would take [train] for markup
 
     return show
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("aigc_sdk").setLevel(logging.INFO)
-
-

@@ -61,8 +61,8 @@ class Registry:
     """
 
     def __init__(self, entries: Iterable[EntryPoint], allowed: frozenset[str] | None = None) -> None:
-        found = sorted(entries, key=lambda entry: (_distribution(entry)[0] != BUILT_IN, entry.name))
-        self.plugins = [_load(entry, allowed) for entry in found]
+        plugins = [_load(entry, allowed) for entry in entries]
+        self.plugins = sorted(plugins, key=lambda p: (p.distribution != BUILT_IN, p.name, p.distribution))
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind that can be asked for, sorted."""
@@ -73,7 +73,7 @@ class Registry:
 
         Raises:
             UnknownName: nobody offers it; has the nearest name.
-            PluginError: two strangers offer it, or the plugin of that name failed.
+            PluginError: two strangers offer it, or the plugin of that name failed or is disabled.
         """
         offers = [(plugin, spec) for plugin, spec in self._offers(kind) if name in _names(plugin, spec)]
         built_in = [spec for plugin, spec in offers if plugin.distribution == BUILT_IN]
@@ -83,8 +83,10 @@ class Registry:
             full = ", ".join(f"{plugin.distribution}:{name}" for plugin, _ in offers)
             raise PluginError(f"Several plugins offer the {kind} {name!r}; pick one of: {full}.")
         for plugin in self.plugins:
-            if plugin.state == "failed" and name.partition(":")[0] in (plugin.name, plugin.distribution):
-                raise PluginError(f"The plugin {name!r} could not be loaded: {plugin.reason}.")
+            if plugin.state != "loaded" and name.partition(":")[0] in (plugin.name, plugin.distribution):
+                raise PluginError(
+                    f"The plugin {plugin.name!r} of {plugin.distribution} {plugin.state}: {plugin.reason}."
+                )
         raise UnknownName.of(kind, name, self.names(kind))
 
     def hooks(self, name: str) -> list[Callable[..., list[Any]]]:
@@ -119,9 +121,13 @@ def _load(entry: EntryPoint, allowed: frozenset[str] | None) -> Plugin:
         manager.add_hookspecs(hookspecs)
         manager.register(entry.load(), entry.name)
         manager.check_pending()
+        if not any(hook.get_hookimpls() for hook in vars(manager.hook).values()):
+            raise TypeError("it implements no hook; is @aigc_sdk.hookimpl missing?")
         specs = _collect(manager)
-    except (Exception, SystemExit) as error:
-        plugin.state, plugin.reason = "failed", f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit and a Rust panic are no Exception either
+        plugin.state, plugin.reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
     else:
         plugin.manager, plugin.specs = manager, specs
     return plugin
@@ -147,9 +153,11 @@ def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     """Return the normalised name and the version of the distribution that an entry point is from."""
-    if entry.dist is None:
+    distribution: Any = entry.dist
+    try:
+        return re.sub(r"[-_.]+", "-", distribution.name).lower(), str(distribution.version)
+    except (AttributeError, KeyError, OSError, TypeError):  # none, or a damaged one: METADATA lost or without a name
         return "unknown", ""
-    return re.sub(r"[-_.]+", "-", entry.dist.name).lower(), entry.dist.version
 
 
 def _names(plugin: Plugin, spec: Any) -> tuple[str, str]:

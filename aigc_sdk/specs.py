@@ -46,7 +46,7 @@ class _CodeSpec(_Spec):
         module_name, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's module may fail in any way
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing and self.extra and not f"{module_name}.".startswith(f"{missing}."):
                 raise missing_package(f"{self.name!r}", missing, self.extra, self.distribution) from error

@@ -4,10 +4,12 @@ import gzip
 import math
 import os
 import struct
+import tokenize
+import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,29 @@ from numpy.typing import NDArray
 from aigc_sdk.data.dataset import Dataset
 from aigc_sdk.errors import InvalidData, StorageError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
 Array = NDArray[Any]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 LABEL_KEYS = ("labels", "label", "y", "targets")
 NAME_KEYS = ("label_names", "class_names", "classes")
+
+# What parsing a broken file ends in, in numpy, zipfile, gzip and Pillow, besides OSError.
+_BROKEN = (
+    ValueError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -40,12 +60,19 @@ def load_data(source: Any) -> Dataset:
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source))
     if isinstance(source, tuple) and len(source) == 2:
-        return _dataset("array", np.asarray(source[0]), np.asarray(source[1]), None)
+        return _dataset("array", _array(source[0]), _array(source[1]), None)
     if isinstance(source, np.ndarray):
         return _dataset("array", source, None, None)
     raise InvalidData(
         f"data is of type {type(source).__name__}; give a path, an array of images, or a pair (images, labels)."
     )
+
+
+def _array(values: Any) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidData(f"data is no pair of an array of images and one of labels: {error}.") from error
 
 
 def _read_path(path: Path) -> Dataset:
@@ -55,17 +82,13 @@ def _read_path(path: Path) -> Dataset:
     try:
         if path.is_dir():
             return _read_folder(path)
-        if path.suffix == ".npz":
-            return _read_npz(path, name)
-        if path.suffix == ".npy":
-            return _dataset(name, _read_npy(path), None, None)
+        if path.suffix in (".npy", ".npz"):
+            return _read_numpy(path, name)
         if _is_idx(path):
             return _read_idx(path, name)
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    raise InvalidData(
-        f"{path} is of no kind that can be read; give an .npz, .npy or IDX file, or a folder of images."
-    )
+    raise InvalidData(f"{path} is of no kind that can be read; give an .npz, .npy or IDX file, or a folder of images.")
 
 
 def _dataset(name: str, images: Array, labels: Array | None, label_names: tuple[str, ...] | None) -> Dataset:
@@ -73,15 +96,17 @@ def _dataset(name: str, images: Array, labels: Array | None, label_names: tuple[
     pixels = _to_pixels(images, name)
     if labels is None:
         return Dataset(name, pixels, None, ())
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iuUS":
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iuU":
         raise InvalidData(
-            f"{name}: the labels are {labels.dtype} {labels.shape}; give whole numbers or names ({len(pixels)},)."
+            f"{name}: the labels are {labels.dtype} {labels.shape}; give whole numbers or texts ({len(pixels)},)."
         )
     if label_names is None:
         names, indices = np.unique(labels, return_inverse=True)
         return Dataset(name, pixels, indices.astype(np.int64), tuple(map(str, names.tolist())))
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(label_names):
         raise InvalidData(f"{name}: the labels are not all indices of the {len(label_names)} label names.")
+    if len(set(label_names)) < len(label_names):
+        raise InvalidData(f"{name}: a label name stands twice among {', '.join(label_names)}.")
     return Dataset(name, pixels, labels.astype(np.int64), label_names)
 
 
@@ -90,37 +115,40 @@ def _to_pixels(images: Array, name: str) -> NDArray[np.uint8]:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape:
-        raise InvalidData(f"{name}: the images are {images.shape}; give (n, height, width) or (n, height, width, channels).")
+        raise InvalidData(
+            f"{name}: the images are {images.shape}; give (n, height, width) or (n, height, width, channels)."
+        )
     if images.shape[3] not in (1, 3, 4):
         hint = " Channels go last: images.transpose(0, 2, 3, 1)." if images.shape[1] in (1, 3, 4) else ""
         raise InvalidData(f"{name}: the images have {images.shape[3]} channels; 1, 3 or 4 are possible.{hint}")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype == np.bool_:
-        return images.astype(np.uint8) * np.uint8(255)
+        return np.where(images, np.uint8(255), np.uint8(0))
     if images.dtype.kind == "f" and bool(np.all((images >= 0) & (images <= 1))):
-        return np.rint(images * 255).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+        return pixels
     low, high = (images.min(), images.max()) if images.dtype.kind in "iuf" else ("?", "?")
     raise InvalidData(
         f"{name}: the images are {images.dtype} from {low} to {high}; give uint8 from 0 to 255, or floats from 0 to 1."
     )
 
 
-def _read_npy(path: Path) -> Array:
+def _load_numpy(path: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz file by name, or the one of an .npy file; never runs what is inside."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _not_plain(path, error) from error
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}
+        with loaded:
+            arrays = {key: loaded[key] for key in loaded.files}
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+    return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
-def _read_npz(path: Path, name: str) -> Dataset:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _not_plain(path, error) from error
+def _read_numpy(path: Path, name: str) -> Dataset:
+    arrays = _load_numpy(path)
     label_key = next((key for key in LABEL_KEYS if key in arrays), None)
     name_key = next((key for key in NAME_KEYS if key in arrays), None)
     rest = [key for key in arrays if key not in (label_key, name_key)]
@@ -128,17 +156,21 @@ def _read_npz(path: Path, name: str) -> Dataset:
         raise InvalidData(
             f"{path} holds the arrays {', '.join(arrays) or 'none'}; give one of images, and labels as 'labels'."
         )
-    names = None if name_key is None else tuple(map(str, arrays[name_key].tolist()))
+    names = None
+    if name_key is not None:
+        if arrays[name_key].ndim != 1 or arrays[name_key].dtype.kind != "U":
+            raise InvalidData(f"{path}: {name_key!r} is no array of texts (classes,).")
+        names = tuple(arrays[name_key].tolist())
     return _dataset(name, arrays[rest[0]], None if label_key is None else arrays[label_key], names)
 
 
-def _not_plain(path: Path, error: Exception) -> InvalidData:
+def _broken(path: Path, error: Exception) -> InvalidData:
     if "pickle" in str(error) or "Object arrays" in str(error):
         return InvalidData(
             f"{path} holds Python objects, which are never loaded because they can run code."
             " Save a plain array of numbers instead."
         )
-    return InvalidData(f"{path} is broken: {error}.")
+    return InvalidData(f"{path} is broken: {str(error) or type(error).__name__}.")
 
 
 def _is_idx(path: Path) -> bool:
@@ -165,10 +197,11 @@ def _read_idx_array(path: Path) -> Array:
             dtype = np.dtype(_IDX_DTYPES[code])
             size = math.prod(shape) * dtype.itemsize
             data = file.read(size + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error, KeyError, OverflowError, MemoryError) as error:
-        raise InvalidData(f"{path} is broken: {error}.") from error
+    except (KeyError, gzip.BadGzipFile, *_BROKEN) as error:
+        raise _broken(path, error) from error
     if len(data) != size:
-        raise InvalidData(f"{path} is broken: its header says {size} bytes, it has {'more' if len(data) > size else len(data)}.")
+        found = "more" if len(data) > size else len(data)
+        raise InvalidData(f"{path} is broken: its header says {size} bytes, it has {found}.")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
@@ -178,7 +211,7 @@ def _open_maybe_gzip(path: Path) -> Any:
 
 def _read_folder(folder: Path) -> Dataset:
     """Read images of one size; the sub-folder that an image is in is its label."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not pictures:
         found = f"{len(files)} files such as {files[0].name}" if files else "nothing"
@@ -191,37 +224,44 @@ def _read_folder(folder: Path) -> Dataset:
         )
     images = _read_images(pictures)
     labels = None if groups[0] == "" else np.array(groups)
-    return _dataset(folder.name, images, labels, None)
+    return _dataset(folder.resolve().name, images, labels, None)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _read_images(paths: list[Path]) -> Array:
     """Return uint8 (n, height, width, channels); channels are the most that any image needs."""
-    from PIL import Image
-
-    modes, sizes = Counter[Literal["L", "RGB", "RGBA"]](), Counter[tuple[int, int]]()
-    opened = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                mode = _mode(image)
-                opened.append(image.convert(mode))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InvalidData(f"{path} is no image that can be read: {error}.") from error
-        modes[mode] += 1
-        sizes[image.size] += 1
+    images = [_read_image(path) for path in paths]
+    sizes = Counter(image.size for image in images)
     if len(sizes) > 1:
         common = sizes.most_common(1)[0][0]
-        other = next(path for path, image in zip(paths, opened, strict=True) if image.size != common)
+        other = next(path for path, image in zip(paths, images, strict=True) if image.size != common)
         raise InvalidData(
             f"The images have {len(sizes)} sizes; most are {common[0]} x {common[1]} pixels, {other} is not."
             " Bring them to one size first."
         )
-    mode = "RGBA" if modes["RGBA"] else "RGB" if modes["RGB"] else "L"
-    arrays = [np.asarray(image.convert(mode)) for image in opened]
+    modes = {image.mode for image in images}
+    mode = next(mode for mode in ("RGBA", "RGB", "L") if mode in modes)
+    arrays = [np.asarray(image.convert(mode)) for image in images]
     return np.stack(arrays).reshape(len(arrays), *arrays[0].shape[:2], -1)
 
 
-def _mode(image: Any) -> Literal["L", "RGB", "RGBA"]:
+def _read_image(path: Path) -> "PilImage":
+    """Return an image as people see it: upright, of mode L, RGB or RGBA."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                raise ValueError(f"its pixels are of more than 8 bits (mode {image.mode}); bring them to 8 first")
+            return ImageOps.exif_transpose(image).convert(_mode(image))
+    except (OSError, Image.DecompressionBombError, *_BROKEN) as error:
+        raise InvalidData(f"{path} is no image that can be read: {error}.") from error
+
+
+def _mode(image: "PilImage") -> Literal["L", "RGB", "RGBA"]:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "RGBA"
     return "L" if image.mode in ("1", "L") else "RGB"
