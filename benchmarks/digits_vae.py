@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10_000, help="test images for the importance-weighted bound")
     parser.add_argument("--samples", type=int, default=200, help="K of that bound")
     arguments = parser.parse_args()
-    print(machine())
+    print(machine(["torch", "onnxruntime"]))
     made = arguments.run / "made.json"
     if made.exists():
         print("trained:", ", ".join(f"{key} {value}" for key, value in json.loads(made.read_text()).items()))

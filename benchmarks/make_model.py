@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import logging
-import platform
 import shutil
 import subprocess
 import tomllib
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
-from timing import processor
+from timing import machine
 
 import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
@@ -77,11 +76,10 @@ def keep(name: str, run: Run) -> None:
 
 def _made(folder: Path) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    minutes = Run.open(folder).metrics[-1]["minutes"]
     return {
         "commit": commit.stdout.strip(),
-        "machine": f"{processor()}, {platform.system()} {platform.machine()}",
-        "minutes": minutes,
+        "machine": machine(["torch"]),
+        "minutes": Run.open(folder).metrics[-1]["minutes"],
     }
 
 

@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--model", default="digits-vae")
     parser.add_argument("--run", type=Path, default=RUN)
     arguments = parser.parse_args()
-    print(machine())
+    print(machine(["torch", "onnxruntime"]))
     ensure_installed()
     run = Run.open(arguments.run)
     held = check_seeds(arguments.model)
