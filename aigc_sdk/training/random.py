@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _MASK = 0xFFFFFFFF
 _PARITY = 0x1BD11BDA
@@ -41,16 +42,19 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
         >>> [hex(word.item()) for word in threefry((zero, zero), (zero, zero))]
         ['0x6b200159', '0x99ba4efe']
     """
-    # Only >>, <<, &, |, ^ and + on int64 stay exact in the exported graph; a division does not.
+    # Only << and >> of what is not negative, &, |, ^ and + on int64 stay exact in the exported graph. The sum x0 may
+    # outgrow 32 bits, its low ones stay right; x1, which is shifted, may not. A rotation is what a left shift keeps in
+    # the low word, and what it puts into the high one.
     keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
-    x0, x1 = (counter[0] + keys[0]) & _MASK, (counter[1] + keys[1]) & _MASK
+    x0, x1 = counter[0] + keys[0], (counter[1] + keys[1]) & _MASK
     for block in range(5):
         for rotation in _ROTATIONS[block % 2]:
-            x0 = (x0 + x1) & _MASK
-            x1 = (((x1 << rotation) | (x1 >> (32 - rotation))) & _MASK) ^ x0
-        x0 = (x0 + keys[(block + 1) % 3]) & _MASK
-        x1 = (x1 + keys[(block + 2) % 3] + (block + 1)) & _MASK
-    return x0, x1
+            x0 = x0 + x1
+            wide = x1 << rotation
+            x1 = ((wide | (wide >> 32)) ^ x0) & _MASK
+        x0 = x0 + keys[(block + 1) % 3]
+        x1 = (x1 + (keys[(block + 2) % 3] + (block + 1))) & _MASK
+    return x0 & _MASK, x1
 
 
 def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:
@@ -64,9 +68,11 @@ def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:
     Returns:
         int64 (n, count), 0 to 2^32 - 1.
     """
-    position = torch.arange(count)[None, :] + 0 * seed[:, None]
-    key = ((seed & _MASK)[:, None], ((seed >> 32) & _MASK)[:, None])
-    return threefry(key, (position, torch.full_like(position, int(stream))))[0]
+    low = seed & _MASK
+    # Without its low word the seed divides by 2^32, so that a shift and a division agree for negative seeds too.
+    high = ((seed - low) >> 32) & _MASK
+    counter = (torch.arange(count)[None, :], torch.tensor([[int(stream)]]))
+    return threefry((low[:, None], high[:, None]), counter)[0]
 
 
 def uniform(seed: Tensor, count: int, stream: Stream) -> Tensor:
@@ -82,7 +88,7 @@ def normal(seed: Tensor, count: int, stream: Stream) -> Tensor:
     """
     word = bits(seed, count, stream)
     index, part = word >> 20, ((word & 0xFFFFF) >> 4).float() * 2.0**-16
-    low, high = _QUANTILES[index], _QUANTILES[index + 1]
+    low, high = (F.embedding(place, _QUANTILES)[..., 0] for place in (index, index + 1))
     return low + (high - low) * part
 
 
@@ -103,7 +109,8 @@ def draw_choice(choice: Tensor, seed: Tensor, cumulative: Tensor) -> Tensor:
 
 def _quantiles() -> Tensor:
     inverse = statistics.NormalDist().inv_cdf
-    return torch.tensor([inverse(min(max(i / _INTERVALS, _END), 1 - _END)) for i in range(_INTERVALS + 1)])
+    table = [inverse(min(max(i / _INTERVALS, _END), 1 - _END)) for i in range(_INTERVALS + 1)]
+    return torch.tensor(table)[:, None]
 
 
 _QUANTILES = _quantiles()

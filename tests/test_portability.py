@@ -1,0 +1,36 @@
+"""The same file in JavaScript: natively under Node.js, and as the WebAssembly that browsers run."""
+
+import numpy as np
+import pytest
+from javascript import ensure_installed, run_in_javascript
+
+from aigc_onnx.verify import example_feeds
+from aigc_sdk.runtime import OnnxGenerator
+
+N = 200
+
+
+@pytest.fixture(scope="session")
+def javascript():
+    ensure_installed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["generate", "interpolate"])
+@pytest.mark.parametrize(("runtime", "share"), [("node", 0.0), ("web", 1e-4)])
+def test_trained_file_makes_the_same_in_javascript(trained, javascript, task, runtime, share):
+    path = trained.models[task]
+    exported = OnnxGenerator.open(path)
+    seeds, controls = example_feeds(exported.card.controls, N, 1)
+    got = run_in_javascript(runtime, path, {"seed": seeds, **controls})
+    gap = np.abs(got.astype(int) - exported.run(seeds, controls)["content"])
+    assert gap.max() <= 1
+    assert (gap > 0).mean() <= share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["node", "web"])
+def test_input_left_out_fails_in_javascript(trained, javascript, runtime):
+    feeds = {"seed": np.arange(3), "label": np.full(3, -1)}
+    with pytest.raises(RuntimeError, match="temperature"):
+        run_in_javascript(runtime, trained.models["generate"], feeds)

@@ -1,0 +1,105 @@
+"""Every ready-made model: it is what its index says, small, complete, and makes what it should."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aigc_sdk as sdk
+from aigc_sdk.card import ModelCard
+from aigc_sdk.generation import model_file, selftest
+from aigc_sdk.runtime.safety import check_model
+
+ZOO = Path(str(files("aigc_zoo")))
+INDEX = json.loads((ZOO / "models" / "index.json").read_text(encoding="utf-8"))
+FILES = [(name, task) for name, entry in INDEX.items() for task in entry["files"]]
+
+# All files of one model together.
+MOST_BYTES = {"digits-vae": 2.5e6}
+
+
+@pytest.fixture(scope="session")
+def mnist_5k():
+    """5,000 digits of MNIST's training set."""
+    from datasets import fetch
+
+    with np.load(fetch("mnist-5k"), allow_pickle=False) as archive:
+        return archive["images"], archive["labels"]
+
+
+@pytest.mark.parametrize(("name", "task"), FILES)
+def test_file_is_what_the_index_vouches_for(name, task):
+    path = model_file(name, task=task)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == INDEX[name]["files"][task]["sha256"]
+    card = check_model(path.read_bytes(), path.name)
+    assert (card.name, card.task, card.license) == (name, task, INDEX[name]["license"])
+    assert path.with_suffix(".card.json").read_text(encoding="utf-8") == card.to_json()
+
+
+@pytest.mark.parametrize(("name", "task"), FILES)
+def test_file_makes_its_golden_items(name, task):
+    passed, measured = selftest(name, task=task)
+    assert passed, measured
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_model_is_small_and_follows_a_recipe(name):
+    size = sum((ZOO / "models" / file["file"]).stat().st_size for file in INDEX[name]["files"].values())
+    assert size <= MOST_BYTES[name]
+    recipe = tomllib.loads((ZOO / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
+    config = sdk.load(name).card.config
+    assert {key: config[key] for key in recipe["config"]} == recipe["config"]
+
+
+def test_index_and_files_are_complete():
+    listed = {file["file"] for entry in INDEX.values() for file in entry["files"].values()}
+    assert {path.name for path in (ZOO / "models").glob("*.onnx")} == listed
+    assert sorted(model.name for model in sdk.models()) == sorted(INDEX)
+
+
+def test_ready_made_model_first_use_imports_neither_onnx_nor_torch(tmp_path):
+    program = (
+        "import sys, aigc_sdk as sdk\n"
+        "sdk.generate('digits-vae', 2, seed=1)\n"
+        "print(sorted({'onnx', 'torch', 'scipy', 'pandas'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_digits_vae_makes_the_digit_that_was_asked_for(mnist_5k):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    images, labels = mnist_5k
+    judge = KNeighborsClassifier(1).fit(images.reshape(len(images), -1), labels)
+    asked = np.arange(300) % 10
+    made = sdk.generate("digits-vae", seed=1, label=asked.tolist()).to_numpy()
+    assert (judge.predict(made.reshape(300, -1)) == asked).mean() > 0.85
+
+
+def test_digits_vae_interpolates_between_what_it_generates():
+    ends = sdk.generate("digits-vae", seeds=[7, 8], label=3).to_numpy()
+    way = sdk.generate("digits-vae:interpolate", seeds=[7] * 5, seed_b=8, t=[0, 0.25, 0.5, 0.75, 1], label=3).to_numpy()
+    assert np.array_equal(way[0], ends[0])
+    assert np.array_equal(way[4], ends[1])
+    steps = np.abs(np.diff(way.astype(int), axis=0)).mean((1, 2, 3))
+    assert (steps > 0).all() and steps.max() < np.abs(ends[0].astype(int) - ends[1]).mean()
+
+
+def test_digits_vae_items_of_many_requests_are_distinct():
+    model = sdk.load("digits-vae")
+    made = {item.data.tobytes() for seed in range(20) for item in model.generate(100, seed=seed)}
+    assert len(made) == 2000
+
+
+def test_digits_vae_card_names_its_data_and_how_good_it_is():
+    card = sdk.load("digits-vae").card
+    assert isinstance(card, ModelCard)
+    assert (card.data.name, card.data.n) == ("mnist", 60_000)
+    assert card.scores[0]["metric"] == "negative_elbo"
