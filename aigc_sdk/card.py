@@ -123,7 +123,11 @@ class Control(_Part):
         if isinstance(value, bool) or self.kind == "flag":
             return isinstance(value, bool) and self.kind == "flag"
         low, high = self.range
-        return isinstance(value, int | float if self.kind == "number" else int) and low <= value <= high
+        if self.kind != "number":
+            return isinstance(value, int) and low <= value <= high
+        # Provenance gives back float32; the one nearest to a bound may lie just outside of it.
+        low, high = min(low, float(np.float32(low))), max(high, float(np.float32(high)))
+        return isinstance(value, int | float) and low <= value <= high
 
 
 class OutputSpec(_Part):

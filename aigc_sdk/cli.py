@@ -198,7 +198,7 @@ def doctor() -> None:
 def main() -> NoReturn:
     """Run the command line; an error of ours becomes one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="aigc")
     except AigcError as error:
         typer.echo(f"aigc: {_printable(str(error))}", err=True)
         sys.exit(2)

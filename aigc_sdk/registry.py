@@ -62,7 +62,7 @@ class Registry:
 
     def __init__(self, entries: Iterable[EntryPoint], allowed: frozenset[str] | None = None) -> None:
         plugins = [_load(entry, allowed) for entry in entries]
-        self.plugins = sorted(plugins, key=lambda p: (p.distribution != BUILT_IN, p.name, p.distribution))
+        self.plugins = sorted(plugins, key=_order)
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind that can be asked for, sorted."""
@@ -158,6 +158,10 @@ def _distribution(entry: EntryPoint) -> tuple[str, str]:
         return re.sub(r"[-_.]+", "-", distribution.name).lower(), str(distribution.version)
     except (AttributeError, KeyError, OSError, TypeError):  # none, or a damaged one: METADATA lost or without a name
         return "unknown", ""
+
+
+def _order(plugin: Plugin) -> tuple[bool, str, str]:
+    return plugin.distribution != BUILT_IN, plugin.name, plugin.distribution
 
 
 def _names(plugin: Plugin, spec: Any) -> tuple[str, str]:

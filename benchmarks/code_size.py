@@ -11,7 +11,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-from benchmarks.timing import Report
+from timing import Report
 
 CORE_LINES = 2500
 CLI_LINES = 400

@@ -1,6 +1,8 @@
 """One loaded model under 64 threads: every item right, no exception, no file left open, no growing memory.
 
-python benchmarks/threads.py digits-vae
+    python benchmarks/threads.py digits-vae
+
+Memory is what is resident, between the end of call 500, when all threads are at work, and that of the last.
 """
 
 import argparse
@@ -9,16 +11,16 @@ import sys
 import threading
 import time
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # ships no types
+from timing import Report
 
 import aigc_sdk as sdk
-from benchmarks.timing import Report
 
 THREADS = 64
 CALLS = 50  # of each thread
 N = 4
 
-# Memory is compared between the end of this call, when all threads have started, and that of the last.
+# Memory is compared with that at the end of this call.
 SETTLED = 500
 GROWTH_MB = 16
 

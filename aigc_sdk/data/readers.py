@@ -137,11 +137,9 @@ def _to_pixels(images: Array, name: str) -> NDArray[np.uint8]:
 def _load_numpy(path: Path) -> dict[str, Array]:
     """Return the arrays of an .npz file by name, or the one of an .npy file; never runs what is inside."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"images": loaded}
-        with loaded:
-            arrays = {key: loaded[key] for key in loaded.files}
+        with open(path, "rb") as file:  # numpy itself leaves a broken .npz open
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except _BROKEN as error:
         raise _broken(path, error) from error
     return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}

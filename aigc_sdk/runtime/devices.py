@@ -1,5 +1,7 @@
 """Devices: which onnxruntime execution provider a device name stands for, and whether it is there."""
 
+import re
+
 from aigc_sdk.errors import DeviceUnavailable, InvalidRequest, UnknownName
 
 CPU = "CPUExecutionProvider"
@@ -39,8 +41,8 @@ def choose_providers(device: str, available: list[str]) -> ProviderList:
         raise InvalidRequest(f"device is {device!r}; give a name such as 'auto', 'cpu' or 'cuda:0'.")
     if device in ("auto", "cpu"):
         return [(CPU, {})]
-    kind, _, number = device.partition(":")
-    if kind not in PROVIDERS or (number and not (kind in _NUMBERED and number.isdecimal())):
+    kind, colon, number = device.partition(":")
+    if kind not in PROVIDERS or (colon and not (kind in _NUMBERED and re.fullmatch("[0-9]{1,3}", number))):
         raise UnknownName.of("device", device, ["auto", *PROVIDERS])
     provider = PROVIDERS[kind]
     if provider not in available:

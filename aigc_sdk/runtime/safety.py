@@ -5,26 +5,27 @@ What the checks found is kept in the cache by the sha256 of the bytes, so that `
 for a file that was not seen before.
 """
 
-import json
+import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from aigc_sdk.card import CARD_KEY, ModelCard
+from aigc_sdk.card import CARD_KEY, Control, ModelCard
 from aigc_sdk.errors import InvalidModel, StorageError
-from aigc_sdk.files import cache_folder, make_folder, write_bytes
+from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
+from aigc_sdk.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     import onnx
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_NODES = 100_000
+MAX_GOLDEN_ITEMS = 16
 OPSETS = range(18, 22)
 MAX_IR_VERSION = 10
 
@@ -33,6 +34,14 @@ RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 _STANDARD = ("", "ai.onnx")
+
+# onnx.TensorProto's number of each data type that a file may hold: numpy's name, and the field besides `raw_data`.
+_TENSOR_TYPES = {
+    1: ("float32", "float_data"), 10: ("float16", "raw_data"), 11: ("float64", "double_data"),
+    3: ("int8", "int32_data"), 5: ("int16", "int32_data"), 6: ("int32", "int32_data"), 7: ("int64", "int64_data"),
+    2: ("uint8", "int32_data"), 4: ("uint16", "int32_data"), 12: ("uint32", "uint64_data"),
+    13: ("uint64", "uint64_data"), 9: ("bool", "int32_data"),
+}  # fmt: skip
 
 # Grows when a check is added, so that files are looked at again.
 _CHECKS_VERSION = 1
@@ -46,61 +55,58 @@ def read_model(path: Path) -> bytes:
         StorageError: it cannot be opened.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for its writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidModel(f"{path} is not a regular file.")
-            if status.st_size > MAX_FILE_BYTES:
-                raise InvalidModel(f"{path} has {status.st_size} bytes; a model file has at most {MAX_FILE_BYTES}.")
-            data = file.read(MAX_FILE_BYTES)
+            is_usable = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES
+            data = file.read(status.st_size) if is_usable else b""
     except IsADirectoryError as error:
         raise InvalidModel(f"{path} is a folder, not a model file.") from error
     except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise storage_error("read", path, error) from error
+    except ValueError as error:  # a NUL character in the path
+        raise StorageError(f"Cannot read {str(path)!r}: {error}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidModel(f"{path} is not a regular file.")
+    if status.st_size > MAX_FILE_BYTES:
+        raise InvalidModel(f"{path} has {status.st_size} bytes; a model file has at most {MAX_FILE_BYTES}.")
     if not data:
         raise InvalidModel(f"{path} is empty.")
-    if data.lstrip()[:1] in (b"<", b"{", b"["):
-        raise InvalidModel(f"{path} is text ({data.lstrip()[:20]!r}...), not an ONNX file. Was a web page saved instead?")
+    beginning = data[:1000].lstrip()[:20]
+    if beginning[:1] in (b"<", b"{", b"["):
+        raise InvalidModel(f"{path} is text ({beginning!r}...), not an ONNX file. Was a web page saved instead?")
     return data
 
 
-@dataclass
-class Verdict:
-    """What is known of a file: whether the static checks passed, and how its golden items came out where."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; opening a pipe would otherwise wait for somebody who writes into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
-    checks: int = 0
-    golden: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def is_safe(self) -> bool:
-        """Whether the checks of this version of the SDK have passed."""
-        return self.checks == _CHECKS_VERSION
+class Verdict(BaseModel):
+    """What is known of a file: whether it passed the static checks, and how its golden items came out where."""
+
+    is_safe: bool = False
+    golden: dict[str, str] = {}
 
     @classmethod
     def load(cls, sha256: str) -> "Verdict":
         """Return what the cache knows of these bytes; a missing or damaged entry knows nothing."""
         try:
-            values = json.loads(_verdict_path(sha256).read_bytes())
-            return cls(int(values["checks"]), {str(key): str(value) for key, value in values["golden"].items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls.model_validate_json(_verdict_path(sha256).read_bytes())
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home folder
             return cls()
-
-    def mark_safe(self) -> None:
-        """Record that the static checks have passed."""
-        self.checks = _CHECKS_VERSION
 
     def save(self, sha256: str) -> None:
         """Keep the verdict; a cache that cannot be written is no error, the next use checks again."""
         try:
             make_folder(_verdict_path(sha256).parent)
-            write_bytes(_verdict_path(sha256), json.dumps(asdict(self)).encode())
-        except StorageError:
+            write_bytes(_verdict_path(sha256), self.model_dump_json().encode())
+        except (StorageError, RuntimeError):
             return
 
 
 def _verdict_path(sha256: str) -> Path:
-    return cache_folder() / "verdicts" / f"{sha256}.json"
+    return cache_folder() / "verdicts" / f"{sha256}.{_CHECKS_VERSION}.json"
 
 
 def check_model(data: bytes, name: str) -> ModelCard:
@@ -114,7 +120,7 @@ def check_model(data: bytes, name: str) -> ModelCard:
         InvalidModel: says what is wrong.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     model = onnx.ModelProto()
     try:
@@ -123,11 +129,10 @@ def check_model(data: bytes, name: str) -> ModelCard:
         raise InvalidModel(f"{name} is not an ONNX file, or a truncated one: {error}.") from error
     try:
         _check_versions(model)
-        _check_operators(model)
-        for tensor in _tensors(model):
-            _check_tensor(tensor)
+        _check_graphs(model.graph)
         card = _read_card(model)
-        _check_signature(model, card)
+        _check_signature(model.graph, card)
+        _check_golden(card)
         if graph_sha256(model) != card.graph_sha256:
             raise InvalidModel("its graph is not the one that its card was written for (graph_sha256 differs)")
     except InvalidModel as error:
@@ -137,172 +142,142 @@ def check_model(data: bytes, name: str) -> ModelCard:
 
 def graph_sha256(model: "onnx.ModelProto") -> str:
     """Return the sha256 of the file without its metadata: the identity of the model."""
-    import hashlib
-
     import onnx
 
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    bare.ClearField("metadata_props")
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+    # Put aside rather than copied without it: the weights may be large.
+    aside = onnx.ModelProto(metadata_props=model.metadata_props)
+    model.ClearField("metadata_props")
+    try:
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    finally:
+        model.metadata_props.MergeFrom(aside.metadata_props)
 
 
 def _check_versions(model: "onnx.ModelProto") -> None:
-    if not model.HasField("graph") or not model.graph.node:
+    if not model.graph.node:
         raise InvalidModel("it has no graph")
     if not 3 <= model.ir_version <= MAX_IR_VERSION:
         raise InvalidModel(f"its IR version is {model.ir_version}, at most {MAX_IR_VERSION} is known")
-    if model.training_info:
-        raise InvalidModel("it carries training instructions")
-    functions = {function.domain for function in model.functions}
-    opsets = {opset.domain: opset.version for opset in model.opset_import}
-    for domain, opset in opsets.items():
-        if domain not in _STANDARD and domain not in functions:
-            raise InvalidModel(f"it uses the operator domain {domain!r}; only standard ONNX operators are allowed")
-        if domain in _STANDARD and opset not in OPSETS:
-            raise InvalidModel(f"its opset is {opset}; {OPSETS.start} to {OPSETS.stop - 1} are known")
-    if not any(domain in opsets for domain in _STANDARD):
-        raise InvalidModel("it does not say which opset it uses")
+    # A few KB of functions that call one another can stand for 2^24 nodes and more.
+    if model.functions:
+        raise InvalidModel(f"it defines the function {model.functions[0].name!r}; functions have to be inlined")
+    for opset in model.opset_import:
+        if opset.domain not in _STANDARD:
+            raise InvalidModel(f"it uses the operator domain {opset.domain!r}, which is not standard ONNX")
+        if opset.version not in OPSETS:
+            raise InvalidModel(f"its opset is {opset.version}; {OPSETS.start} to {OPSETS.stop - 1} are known")
+    if len(model.opset_import) != 1:
+        raise InvalidModel(f"it says {len(model.opset_import)} times which opset it uses, instead of once")
 
 
-def _check_operators(model: "onnx.ModelProto") -> None:
-    """Refuse unknown domains and random operators, and count the nodes with all functions expanded."""
-    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-    if len(functions) < len(model.functions):
-        raise InvalidModel("it defines a function twice")
-    sizes: dict[tuple[str, str, str], int] = {}
-    open_calls: set[tuple[str, str, str]] = set()
-
-    def size_of(nodes: Any) -> int:
-        total = 0
-        for node in _walk(nodes):
-            key = (node.domain, node.op_type, node.overload)
-            if key in functions:
-                total += function_size(key)
-            elif node.domain not in _STANDARD:
-                raise InvalidModel(f"it uses the operator {node.domain}.{node.op_type}, which is not standard ONNX")
-            elif node.op_type in RANDOM_OPERATORS:
-                raise InvalidModel(f"it uses {node.op_type}, so its content would not be a function of the seed")
-            total += 1
-            if total > MAX_NODES:
-                raise InvalidModel(f"it has more than {MAX_NODES} nodes when its functions are expanded")
-        return total
-
-    def function_size(key: tuple[str, str, str]) -> int:
-        if key in open_calls or len(open_calls) > 100:
-            raise InvalidModel(f"its function {key[1]!r} calls itself, or is nested deeper than 100")
-        if key not in sizes:
-            open_calls.add(key)
-            sizes[key] = size_of(functions[key].node)
-            open_calls.discard(key)
-        return sizes[key]
-
-    size_of(model.graph.node)
-    for key in functions:
-        function_size(key)
-
-
-def _walk(nodes: Any) -> Iterator[Any]:
-    """Yield the nodes and those of all graphs inside them (the bodies of Loop, Scan and If)."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _walk(graph.node)
-
-
-def _tensors(model: "onnx.ModelProto") -> Iterator[Any]:
-    """Yield every tensor in the file: initializers and constants, of all graphs and functions."""
-    graphs = [model.graph]
-    nodes = [*_walk(model.graph.node), *(node for function in model.functions for node in _walk(function.node))]
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors) if attribute.HasField("t") else attribute.tensors
-            graphs.extend((attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs)
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise InvalidModel("it holds sparse tensors")
-            if np.isnan([attribute.f, *attribute.floats]).any():
-                raise InvalidModel(f"the attribute {attribute.name!r} of {node.op_type} is NaN")
-    for graph in graphs:
+def _check_graphs(graph: "onnx.GraphProto") -> None:
+    """Check the graph and all graphs inside its nodes (the bodies of Loop, Scan and If)."""
+    waiting, parts = [graph], 0
+    while waiting:
+        graph = waiting.pop()
+        parts += len(graph.node) + len(graph.initializer)
+        if parts > MAX_NODES:
+            raise InvalidModel(f"it has more than {MAX_NODES} nodes and weights")
         if graph.sparse_initializer:
             raise InvalidModel("it holds sparse tensors")
-        yield from graph.initializer
+        for tensor in graph.initializer:
+            _check_tensor(tensor)
+        for node in graph.node:
+            _check_operator(node)
+            for attribute in node.attribute:
+                _check_attribute(attribute, node.op_type)
+                if attribute.HasField("g"):
+                    waiting.append(attribute.g)
 
 
-def _check_tensor(tensor: Any) -> None:
+def _check_operator(node: "onnx.NodeProto") -> None:
+    if node.domain not in _STANDARD:
+        raise InvalidModel(f"it uses the operator {node.domain}.{node.op_type}, which is not standard ONNX")
+    if node.op_type in RANDOM_OPERATORS:
+        raise InvalidModel(f"it uses {node.op_type}, so its content would not be a function of the seed")
+
+
+def _check_attribute(attribute: "onnx.AttributeProto", operator: str) -> None:
+    """Check all fields, whatever `type` says; the graph inside is the caller's."""
+    where = f"the attribute {attribute.name!r} of {operator}"
+    if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+        raise InvalidModel(f"{where} holds sparse tensors")
+    if attribute.tensors or attribute.graphs or attribute.ref_attr_name:
+        raise InvalidModel(f"{where} is of a kind that no standard operator takes")
+    if attribute.HasField("t"):
+        _check_tensor(attribute.t)
+    if attribute.HasField("f"):
+        _check_values(np.float32(attribute.f), where)
+    if attribute.floats:
+        _check_values(np.array(attribute.floats, np.float32), where)
+
+
+def _check_tensor(tensor: "onnx.TensorProto") -> None:
     """Refuse external data, a size that is not what the shape says, NaN, and Inf in more than a constant."""
-    import onnx
-
-    name = tensor.name or "a constant"
-    if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
-        raise InvalidModel(f"{name!r} keeps its data outside of the file")
+    name = f"the tensor {tensor.name!r}"
+    if tensor.data_location or tensor.external_data:
+        raise InvalidModel(f"{name} keeps its data outside of the file")
     if tensor.data_type not in _TENSOR_TYPES:
-        raise InvalidModel(f"{name!r} is of the unknown data type {tensor.data_type}")
-    if tensor.HasField("segment") or any(size < 0 for size in tensor.dims):
-        raise InvalidModel(f"{name!r} has an impossible shape")
-    dtype, count = np.dtype(_TENSOR_TYPES[tensor.data_type]), math.prod(tensor.dims)
-    lists = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
-    found = len(tensor.raw_data) // dtype.itemsize if tensor.HasField("raw_data") else sum(map(len, lists))
-    whole = not tensor.HasField("raw_data") or (len(tensor.raw_data) == count * dtype.itemsize and not any(lists))
-    if found != count or not whole or tensor.string_data:
-        raise InvalidModel(f"{name!r} has data of {found} values, its shape {tuple(tensor.dims)} says {count}")
-    if dtype.kind == "f":
-        _check_values(onnx.numpy_helper.to_array(tensor), name)
+        raise InvalidModel(f"{name} has the data type {tensor.data_type}, which is not allowed")
+    if tensor.HasField("segment") or not all(0 <= size < 2**31 for size in tensor.dims):
+        raise InvalidModel(f"{name} has the impossible shape {tuple(tensor.dims)}")
+    dtype, field = _TENSOR_TYPES[tensor.data_type]
+    filled = [each.name for each, _ in tensor.ListFields() if each.name.endswith("_data")] or [field]
+    if filled not in (["raw_data"], [field]):
+        raise InvalidModel(f"{name} of {dtype} keeps its data in {' and '.join(filled)}")
+    data, unit = getattr(tensor, filled[0]), "bytes" if filled == ["raw_data"] else "values"
+    wanted = math.prod(tensor.dims) * (np.dtype(dtype).itemsize if unit == "bytes" else 1)
+    if len(data) != wanted:
+        raise InvalidModel(f"{name} has {len(data)} {unit}, its shape {tuple(tensor.dims)} says {wanted}")
+    if dtype.startswith("float"):
+        _check_values(np.frombuffer(data, dtype) if unit == "bytes" else np.array(data, dtype), name)
+    elif dtype == "bool" and not set(data) <= {0, 1}:
+        raise InvalidModel(f"{name} of bool holds other values than 0 and 1")
 
 
-def _check_values(values: np.ndarray[Any, Any], name: str) -> None:
-    finite = np.isfinite(values)
-    if finite.all():
+def _check_values(values: Any, name: str) -> None:
+    if np.isfinite(values).all():
         return
     if np.isnan(values).any():
-        raise InvalidModel(f"{name!r} holds NaN")
+        raise InvalidModel(f"{name} holds NaN")
     if values.size > 1:
-        raise InvalidModel(f"{name!r} holds an infinity")
-
-
-# onnx.TensorProto's numbers for the data types that a model file may hold.
-_TENSOR_TYPES = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
-    9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
-}  # fmt: skip
+        raise InvalidModel(f"{name} holds an infinity among {values.size} values")
 
 
 def _read_card(model: "onnx.ModelProto") -> ModelCard:
     cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
     if len(cards) != 1:
-        raise InvalidModel(
-            f"it has {len(cards) or 'no'} card{'s' if cards else ''} (metadata {CARD_KEY!r})."
-            " An ONNX file made elsewhere has to be exported with a card first"
-        )
-    card = ModelCard.from_json(cards[0])
-    if card.golden is None:
-        raise InvalidModel("its card has no golden items")
-    return card
+        raise InvalidModel(f"it has {len(cards) or 'no'} cards (metadata {CARD_KEY!r}); export it with exactly one")
+    return ModelCard.from_json(cards[0])
 
 
-def _check_signature(model: "onnx.ModelProto", card: ModelCard) -> None:
+def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     """Compare the declared inputs and outputs with the card's."""
+    output = card.output
+    if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
+        raise InvalidModel(f"its card says {output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
     wanted = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)]
-    _compare("inputs", [_declared(value) for value in model.graph.input], wanted)
-    outputs = [("content", card.output.dtype, card.output.shape)]
-    if card.output.length:
+    _compare("inputs", [_declared(value) for value in graph.input], wanted)
+    outputs: list[Any] = [("content", output.dtype, output.shape)]
+    if output.length:
         outputs.append(("length", "int64", ()))
-    _compare("outputs", [_declared(value) for value in model.graph.output], outputs)
-    defaults = {value.name for value in model.graph.input} & {value.name for value in model.graph.initializer}
+    _compare("outputs", [_declared(value) for value in graph.output], outputs)
+    defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
     if defaults:
-        raise InvalidModel(f"its input {min(defaults)!r} has a default inside the graph, which runtimes treat differently")
+        raise InvalidModel(f"its input {min(defaults)!r} has a default in the graph, which few runtimes understand")
 
 
 Declared = tuple[str, str, tuple[int | str, ...]]
 
 
-def _declared(value: Any) -> Declared:
+def _declared(value: "onnx.ValueInfoProto") -> Declared:
+    """Return name, dtype and the shape of one item; what is no tensor has the dtype "?" or no dimensions."""
     tensor = value.type.tensor_type
     dims = tensor.shape.dim
     if not dims or not dims[0].dim_param:
         raise InvalidModel(f"the first dimension of {value.name!r} is not the free number of items")
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims[1:])
-    return value.name, _TENSOR_TYPES.get(tensor.elem_type, "?"), shape
+    return value.name, _TENSOR_TYPES.get(tensor.elem_type, ("?",))[0], shape
 
 
 def _compare(what: str, found: list[Declared], wanted: list[Any]) -> None:
@@ -310,3 +285,27 @@ def _compare(what: str, found: list[Declared], wanted: list[Any]) -> None:
         raise InvalidModel(f"its {what} are {found}, its card says {wanted}")
 
 
+def _check_golden(card: ModelCard) -> None:
+    """Refuse golden items that the model cannot be asked for, or that are not what it makes."""
+    golden = card.golden
+    if golden is None or not 1 <= len(golden.seeds) <= MAX_GOLDEN_ITEMS:
+        raise InvalidModel(f"its card has no golden items, or more than {MAX_GOLDEN_ITEMS}")
+    n = len(golden.seeds)
+    if golden.shape != (n, *card.output.shape):
+        raise InvalidModel(f"its {n} golden items have the shape {golden.shape}, its output {card.output.shape} each")
+    if set(golden.controls) != {control.name for control in card.controls}:
+        raise InvalidModel(f"its golden items have the controls {sorted(golden.controls)}, which are not the card's")
+    if not all(0 <= seed <= MAX_SEED for seed in golden.seeds):
+        raise InvalidModel(f"a seed of its golden items is not within 0 to {MAX_SEED}")
+    for control in card.controls:
+        values = golden.controls[control.name]
+        if len(values) != n:
+            raise InvalidModel(f"its {n} golden items have {len(values)} values of {control.name!r}")
+        if not all(_can_be_fed(value, control) for value in values):
+            raise InvalidModel(f"its golden items have values of {control.name!r} that cannot be fed")
+    golden.array(card.output.dtype)
+
+
+def _can_be_fed(value: float, control: Control) -> bool:
+    # A golden number was rounded to float32, maybe beyond the end of its range.
+    return abs(value) <= float(np.finfo(np.float32).max) if control.kind == "number" else control.accepts(value)

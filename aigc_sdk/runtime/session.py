@@ -1,13 +1,14 @@
 """Sessions: one onnxruntime session with deadlines and bounded concurrency, safe to use from threads."""
 
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
@@ -25,9 +26,11 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
 )
 
+_LOAD_DEADLINE_S = 60.0
+
 
 class Session:
-    """A model in memory, ready to run.
+    """A model in memory, ready to run; in a forked process it starts itself anew.
 
     At most cores + 1 runs are under way at once: more of them finish no sooner and each holds an arena.
 
@@ -42,19 +45,45 @@ class Session:
     """
 
     def __init__(self, model: bytes, *, device: str, name: str) -> None:
-        providers = choose_providers(device, ort.get_available_providers())
+        self.name = name
+        self._model = model
+        self._device = device
+        self._session: Any = None
+        self._start()
+        _started.add(self)
+
+    def _start(self) -> Any:
+        """Load the model in this process and return onnxruntime's session."""
+        providers = choose_providers(self._device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.log_severity_level = 4  # its errors come back as exceptions
+        # Without this, bytes that happen to say "ORTM" are read as another format, which nobody has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)  # since onnxruntime 1.22
         try:
-            self._session = ort.InferenceSession(model, options, providers=providers)
-            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            with _watchdog.watching(lambda: cancel(True), time.monotonic() + _LOAD_DEADLINE_S):
+                session = ort.InferenceSession(
+                    self._model,
+                    options,
+                    providers=providers,
+                    # What a graph makes of its constants may take hours and all memory, and only a run can be ended.
+                    disabled_optimizers=["ConstantFolding"],
+                    enable_fallback=False,  # it would print, and run on the CPU instead
+                )
+            self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         except _ORT_ERRORS as error:
-            raise InvalidModel(f"onnxruntime cannot load {name}: {_first_line(error)}.") from error
-        check_provider(device, providers[0][0], self._session.get_providers())
-        self.name = name
+            raise InvalidModel(f"onnxruntime cannot load {self.name}: {_first_line(error)}.") from error
         self.provider = providers[0][0]
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        check_provider(self._device, self.provider, session.get_providers())
+        self._outputs = [output.name for output in session.get_outputs()]
         self._places = threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
+        self._session = session
+        return session
+
+    def leave_behind(self) -> None:
+        """Let go of what belongs to the parent process; the next run starts anew."""
+        _left_behind.append(self._session)
+        self._session = None
 
     def run(self, feeds: Mapping[str, Array], *, deadline: float | None = None) -> dict[str, Array]:
         """Run the model once and return its outputs by name.
@@ -63,19 +92,20 @@ class Session:
             DeadlineExceeded: `deadline` (of `time.monotonic`) passed while waiting or running.
             GenerationFailed: onnxruntime failed, for example for lack of memory.
         """
-        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self._places.acquire(timeout=wait):
+        session, places = self._session or self._start(), self._places
+        wait = None if deadline is None else min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+        if (wait is not None and wait <= 0) or not places.acquire(timeout=wait):
             raise self._too_late()
         options = ort.RunOptions()
         try:
-            with _watchdog.watching(options, deadline):
-                values = self._session.run(self._outputs, dict(feeds), options)
+            with _watchdog.watching(lambda: setattr(options, "terminate", True), deadline):
+                values = session.run(self._outputs, dict(feeds), options)
         except _ORT_ERRORS as error:
             if options.terminate:
                 raise self._too_late() from error
             raise GenerationFailed(f"{self.name} failed while running: {_first_line(error)}.") from error
         finally:
-            self._places.release()
+            places.release()
         return dict(zip(self._outputs, values, strict=True))
 
     def _too_late(self) -> DeadlineExceeded:
@@ -85,51 +115,66 @@ class Session:
 
 
 class _Watchdog:
-    """One daemon thread, started when first needed, that ends the runs whose time is over."""
+    """One daemon thread, started when first needed, that ends what takes longer than it may."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._runs: dict[int, tuple[float, ort.RunOptions]] = {}
-        self._next_look = float("inf")
+        self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._next_look = math.inf
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def watching(self, options: ort.RunOptions, deadline: float | None) -> Iterator[None]:
-        """End a run at its deadline, for as long as the `with` block lasts."""
+    def watching(self, end: Callable[[], None], deadline: float | None) -> Iterator[None]:
+        """Call `end` at the deadline, unless the `with` block was left before."""
         if deadline is None:
             yield
             return
-        key = id(options)
-        self._add(key, deadline, options)
+        key = object()
+        self._add(key, deadline, end)
         try:
             yield
         finally:
             with self._changed:
-                self._runs.pop(key, None)
+                self._watched.pop(key, None)
 
-    def _add(self, key: int, deadline: float, options: ort.RunOptions) -> None:
+    def _add(self, key: object, deadline: float, end: Callable[[], None]) -> None:
         with self._changed:
-            self._runs[key] = (deadline, options)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._watch, name="aigc-deadlines", daemon=True)
-                self._thread.start()
-            if deadline < self._next_look:
+            self._watched[key] = (deadline, end)
+            if self._thread is None:
+                thread = threading.Thread(target=self._watch, name="aigc-deadlines", daemon=True)
+                thread.start()
+                self._thread = thread
+            elif deadline < self._next_look:
                 self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:
             while True:
                 now = time.monotonic()
-                for key, (deadline, options) in list(self._runs.items()):
+                for key, (deadline, end) in list(self._watched.items()):
                     if deadline <= now:
-                        options.terminate = True
-                        del self._runs[key]
-                self._next_look = min((deadline for deadline, _ in self._runs.values()), default=float("inf"))
-                idle = self._next_look == float("inf")
-                self._changed.wait(None if idle else self._next_look - now)
+                        end()
+                        del self._watched[key]
+                self._next_look = min((deadline for deadline, _ in self._watched.values()), default=math.inf)
+                self._changed.wait(min(self._next_look - now, threading.TIMEOUT_MAX))
 
 
 _watchdog = _Watchdog()
+# To free a parent's session would wait for its threads, which a fork does not copy.
+_left_behind: list[Any] = []
+_started: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Start from nothing in a forked process: of all threads, only the one that forked is there."""
+    global _watchdog
+    _watchdog = _Watchdog()
+    for session in list(_started):
+        session.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _first_line(error: Exception) -> str:

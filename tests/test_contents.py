@@ -1,0 +1,221 @@
+"""Contents: images, their files with provenance, and the batch."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import PIL.Image
+import pytest
+from test_files import FULL_DISK
+from tiny_model import SIZE, expected
+
+from aigc_sdk.contents import Contents, Image, Item, Origin
+from aigc_sdk.errors import InvalidRequest, StorageError
+
+PROVENANCE = {
+    "model": "handmade-ö",
+    "version": "1.0",
+    "graph_sha256": "0" * 64,
+    "task": "generate",
+    "seed": 7,
+    "controls": {"label": 3, "gain": 0.5, "flip": True},
+    "sdk_version": "0.1.0",
+    "provider": "none",
+}
+
+
+def make_image(channels=3, height=5, width=4, seed=7) -> Image:
+    data = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+    controls = {"label": np.array([1, 3]), "gain": np.array([1, 0.5], np.float32), "flip": np.array([False, True])}
+    origin = Origin("handmade-ö", "1.0", "0" * 64, "generate", "0.1.0", "none", controls)
+    return Image(data, seed, origin, 1)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_image_to_pil_keeps_every_pixel(channels, mode):
+    image = make_image(channels)
+    shown = image.to_pil()
+    assert (shown.mode, shown.size) == (mode, (4, 5))
+    assert np.array_equal(np.asarray(shown).reshape(5, 4, channels), image.data)
+
+
+def test_image_of_a_slice_of_memory_keeps_every_pixel():
+    whole = np.arange(10 * 8 * 6, dtype=np.uint8).reshape(10, 8, 6)
+    image = Image(whole[::2, 1:5, :3], 0, make_image()._origin, 0)
+    assert np.array_equal(np.asarray(image.to_pil()), whole[::2, 1:5, :3])
+
+
+def test_item_provenance_is_complete_and_plain():
+    image = make_image()
+    assert image.provenance == PROVENANCE
+    assert json.loads(json.dumps(image.provenance)) == PROVENANCE
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels"), [*product([".png", ".PNG", ".tif", ".tiff"], [1, 3, 4]), (".bmp", 1), (".bmp", 3)]
+)
+def test_image_save_without_loss_keeps_every_pixel(tmp_path, suffix, channels):
+    image = make_image(channels)
+    path = image.save(tmp_path / f"image{suffix}")
+    with PIL.Image.open(path) as read:
+        assert np.array_equal(np.asarray(read).reshape(image.data.shape), image.data)
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [*product([".jpg", ".jpeg", ".webp"], [1, 3]), (".webp", 4)])
+def test_image_save_with_loss_keeps_size_and_provenance(tmp_path, suffix, channels):
+    path = make_image(channels).save(str(tmp_path / f"image{suffix}"))
+    with PIL.Image.open(path) as read:
+        assert read.size == (4, 5)
+    assert json.loads((tmp_path / f"image{suffix}.json").read_text("utf-8")) == PROVENANCE
+    assert names(tmp_path) == [f"image{suffix}", f"image{suffix}.json"]
+
+
+def test_image_save_png_carries_its_provenance_inside(tmp_path):
+    path = make_image().save(tmp_path / "image.png")
+    with PIL.Image.open(path) as read:
+        assert json.loads(read.text["aigc.provenance"]) == PROVENANCE
+    assert names(tmp_path) == ["image.png"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".bmp"])
+def test_image_save_alpha_without_a_place_raises_and_writes_nothing(tmp_path, suffix):
+    with pytest.raises(InvalidRequest, match=r"no alpha channel; save as \.png, \.webp or \.tif"):
+        make_image(4).save(tmp_path / f"image{suffix}")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["image.gif", "image", "image.png.txt", ".png", ""])
+def test_image_save_wrong_suffix_raises_and_lists_the_right_ones(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequest, match=r"use one of \.png, \.jpg"):
+        make_image().save(name)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_image_save_missing_folder_raises(tmp_path, suffix):
+    with pytest.raises(StorageError, match=r"Cannot write .*No such file"):
+        make_image().save(tmp_path / "missing" / f"image{suffix}")
+
+
+def test_image_save_without_room_for_the_sidecar_leaves_no_image(tmp_path):
+    (tmp_path / "image.jpg.json").mkdir()
+    with pytest.raises(StorageError):
+        make_image().save(tmp_path / "image.jpg")
+    assert names(tmp_path) == ["image.jpg.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp", "image.bmp", "image.tif"])
+def test_image_save_full_disk_raises_and_leaves_nothing(tmp_path, name):
+    code = """
+import numpy as np
+from aigc_sdk.contents import Image, Origin
+from aigc_sdk.errors import StorageError
+noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+try:
+    Image(noise, 0, Origin("", "", "", "", "", "", {}), 0).save(sys.argv[1])
+except StorageError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK + code, str(tmp_path / name)], capture_output=True, text=True
+    )
+    assert done.stdout.startswith(f"Cannot write {tmp_path / name}: "), done.stderr
+    assert names(tmp_path) == []
+
+
+def test_contents_is_a_sequence(tiny):
+    contents = tiny.generate(4, seed=7)
+    assert len(contents) == len(list(contents)) == 4
+    assert contents[-1] is contents[3]
+    assert [item.seed for item in contents[1:3]] == [contents[1].seed, contents[2].seed]
+    assert [item.seed for item in contents[:1] + contents[2:]] == [contents[i].seed for i in (0, 2, 3)]
+    assert isinstance(contents[1:3], Contents)
+    assert repr(contents) == "<Contents: 4 x Image>"
+    assert repr(contents[4:]) == "<Contents: 0 x item>"
+    with pytest.raises(TypeError):
+        contents + [contents[0]]  # noqa: RUF005 - that this is no list is the point
+    with pytest.raises(IndexError):
+        contents[4]
+
+
+def test_contents_to_numpy_stacks_the_items(tiny):
+    contents = tiny.generate(seeds=[1, 2, 3])
+    assert np.array_equal(contents.to_numpy(), expected([1, 2, 3]))
+    assert np.array_equal(contents[1:].to_numpy(), expected([2, 3]))
+
+
+@pytest.mark.parametrize("items", [[], [make_image(1), make_image(3)]])
+def test_contents_of_no_one_shape_are_no_array_and_no_grid(items):
+    with pytest.raises(InvalidRequest, match="is no array"):
+        Contents(items).to_numpy()
+    with pytest.raises(InvalidRequest, match="has no grid; only images of one size"):
+        Contents(items).grid()
+
+
+def test_contents_of_another_modality_have_no_grid():
+    class Word(Item):
+        def save(self, path):
+            return path
+
+    with pytest.raises(InvalidRequest, match="<Contents: 1 x Word> has no grid"):
+        Contents([Word(np.zeros(3), 0, make_image()._origin, 0)]).grid()
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "last"), [(1, "00.png", "00.png"), (3, "00.png", "02.png"), (101, "000.png", "100.png")]
+)
+def test_contents_save_names_sort_in_order(tmp_path, tiny, n, first, last):
+    contents = tiny.generate(n, seed=7)
+    paths = contents.save(tmp_path / "new" / "out")
+    assert paths == sorted(tmp_path.glob("new/out/*"))
+    assert (len(paths), paths[0].name, paths[-1].name) == (n, first, last)
+    with PIL.Image.open(paths[-1]) as read:
+        assert np.array_equal(np.asarray(read), contents[-1].data[..., 0])
+        assert json.loads(read.text["aigc.provenance"]) == contents[-1].provenance
+
+
+def test_contents_save_file_in_the_folders_place_raises(tmp_path, tiny):
+    (tmp_path / "out").touch()
+    with pytest.raises(StorageError, match=r"Cannot make .*out"):
+        tiny.generate().save(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("n", "columns", "size"),
+    [(1, None, (1, 1)), (4, None, (2, 2)), (5, None, (3, 2)), (5, 5, (5, 1)), (5, 1, (1, 5)), (2, 3, (3, 1))],
+)
+def test_contents_grid_has_every_item_in_its_place(tiny, n, columns, size):
+    contents = tiny.generate(n, seed=7)
+    grid = np.asarray(contents.grid(columns))
+    step = SIZE + 2
+    assert grid.shape == (size[1] * step - 2, size[0] * step - 2)
+    covered = np.zeros(grid.shape, bool)
+    for i, item in enumerate(contents):
+        row, column = divmod(i, size[0])
+        place = np.s_[row * step : row * step + SIZE, column * step : column * step + SIZE]
+        assert np.array_equal(grid[place], item.data[..., 0])
+        covered[place] = True
+    assert (grid[~covered] == 255).all()
+
+
+@pytest.mark.parametrize(("channels", "white"), [(1, 255), (3, (255,) * 3), (4, (255,) * 4)])
+def test_contents_grid_is_white_between_items_of_any_mode(channels, white):
+    grid = Contents([make_image(channels)] * 2).grid(2)
+    assert grid.size == (10, 5)
+    assert grid.getpixel((4, 2)) == white
+    assert np.array_equal(np.asarray(grid.crop((6, 0, 10, 5))).reshape(5, 4, channels), make_image(channels).data)
+
+
+@pytest.mark.parametrize("columns", [0, -1, 1.5, "2"])
+def test_contents_grid_bad_columns_raises(tiny, columns):
+    with pytest.raises(InvalidRequest, match=r"columns is .* at least 1"):
+        tiny.generate(3).grid(columns)

@@ -1,0 +1,324 @@
+"""Generation: the same seed and controls give the same items, however they are asked for, and models are found."""
+
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
+
+import aigc_sdk as sdk
+from aigc_sdk import generation
+from aigc_sdk.card import Control, Golden
+from aigc_sdk.contents import Contents
+from aigc_sdk.errors import (
+    AigcError,
+    DeadlineExceeded,
+    DeviceUnavailable,
+    GenerationFailed,
+    InvalidModel,
+    InvalidRequest,
+    StorageError,
+    UnknownName,
+)
+from aigc_sdk.registry import Registry
+
+PLUGIN = """
+import numpy as np
+import aigc_sdk as sdk
+from aigc_sdk.generator import Generator
+from tiny_model import make_card, make_graph
+
+FILES = {"generate": sdk.ModelFile("tiny.onnx", "0" * 64), "mirror": sdk.ModelFile("mirror.onnx", "0" * 64)}
+
+@sdk.hookimpl
+def aigc_register_models(register):
+    register(sdk.ModelSpec(name="tiny-ready", package=__name__, files=FILES, summary="squares", license="MIT"))
+
+@sdk.hookimpl
+def aigc_register_generators(register):
+    register(sdk.GeneratorSpec(name="grey", target=f"{__name__}:Grey", tasks=("generate", "white")))
+
+class Grey(Generator):
+    provider = "numpy"
+
+    def __init__(self, task):
+        self.card = make_card(make_graph(), name="grey", task=task, controls=(), golden=None)
+        self.level = 255 if task == "white" else 128
+
+    def run(self, seeds, controls, *, deadline=None):
+        return {"content": np.full((len(seeds), 8, 8, 1), self.level, np.uint8)}
+"""
+
+
+@pytest.fixture
+def ready_made(tmp_path, monkeypatch):
+    """A plugin with a ready-made model of two tasks and a generator, the only one there is."""
+    package = tmp_path / "generation_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text(PLUGIN)
+    write_tiny_model(package / "tiny.onnx")
+    write_tiny_model(package / "mirror.onnx", task="mirror")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry([EntryPoint("generation", "generation_plugin", "aigc_sdk")])
+    monkeypatch.setattr(generation, "default_registry", lambda: registry)
+    yield
+    sys.modules.pop("generation_plugin", None)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder with two tasks."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_tiny_model(folder / "model.onnx")
+    write_tiny_model(folder / "model.mirror.onnx", task="mirror")
+    return folder
+
+
+def pixels(contents):
+    return contents.to_numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [{}, {"label": 2}, {"gain": 0.5}, {"shift": 9, "flip": True}, {"seed_b": 2**53 - 1, "label": -1, "gain": 1.7}],
+)
+def test_generate_makes_what_the_model_computes(tiny, controls):
+    contents = tiny.generate(5, seed=2**53 - 1, **controls)
+    seeds = [item.seed for item in contents]
+    assert isinstance(contents, Contents)
+    assert np.array_equal(contents.to_numpy(), expected(seeds, **controls))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 49, 50, 1000])
+def test_generate_batch_size_has_no_effect(tiny, batch_size):
+    whole = tiny.generate(50, seed=7, gain=np.linspace(0, 2, 50))
+    assert pixels(tiny.generate(50, seed=7, gain=np.linspace(0, 2, 50), batch_size=batch_size)) == pixels(whole)
+
+
+def test_generate_shorter_request_is_a_prefix(tiny):
+    assert pixels(tiny.generate(5, seed=7)) == pixels(tiny.generate(50, seed=7)[:5])
+
+
+def test_generate_seeds_and_seed_agree(tiny):
+    assert pixels(tiny.generate(seeds=[9])) == pixels(tiny.generate(seed=9))
+    many = tiny.generate(6, seed=9)
+    assert pixels(tiny.generate(seeds=[item.seed for item in many])) == pixels(many)
+
+
+def test_generate_any_item_can_be_made_again_alone(tiny):
+    many = tiny.generate(seed=7, label=[0, 1, 2, "cat"], gain=[0.1, 0.5, 1, 2], flip=[True, False, True, False])
+    for item in many:
+        again = tiny.generate(seed=item.seed, **item.provenance["controls"])[0]
+        assert np.array_equal(again.data, item.data)
+        assert again.provenance == item.provenance
+
+
+def test_generate_item_at_a_bound_that_float32_rounds_can_be_made_again(tmp_path):
+    gain = Control(name="gain", kind="number", maximum=0.3, minimum=0, default=0.3, help="")
+    model = sdk.load(write_tiny_model(tmp_path / "tiny.onnx", controls=(CONTROLS[0], gain, *CONTROLS[2:])))
+    item = model.generate(seed=7)[0]
+    assert item.provenance["controls"]["gain"] > 0.3
+    again = model.generate(seed=item.seed, **item.provenance["controls"])[0]
+    assert np.array_equal(again.data, item.data)
+
+
+def test_generate_without_a_seed_differs_and_tells_its_seed(tiny):
+    one, other = tiny.generate(), tiny.generate()
+    assert one[0].seed != other[0].seed
+    assert pixels(tiny.generate(seed=one[0].seed)) == pixels(one)
+
+
+def test_generate_in_a_fresh_process_gives_identical_bytes(tiny_path):
+    code = """
+import hashlib, sys
+import aigc_sdk as sdk
+contents = sdk.generate(sys.argv[1], 20, seed=11, gain=0.3, label="owl")
+print(hashlib.sha256(contents.to_numpy().tobytes()).hexdigest())
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_path)], capture_output=True, text=True, check=True)
+    here = sdk.generate(tiny_path, 20, seed=11, gain=0.3, label="owl")
+    assert done.stdout.strip() == hashlib.sha256(pixels(here)).hexdigest()
+
+
+def test_generate_from_threads_gives_the_same(tiny):
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda seed: pixels(tiny.generate(3, seed=seed, batch_size=1)), range(40)))
+    assert made == [pixels(tiny.generate(3, seed=seed)) for seed in range(40)]
+
+
+def test_generate_provenance_is_complete(tiny):
+    item = tiny.generate(3, seed=7, label="dog", gain=[0.25, 0.5, 1])[1]
+    assert item.provenance == {
+        "model": "tiny",
+        "version": "1.0",
+        "graph_sha256": tiny.card.graph_sha256,
+        "task": "generate",
+        "seed": item.seed,
+        "controls": {"label": 1, "gain": 0.5, "shift": 0, "flip": False, "seed_b": 0},
+        "sdk_version": sdk.__version__,
+        "provider": tiny.provider,
+    }
+    assert tiny.provider.startswith("CPUExecutionProvider (onnxruntime ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "n is 0; .* from 1 to 4194304"),
+        ({"n": 10**12}, "n is 1000000000000; .* from 1 to 4194304"),
+        ({"n": True}, "n is True; .* from 1 to 4194304"),
+        ({"seed": -1}, "seed is -1 .* from 0 to 9007199254740991"),
+        ({"seed": "7"}, "seed is '7' .* from 0 to 9007199254740991"),
+        ({"seeds": []}, r"seeds is \[\]; .* from 0 to 9007199254740991"),
+        ({"seeds": [1], "n": 1}, "leave out n and seed"),
+        ({"label": "frog"}, "no choice for label 'frog'.* There are: cat, dog, owl"),
+        ({"lable": 1}, "no control of tiny 'lable'. Did you mean 'label'"),
+        ({"gain": float("nan")}, "gain is nan; give a number from 0 to 2"),
+        ({"batch_size": 0}, "batch_size is 0; .* at least 1"),
+        ({"deadline_s": 0}, "deadline_s is 0; give seconds above 0"),
+        ({"device": 3}, "device is 3"),
+        ({"device": "gpu"}, "no device 'gpu'.* There are: auto, "),
+        ({"device": "cuda:x"}, "no device 'cuda:x'"),
+        ({"device": "cuda"}, "device='cuda' needs CUDAExecutionProvider"),
+        ({"task": "paint"}, "no task in this file of tiny 'paint'.* There are: generate"),
+    ],
+)
+def test_generate_bad_argument_raises_our_error(tiny_path, arguments, message):
+    with pytest.raises(AigcError, match=message):
+        sdk.generate(tiny_path, **arguments)
+
+
+def test_generate_device_that_is_not_there_is_no_silent_cpu_run(tiny_path):
+    with pytest.raises(DeviceUnavailable):
+        sdk.load(tiny_path, device="cuda:0")
+
+
+@pytest.mark.parametrize("model", [None, 3, "", b"tiny.onnx", ["tiny.onnx"]])
+def test_generate_no_model_raises(model):
+    with pytest.raises(InvalidRequest, match=r"model is .*; give a name, the path of an \.onnx file or run folder"):
+        sdk.generate(model)
+
+
+def test_generate_deadline_passes_raises(tiny):
+    with pytest.raises(DeadlineExceeded, match="larger deadline_s"):
+        tiny.generate(100, batch_size=1, deadline_s=1e-9)
+    assert len(tiny.generate(3, deadline_s=float("inf"))) == 3
+    assert len(tiny.generate(3, deadline_s=None)) == 3
+
+
+def test_generate_path_stays_loaded_until_the_file_changes(tiny_path, monkeypatch):
+    from aigc_sdk.runtime import OnnxGenerator
+
+    opened = []
+    really_open = OnnxGenerator.open
+    monkeypatch.setattr(OnnxGenerator, "open", lambda path, **how: opened.append(path) or really_open(path, **how))
+    first = sdk.generate(tiny_path, seed=1)
+    assert pixels(sdk.generate(str(tiny_path), seed=1)) == pixels(first)
+    assert opened == [tiny_path]
+    write_tiny_model(tiny_path, version="2.0")
+    assert sdk.generate(tiny_path, seed=1)[0].provenance["version"] == "2.0"
+    assert len(opened) == 2
+    tiny_path.unlink()
+    with pytest.raises(StorageError, match="Cannot read"):
+        sdk.generate(tiny_path, seed=1)
+
+
+def test_load_run_folder_takes_its_tasks(run_folder):
+    assert sdk.load(run_folder).card.task == "generate"
+    assert sdk.load(str(run_folder), task="mirror").card.task == "mirror"
+    assert sdk.generate(run_folder, task="mirror")[0].provenance["task"] == "mirror"
+    with pytest.raises(UnknownName, match=r"no task .* 'paint'"):
+        sdk.load(run_folder, task="paint")
+
+
+def test_load_run_folder_by_a_bare_name(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder.parent)
+    assert sdk.load("run").card.name == "tiny"
+
+
+def test_load_folder_without_a_model_raises(tmp_path):
+    with pytest.raises(
+        InvalidModel, match=r"has no model\.onnx; it is not a run folder, or its training did not finish"
+    ):
+        sdk.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "missing/model.onnx"])
+def test_load_missing_path_raises(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=r"Cannot read .*missing.*No such file"):
+        sdk.load(name)
+
+
+def test_load_a_model_returns_it(tiny):
+    assert sdk.load(tiny) is tiny
+    assert sdk.load(tiny, task="generate") is tiny
+    assert pixels(sdk.generate(tiny, seed=1)) == pixels(tiny.generate(seed=1))
+    with pytest.raises(UnknownName, match=r"no task .* 'mirror'.* There are: generate"):
+        sdk.load(tiny, task="mirror")
+
+
+def test_model_is_a_context_manager_that_closes(tiny_path):
+    with sdk.load(tiny_path) as model:
+        assert len(model.generate(2)) == 2
+        assert repr(model).startswith("<Model tiny:generate on CPUExecutionProvider")
+    with pytest.raises(GenerationFailed, match="'tiny' is closed; load it again"):
+        model.generate()
+    model.close()
+    assert len(sdk.generate(tiny_path)) == 1
+
+
+def test_load_ready_made_model_by_name_and_task(ready_made):
+    assert sdk.load("tiny-ready").card.task == "generate"
+    assert sdk.load("tiny-ready:mirror").card.task == "mirror"
+    assert sdk.load("tiny-ready", task="mirror").card.task == "mirror"
+    assert sdk.load("unknown:tiny-ready").card.task == "generate"
+    assert sdk.load("unknown:tiny-ready:mirror").card.task == "mirror"
+    with pytest.raises(UnknownName, match=r"no task of tiny-ready 'miror'. Did you mean 'mirror'\?"):
+        sdk.load("tiny-ready:miror")
+
+
+@pytest.mark.parametrize("name", ["tiny-redy", "tiny-redy:mirror"])
+def test_load_unknown_name_gets_the_nearest(ready_made, name):
+    with pytest.raises(
+        UnknownName, match=r"There is no model 'tiny-redy'. Did you mean 'tiny-ready'\? There are: grey,"
+    ):
+        sdk.load(name)
+
+
+def test_models_lists_what_can_be_loaded(ready_made):
+    grey, tiny = sdk.models()
+    assert (grey.name, grey.tasks, grey.license) == ("grey", ("generate", "white"), "")
+    assert (tiny.name, tiny.tasks, tiny.summary, tiny.license) == (
+        "tiny-ready",
+        ("generate", "mirror"),
+        "squares",
+        "MIT",
+    )
+
+
+def test_generator_of_a_plugin_takes_the_same_path(ready_made):
+    grey = sdk.generate("grey", 300, seed=7)
+    assert (grey.to_numpy() == 128).all() and len(grey) == 300
+    assert grey[0].provenance["provider"] == "numpy"
+    assert sdk.generate("grey:white", seed=7)[0].data.max() == 255
+    with pytest.raises(UnknownName, match="no task of grey 'black'"):
+        sdk.generate("grey", task="black")
+    with pytest.raises(InvalidRequest, match="is a generator of a plugin; it has no model file"):
+        generation.selftest("grey")
+
+
+def test_selftest_tells_whether_the_golden_items_come_out(tmp_path, tiny_path):
+    passed, measured = generation.selftest(tiny_path)
+    assert passed and measured.startswith("0.0e+00 of the values differ")
+    graph = make_graph()
+    card = make_card(graph)
+    wrong = Golden(**{**dict(card.golden), "seeds": (1, 1, 2, 3)})
+    (tmp_path / "wrong.onnx").write_bytes(to_bytes(graph, make_card(graph, golden=wrong)))
+    passed, measured = generation.selftest(tmp_path / "wrong.onnx")
+    assert not passed and "of the values differ" in measured

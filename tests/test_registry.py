@@ -1,0 +1,424 @@
+"""The registry: real distributions on sys.path, good and broken; who wins a name; and what policy plugins may do."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, distributions
+from itertools import count
+
+import pytest
+
+import aigc_sdk as sdk
+from aigc_sdk import generation
+from aigc_sdk.errors import GenerationFailed, MissingPackage, PluginError, Refused, UnknownName
+from aigc_sdk.registry import Registry, default_registry
+
+_numbers = count()
+
+GOOD = """
+import aigc_sdk as sdk
+
+@sdk.hookimpl
+def aigc_register_families(register):
+    register(sdk.FamilySpec(name="flow", target="json:loads"))
+"""
+
+# What a plugin can do wrong -> what the reason says.
+BROKEN = {
+    "import error": (
+        "import no_such_package_anywhere",
+        "ModuleNotFoundError: No module named 'no_such_package_anywhere'",
+    ),
+    "syntax error": ("def f(:", "SyntaxError"),
+    "exit at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "no exception": (
+        "class Panic(BaseException): pass\nraise Panic('of another language')",
+        "Panic: of another language",
+    ),
+    "multi-line reason": ("raise ValueError('one\\ntwo')", "ValueError: one two"),
+    "no hook": (
+        "def aigc_register_families(register): register(1)",
+        "implements no hook; is @aigc_sdk.hookimpl missing",
+    ),
+    "misspelt hook": (
+        GOOD + "\n@sdk.hookimpl\ndef aigc_register_famlies(register): pass",
+        "unknown hook 'aigc_register_famlies'",
+    ),
+    "wrong signature": (GOOD.replace("register)", "register, colour)"), "'colour'"),
+    "raising hook": (GOOD + "    raise KeyError('flow')", "KeyError: 'flow'"),
+    "exit in a hook": (GOOD + "    raise SystemExit", "SystemExit"),
+    "wrong api_version": (
+        GOOD.replace('loads"', 'loads", api_version=2'),
+        "'flow' is written for api_version 2, this is 1",
+    ),
+    "wrong kind of spec": (GOOD.replace("FamilySpec", "ExporterSpec"), "registered ExporterSpec.*, not a FamilySpec"),
+    "no spec": (GOOD.replace("sdk.FamilySpec", "dict"), "registered {'name': 'flow', .*, not a FamilySpec"),
+    "bad name": (GOOD.replace('"flow"', '"My Flow"'), "'My Flow' is no name"),
+    "no name": (GOOD.replace('"flow"', "7"), "7 is no name"),
+    "registered twice": (
+        GOOD + '    register(sdk.FamilySpec(name="flow", target="a:b"))',
+        "'flow' is registered twice",
+    ),
+}
+
+
+class Site:
+    """A folder on sys.path with installed distributions, each with one plugin."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.modules = []
+
+    def install(self, distribution, code, entry=None, version="1.0", metadata=None):
+        module = f"registry_plugin_{next(_numbers)}"
+        self.modules.append(module)
+        (self.folder / f"{module}.py").write_text(code)
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        metadata = (
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n" if metadata is None else metadata
+        )
+        if metadata:
+            (info / "METADATA").write_text(metadata)
+        (info / "entry_points.txt").write_text(f"[aigc_sdk]\n{entry or distribution} = {module}\n")
+
+    def entries(self):
+        found = [entry for each in distributions(path=[str(self.folder)]) for entry in each.entry_points]
+        assert all(isinstance(entry, EntryPoint) for entry in found)
+        return found
+
+    def registry(self, allowed=None):
+        return Registry(self.entries(), allowed)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    site = Site(tmp_path)
+    yield site
+    for module in site.modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def fresh_default():
+    """The registry of this environment, loaded anew for this test alone."""
+    default_registry.cache_clear()
+    yield
+    default_registry.cache_clear()
+
+
+def states(found):
+    return {plugin.name: plugin.state for plugin in found.plugins}
+
+
+def offer(name, target="json:loads"):
+    return GOOD.replace('"flow"', f'"{name}"').replace("json:loads", target)
+
+
+def test_plugin_that_is_good_is_found_with_its_distribution(site):
+    site.install("My_Flows", GOOD, "flows", "2.5")
+    found = site.registry()
+    (plugin,) = found.plugins
+    assert (plugin.name, plugin.distribution, plugin.version) == ("flows", "my-flows", "2.5")
+    assert (plugin.state, plugin.reason, plugin.provides) == ("loaded", "", ["family flow"])
+    assert found.names("family") == ["flow"] and found.names("model") == []
+    assert found.find("family", "flow") is found.find("family", "my-flows:flow")
+    assert found.find("family", "flow").resolve() is json.loads
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_plugin_that_is_broken_is_recorded_and_harms_no_other(site, what):
+    code, reason = BROKEN[what]
+    site.install("a-good-one", offer("first"))
+    site.install("broken", code)
+    site.install("z-good-one", offer("last"))
+    found = site.registry()
+    assert states(found) == {"a-good-one": "loaded", "broken": "failed", "z-good-one": "loaded"}
+    plugin = found.plugins[1]
+    assert plugin.specs == []
+    with pytest.raises(PluginError, match=f"^The plugin 'broken' of broken failed: .*{reason}") as raised:
+        found.find("family", "broken")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(PluginError, match=r"^The plugin 'broken' of broken failed"):
+        found.find("family", "broken:flow")
+    assert [found.find("family", name).name for name in ("first", "last")] == ["first", "last"]
+    with pytest.raises(UnknownName, match="no family 'flow'"):
+        found.find("family", "flow")
+
+
+def test_plugin_entry_that_names_no_attribute_is_recorded(site):
+    site.install("broken", GOOD)
+    (entry,) = site.entries()
+    missing = EntryPoint(entry.name, entry.value + ":missing", entry.group)
+    (plugin,) = Registry([missing]).plugins
+    assert (plugin.state, plugin.distribution) == ("failed", "unknown")
+    assert plugin.reason.startswith("AttributeError")
+
+
+def test_plugin_may_be_an_object(site):
+    code = GOOD.replace("@sdk.hookimpl\ndef", "class Plugin:\n  @staticmethod\n  @sdk.hookimpl\n  def").replace(
+        "    reg", "      reg"
+    )
+    site.install("objects", code + "\nplugin = Plugin()")
+    (entry,) = site.entries()
+    assert Registry([EntryPoint(entry.name, entry.value + ":plugin", entry.group)]).names("family") == ["flow"]
+
+
+@pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\n"])
+def test_plugin_of_a_damaged_distribution_harms_no_other(site, metadata):
+    site.install("damaged", offer("first"), metadata=metadata)
+    site.install("good", offer("last"))
+    found = site.registry()
+    assert {plugin.distribution for plugin in found.plugins} == {"unknown", "good"}
+    assert found.names("family") == ["first", "last"]
+
+
+def test_plugin_interrupted_by_the_user_interrupts(site):
+    site.install("slow", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        site.registry()
+
+
+def test_plugins_are_in_the_order_of_their_names_the_built_in_first(site):
+    for distribution, entry in (("b", "x"), ("a", "x"), ("c", "w"), ("aigc-sdk", "zoo")):
+        site.install(distribution, offer(f"of-{distribution}"), entry)
+    found = [(plugin.name, plugin.distribution) for plugin in site.registry().plugins]
+    assert found == [("zoo", "aigc-sdk"), ("w", "c"), ("x", "a"), ("x", "b")]
+
+
+def test_name_of_two_strangers_goes_to_neither(site):
+    site.install("one", offer("flow", "json:loads"))
+    site.install("two", offer("flow", "json:dumps"))
+    found = site.registry()
+    with pytest.raises(PluginError, match="Several plugins offer the family 'flow'; pick one of: one:flow, two:flow"):
+        found.find("family", "flow")
+    assert found.find("family", "one:flow").resolve() is json.loads
+    assert found.find("family", "two:flow").resolve() is json.dumps
+
+
+def test_name_of_a_built_in_stays_with_it(site):
+    site.install("aigc-sdk", offer("flow", "json:loads"))
+    site.install("stranger", offer("flow", "json:dumps"))
+    found = site.registry()
+    assert found.find("family", "flow").resolve() is json.loads
+    assert found.find("family", "aigc-sdk:flow").resolve() is json.loads
+    assert found.find("family", "stranger:flow").resolve() is json.dumps
+    assert found.names("family") == ["flow"]
+
+
+def test_name_that_is_unknown_gets_the_nearest(site):
+    site.install("one", GOOD)
+    with pytest.raises(UnknownName, match=r"no family 'flew'. Did you mean 'flow'\? There are: flow"):
+        site.registry().find("family", "flew")
+
+
+def test_allow_list_disables_the_others_but_no_built_in(site):
+    site.install("aigc-sdk", offer("first"), "own")
+    site.install("one", offer("second"))
+    site.install("two", "raise RuntimeError('was imported')")
+    found = site.registry(frozenset({"one"}))
+    assert states(found) == {"own": "loaded", "one": "loaded", "two": "disabled"}
+    with pytest.raises(PluginError, match="The plugin 'two' of two disabled: AIGC_SDK_PLUGINS does not name it"):
+        found.find("family", "two")
+
+
+@pytest.mark.parametrize(
+    ("variable", "loaded"), [(None, ["one", "two"]), ("", []), ("one", ["one"]), (" two , one ", ["one", "two"])]
+)
+def test_allow_list_comes_from_the_environment(site, monkeypatch, fresh_default, variable, loaded):
+    site.install("one", offer("first"))
+    site.install("two", offer("second"))
+    if variable is None:
+        monkeypatch.delenv("AIGC_SDK_PLUGINS", raising=False)
+    else:
+        monkeypatch.setenv("AIGC_SDK_PLUGINS", variable)
+    found = default_registry()
+    strangers = [plugin for plugin in found.plugins if plugin.name in ("one", "two")]
+    assert [plugin.name for plugin in strangers if plugin.state == "loaded"] == loaded
+    assert all(plugin.state == "loaded" for plugin in found.plugins if plugin.distribution == "aigc-sdk")
+
+
+def test_installed_distributions_are_shown_by_the_command_line(site):
+    site.install("my-flows", GOOD, "flows")
+    site.install("my-broken", "import no_such_package_anywhere", "broken")
+    environment = {**os.environ, "PYTHONPATH": str(site.folder)}
+    environment.pop("AIGC_SDK_PLUGINS", None)
+    command = [sys.executable, "-c", "from aigc_sdk.cli import main; main()"]
+    done = subprocess.run([*command, "plugins", "--json"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["flows"] == {
+        "name": "flows",
+        "distribution": "my-flows",
+        "version": "1.0",
+        "state": "loaded",
+        "provides": ["family flow"],
+        "reason": "",
+    }
+    assert rows["broken"]["state"] == "failed"
+    assert rows["broken"]["reason"] == "ModuleNotFoundError: No module named 'no_such_package_anywhere'"
+    assert {"vae", "onnx", "zoo"} <= rows.keys()
+    done = subprocess.run([*command, "doctor"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "broken plugin broken (my-broken 1.0): ModuleNotFoundError" in done.stdout
+
+
+def test_built_in_plugins_are_all_good():
+    found = [plugin for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
+    assert {plugin.name: plugin.reason for plugin in found if plugin.state != "loaded"} == {}
+    assert {"family vae", "format onnx"} <= {name for plugin in found for name in plugin.provides}
+
+
+def test_models_skips_a_name_that_two_strangers_claim(site, monkeypatch):
+    code = """
+import aigc_sdk as sdk
+
+@sdk.hookimpl
+def aigc_register_models(register):
+    register(sdk.ModelSpec(name="both", package=__name__, files={"generate": sdk.ModelFile("x.onnx", "0" * 64)}))
+"""
+    site.install("one", code)
+    site.install("two", code.replace("both", "mine"))
+    monkeypatch.setattr(generation, "default_registry", site.registry)
+    assert [model.name for model in sdk.models()] == ["both", "mine"]
+    site.install("three", code)
+    assert [model.name for model in sdk.models()] == ["mine"]
+    with pytest.raises(PluginError, match="pick one of: one:both, three:both"):
+        sdk.load("both")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ('ModelSpec(name="x", package="p", files={})', "'x' has no files"),
+        ('GeneratorSpec(name="x", target="a:b", tasks=())', r"'x' has the tasks \(\); give a tuple of at least one"),
+        ('GeneratorSpec(name="x", target="a:b", tasks=["a"])', r"'x' has the tasks \['a'\]; give a tuple"),
+        ('GeneratorSpec(name="x", target="a:b", tasks="generate")', "'x' has the tasks 'generate'; give a tuple"),
+    ],
+)
+def test_spec_without_files_or_tasks_fails_when_registered(site, change, reason):
+    hook = "generators" if change.startswith("Generator") else "models"
+    site.install("one", GOOD.replace("families", hook).split("    register(")[0] + f"    register(sdk.{change})")
+    with pytest.raises(PluginError, match=reason):
+        site.registry().find("model", "one")
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (
+            "no_such_module_here:X",
+            PluginError,
+            "'flow' cannot be loaded from 'no_such_module_here:X': ModuleNotFoundError",
+        ),
+        ("json:no_such_name", PluginError, "AttributeError: module 'json' has no attribute 'no_such_name'"),
+        ("json", PluginError, "cannot be loaded from 'json'"),
+        ("", PluginError, "ValueError: Empty module name"),
+        ("{exits}:X", PluginError, "SystemExit: 3"),
+        ("{fails}:X", PluginError, "ZeroDivisionError"),
+        (
+            "{needs}:X",
+            MissingPackage,
+            r"needs the package 'no_such_package_anywhere', .*: pip install 'my-flows\[all\]'",
+        ),
+    ],
+)
+def test_spec_target_that_cannot_be_imported_raises_when_asked_for(site, target, error, message):
+    site.install("exits", "raise SystemExit(3)")
+    site.install("fails", "1 / 0")
+    site.install("needs", "import no_such_package_anywhere")
+    target = target.format(**dict(zip(("exits", "fails", "needs"), site.modules, strict=True)))
+    spec = sdk.FamilySpec(name="flow", target=target, extra="all", distribution="my-flows")
+    with pytest.raises(error, match=message):
+        spec.resolve()
+
+
+def test_spec_target_without_an_extra_is_a_plugin_error(site):
+    site.install("needs", "import no_such_package_anywhere")
+    with pytest.raises(PluginError, match="No module named 'no_such_package_anywhere'"):
+        sdk.FamilySpec(name="flow", target=f"{site.modules[0]}:X").resolve()
+
+
+BEFORE = "import aigc_sdk as sdk\n@sdk.hookimpl\ndef aigc_before_generate(request):\n    "
+AFTER = "import aigc_sdk as sdk\n@sdk.hookimpl\ndef aigc_after_generate(request, contents):\n    "
+
+
+@pytest.fixture
+def policies(site, monkeypatch):
+    """Install policy plugins by their code and make them those of this environment."""
+
+    def install(*codes):
+        for i, code in enumerate(codes):
+            site.install(f"policy-{i}", code)
+        found = site.registry()
+        assert all(plugin.state == "loaded" for plugin in found.plugins)
+        monkeypatch.setattr(generation, "default_registry", lambda: found)
+        return [sys.modules[module] for module in site.modules]
+
+    return install
+
+
+def test_policy_before_sees_the_whole_request_and_goes_on(policies, tiny):
+    (module,) = policies(BEFORE.replace("@", "seen = []\n@", 1) + "seen.append(request); return 'ignored'")
+    contents = tiny.generate(2, seed=7, label="owl")
+    (request,) = module.seen
+    assert (request.n, request.card, request.seeds[0]) == (2, tiny.card, 7)
+    assert request.controls["label"].tolist() == [2, 2]
+    assert len(contents) == 2
+
+
+def test_policy_before_refuses_and_nothing_is_made(policies, tiny):
+    policies(BEFORE + "raise sdk.errors.Refused('no')")
+    tiny.close()  # running it now would be another error
+    with pytest.raises(Refused, match=r"^no$"):
+        tiny.generate(2)
+
+
+def test_policy_before_refuses_by_what_is_asked(policies, tiny):
+    policies(BEFORE + "if 2 in request.controls['label']: raise sdk.errors.Refused('no owls')")
+    assert len(tiny.generate(label="cat")) == 1
+    with pytest.raises(Refused, match="no owls"):
+        tiny.generate(label=["cat", "owl"])
+
+
+def test_policy_after_refuses_and_nothing_is_returned(policies, tiny):
+    policies(AFTER + "raise sdk.errors.Refused('too bright')")
+    with pytest.raises(Refused, match="too bright"):
+        tiny.generate(2)
+
+
+def test_policy_after_passes_on_or_replaces_in_the_order_of_names(policies, tiny):
+    darker = "sdk.Image(item.data // 2, item.seed, item._origin, i)"
+    darken = AFTER + f"return sdk.Contents({darker} for i, item in enumerate(contents))"
+    plain = tiny.generate(3, seed=7).to_numpy()
+    policies(darken, AFTER + "return None", darken)
+    replaced = tiny.generate(3, seed=7)
+    assert (replaced.to_numpy() == plain // 2 // 2).all()
+    assert replaced[0].provenance["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "contents[:1]",
+        "contents[::-1]",
+        "contents + contents",
+        "contents[1:] + contents[:1]",
+        "list(contents)",
+        "True",
+        "[]",
+    ],
+)
+def test_policy_after_that_returns_other_items_is_an_error(policies, tiny, returned):
+    policies(AFTER + f"return {returned}")
+    with pytest.raises(GenerationFailed, match=r"policy plugin returned .* it has to keep the items' order"):
+        tiny.generate(3)
+
+
+def test_policy_of_a_disabled_plugin_is_not_asked(site, monkeypatch, tiny):
+    site.install("policy", BEFORE + "raise sdk.errors.Refused('no')")
+    found = site.registry(frozenset())
+    monkeypatch.setattr(generation, "default_registry", lambda: found)
+    assert len(tiny.generate(2)) == 2

@@ -1,0 +1,504 @@
+"""Running model files: what the cache remembers, golden items, devices, threads, deadlines and processes."""
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from test_safety import endless_model
+from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
+
+import aigc_sdk as sdk
+from aigc_sdk.card import Golden
+from aigc_sdk.errors import (
+    DeadlineExceeded,
+    DeviceUnavailable,
+    GenerationFailed,
+    InvalidModel,
+    InvalidRequest,
+    UnknownName,
+)
+from aigc_sdk.generation import selftest
+from aigc_sdk.runtime import OnnxGenerator
+from aigc_sdk.runtime.devices import PROVIDERS, check_provider, choose_providers
+from aigc_sdk.runtime.safety import Verdict
+
+CPU = "CPUExecutionProvider"
+PLACES = (os.cpu_count() or 1) + 1
+
+
+def cache() -> Path:
+    return Path(os.environ["AIGC_SDK_CACHE"])
+
+
+def verdict_path(model: Path) -> Path:
+    (path,) = (cache() / "verdicts").glob(f"{hashlib.sha256(model.read_bytes()).hexdigest()}*.json")
+    return path
+
+
+def other_golden() -> Golden:
+    """Golden items as another machine might have made them: one value of a thousand too many differs."""
+    feeds = {control.name: np.full(4, control.default, control.dtype) for control in CONTROLS}
+    content = expected(np.arange(4))
+    content[0, 0, 0, 0] += 1
+    return Golden.of(np.arange(4), feeds, content)
+
+
+# ---------------------------------------------------------------- what the cache remembers
+
+
+def test_load_second_time_imports_no_onnx(tiny_path):
+    program = f"import sys, aigc_sdk as sdk; sdk.load({str(tiny_path)!r}); print('onnx' in sys.modules)"
+    answers = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        for _ in range(2)
+    ]
+    assert answers == ["True", "False"]
+
+
+def test_load_of_changed_bytes_is_checked_again(tiny_path):
+    sdk.load(tiny_path)
+    data = tiny_path.read_bytes()
+    tiny_path.write_bytes(data.replace(b"Reshape", b"Reshepe", 1))
+    with pytest.raises(InvalidModel, match="graph_sha256 differs"):
+        sdk.load(tiny_path)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"is_safe": "perhaps"}',
+        b'{"is_safe": true, "golden": 7}',
+        b'{"golden": {"x": NaN}}',
+        b"[" * 100_000,
+    ],
+)
+def test_load_damaged_verdict_is_ignored_and_replaced(tiny_path, damaged):
+    sdk.load(tiny_path)
+    path = verdict_path(tiny_path)
+    good = path.read_bytes()
+    path.write_bytes(damaged)
+    assert not Verdict.load(hashlib.sha256(tiny_path.read_bytes()).hexdigest()).is_safe
+    sdk.load(tiny_path)
+    assert path.read_bytes() == good
+
+
+def test_load_verdict_that_is_a_folder_is_no_error(tiny_path):
+    sdk.load(tiny_path)
+    path = verdict_path(tiny_path)
+    path.unlink()
+    path.mkdir()
+    assert len(sdk.load(tiny_path).generate(2)) == 2
+
+
+def test_load_cache_that_cannot_be_written_is_no_error(tiny_path, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path / "file" / "cache"))
+    for _ in range(2):
+        assert len(sdk.load(tiny_path).generate(2)) == 2
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become a user without a home"
+)
+def test_load_by_a_user_without_a_home_is_no_error():
+    program = """
+import os, sys, onnx, google.protobuf.message
+import aigc_sdk as sdk, aigc_sdk.runtime
+from pathlib import Path
+os.setuid(54321)
+for name in ("HOME", "XDG_CACHE_HOME", "AIGC_SDK_CACHE"):
+    os.environ.pop(name, None)
+try:
+    Path.home()
+except RuntimeError:
+    print(len(sdk.load(sys.argv[1]).generate(2)))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = write_tiny_model(Path(folder) / "tiny.onnx")
+        path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"
+
+
+def test_open_trusted_bytes_are_not_checked_and_others_are(tmp_path):
+    graph = make_graph()
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, np.nan], np.float32), "unused"))
+    path = tmp_path / "trusted.onnx"
+    path.write_bytes(to_bytes(graph, make_card(graph)))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert OnnxGenerator.open(path, trusted_sha256=sha256).card.name == "tiny"
+    for trusted in (None, "0" * 64):  # having been trusted once does not make it good
+        with pytest.raises(InvalidModel, match="holds NaN"):
+            OnnxGenerator.open(path, trusted_sha256=trusted)
+
+
+# ---------------------------------------------------------------- golden items
+
+
+def test_load_golden_miss_warns_once_and_is_recorded(tmp_path, caplog):
+    path = write_tiny_model(tmp_path / "elsewhere.onnx", golden=other_golden())
+    with caplog.at_level(logging.WARNING, "aigc_sdk"):
+        np.testing.assert_array_equal(sdk.load(path).generate(seeds=[3]).to_numpy(), expected([3]))
+        (record,) = caplog.records
+        assert record.name == "aigc_sdk"
+        assert "elsewhere.onnx makes other content here" in record.getMessage()
+        assert "3.9e-03 of the values differ, by at most 1" in record.getMessage()
+        caplog.clear()
+        sdk.load(path)
+        assert not caplog.records
+    (measured,) = Verdict.load(hashlib.sha256(path.read_bytes()).hexdigest()).golden.values()
+    assert "differ, by at most 1" in measured
+
+
+def test_load_golden_hit_is_recorded_without_a_warning(tiny_path, caplog):
+    model = sdk.load(tiny_path)
+    assert not caplog.records
+    golden = Verdict.load(hashlib.sha256(tiny_path.read_bytes()).hexdigest()).golden
+    assert golden == {model.provider: "0.0e+00 of the values differ, by at most 0"}
+
+
+def test_selftest_says_whether_golden_items_pass(tmp_path, tiny_path):
+    assert selftest(tiny_path) == (True, "0.0e+00 of the values differ, by at most 0")
+    path = write_tiny_model(tmp_path / "elsewhere.onnx", golden=other_golden())
+    assert selftest(path) == (False, "3.9e-03 of the values differ, by at most 1")
+
+
+def test_check_golden_of_a_card_without_any_is_refused():
+    graph = make_graph()
+    generator = OnnxGenerator.from_bytes(to_bytes(graph, make_card(graph, golden=None)))
+    with pytest.raises(InvalidModel, match="no golden items"):
+        generator.check_golden()
+
+
+# ---------------------------------------------------------------- devices
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_choose_providers_cpu_is_the_cpu_alone(device):
+    assert choose_providers(device, ["CUDAExecutionProvider", CPU]) == [(CPU, {})]
+
+
+@pytest.mark.parametrize("device", sorted(set(PROVIDERS) - {"cpu"}))
+def test_choose_providers_accelerator_comes_before_the_cpu(device):
+    assert choose_providers(device, [PROVIDERS[device], CPU]) == [(PROVIDERS[device], {}), (CPU, {})]
+
+
+@pytest.mark.parametrize("device", sorted(set(PROVIDERS) - {"cpu"}))
+def test_choose_providers_accelerator_not_built_in_is_device_unavailable(device):
+    with pytest.raises(DeviceUnavailable, match=rf"device='{device}' needs {PROVIDERS[device]}.*has only {CPU}"):
+        choose_providers(device, [CPU])
+
+
+def test_choose_providers_numbered_device_gets_its_number():
+    assert choose_providers("cuda:1", ["CUDAExecutionProvider", CPU])[0] == (
+        "CUDAExecutionProvider",
+        {"device_id": "1"},
+    )
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cuda:x",
+        "cuda:",
+        "cuda:-1",
+        "cuda:1.5",
+        "cuda:1:2",
+        "cuda:\u0661",
+        "cuda:9999",
+        "cpu:0",
+        "coreml:1",
+        "",
+        "CUDA",
+        ":1",
+    ],
+)
+def test_choose_providers_malformed_device_is_unknown(device):
+    with pytest.raises(UnknownName, match="There is no device"):
+        choose_providers(device, [*PROVIDERS.values()])
+
+
+def test_choose_providers_misspelt_device_names_the_nearest():
+    with pytest.raises(UnknownName, match=r"no device 'cude'\. Did you mean 'cuda'\? There are: auto, coreml, cpu"):
+        choose_providers("cude", [CPU])
+
+
+@pytest.mark.parametrize("device", [None, 0, True, b"cpu"])
+def test_choose_providers_no_text_is_invalid_request(device):
+    with pytest.raises(InvalidRequest, match="give a name such as"):
+        choose_providers(device, [CPU])
+
+
+def test_check_provider_that_did_not_start_is_device_unavailable():
+    check_provider("cuda", "CUDAExecutionProvider", ["CUDAExecutionProvider", CPU])
+    with pytest.raises(DeviceUnavailable, match=f"is built in but did not start.*has only {CPU}"):
+        check_provider("cuda", "CUDAExecutionProvider", [CPU])
+
+
+def test_load_on_a_device_that_is_not_here_names_what_there_is(tiny_path):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there is a GPU build here")
+    with pytest.raises(DeviceUnavailable, match=r"CUDAExecutionProvider.*has only .*CPUExecutionProvider"):
+        sdk.load(tiny_path, device="cuda")
+
+
+def test_load_says_what_runs_it(tiny):
+    assert tiny.provider.startswith("CPUExecutionProvider (onnxruntime ")
+
+
+# ---------------------------------------------------------------- threads
+
+
+class Counted:
+    """Passes runs on to onnxruntime and counts how many are under way at once."""
+
+    def __init__(self, session) -> None:
+        self.session, self.lock, self.now, self.most, self.all = session, threading.Lock(), 0, 0, 0
+
+    def run(self, *arguments):
+        with self.lock:
+            self.now += 1
+            self.all += 1
+            self.most = max(self.most, self.now)
+        try:
+            return self.session.run(*arguments)
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+def open_files() -> int | None:
+    psutil = pytest.importorskip("psutil")
+    process = psutil.Process()
+    return process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+
+
+@pytest.mark.slow
+def test_generate_from_64_threads_is_right_and_bounded(tiny):
+    threads, calls, n = 64, 50, 4
+    tiny.generate(n)
+    session = tiny._generator._session
+    session._session = counted = Counted(session._session)
+    before = open_files()
+    together = threading.Barrier(threads)
+
+    def wrong_items(thread: int) -> int:
+        together.wait()
+        wrong = 0
+        for call in range(calls):
+            seeds = [thread * 1_000_000 + call * 1000 + i for i in range(n)]
+            label, flip = thread % 3, bool(call % 2)
+            made = tiny.generate(seeds=seeds, label=label, flip=flip).to_numpy()
+            wrong += int((made != expected(seeds, label=label, flip=flip)).any(axis=(1, 2, 3)).sum())
+        return wrong
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert sum(pool.map(wrong_items, range(threads))) == 0
+    assert counted.all == threads * calls
+    assert 1 < counted.most <= PLACES
+    assert open_files() == before
+
+
+def test_generate_waiting_for_a_place_ends_at_the_deadline(tiny):
+    places = tiny._generator._session._places
+    for _ in range(PLACES):
+        places.acquire()
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        tiny.generate(2, deadline_s=0.2)
+    assert 0.15 < time.monotonic() - start < 5
+    places.release()
+    assert len(tiny.generate(2, deadline_s=5)) == 2
+
+
+def test_run_after_its_deadline_is_not_started(tiny):
+    session = tiny._generator._session
+    session._session = counted = Counted(session._session)
+    with pytest.raises(DeadlineExceeded, match="did not finish before the deadline"):
+        session.run({}, deadline=time.monotonic())
+    assert counted.all == 0
+
+
+def test_generate_failed_runs_give_their_places_back(tiny):
+    session = tiny._generator._session
+    for _ in range(3 * PLACES):
+        with pytest.raises(GenerationFailed, match=r"tiny\.onnx failed while running"):
+            session.run({"seed": np.zeros(2, np.int64)}, deadline=time.monotonic() + 1)
+    assert len(tiny.generate(2, deadline_s=5)) == 2
+
+
+# ---------------------------------------------------------------- deadlines
+
+
+@pytest.fixture
+def endless(tmp_path) -> sdk.Model:
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(endless_model())
+    return sdk.load(path)
+
+
+def watchdogs() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "aigc-deadlines"]
+
+
+def test_watchdog_is_one_thread_for_all_runs(tiny, endless):
+    (watchdog,) = watchdogs()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(len(made) == 2 for made in pool.map(lambda _: tiny.generate(2, deadline_s=5), range(40)))
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            endless.generate(1, flip=True, deadline_s=0.1)
+    assert watchdogs() == [watchdog]
+    assert watchdog.daemon
+
+
+def test_watchdog_ends_each_run_at_its_own_deadline(endless):
+    def seconds(deadline_s: float) -> float:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            endless.generate(1, flip=True, deadline_s=deadline_s)
+        return time.monotonic() - start
+
+    deadlines = [1.2, 0.3, 0.7][:PLACES]
+    with ThreadPoolExecutor(len(deadlines)) as pool:
+        taken = list(pool.map(seconds, deadlines))
+    for wanted, found in zip(deadlines, taken, strict=True):
+        assert wanted - 0.05 < found < wanted + 2
+
+
+@pytest.mark.parametrize("deadline_s", [1e6, 1e10, 1e300, float("inf"), None])
+def test_generate_far_deadline_does_no_harm(tiny, endless, deadline_s):
+    assert len(tiny.generate(2, deadline_s=deadline_s)) == 2
+    with pytest.raises(DeadlineExceeded):
+        endless.generate(1, flip=True, deadline_s=0.1)
+
+
+def test_run_deadline_beyond_what_threads_can_wait_does_no_harm(tiny, endless):
+    feeds = {"seed": np.zeros(2, np.int64), **{c.name: np.full(2, c.default, c.dtype) for c in CONTROLS}}
+    for deadline in (1e300, float("inf")):
+        assert len(tiny._generator._session.run(feeds, deadline=deadline)["content"]) == 2
+    with pytest.raises(DeadlineExceeded):
+        endless.generate(1, flip=True, deadline_s=0.1)
+
+
+# ---------------------------------------------------------------- closing, and other processes
+
+
+def test_model_closed_is_generation_failed(tiny_path):
+    with sdk.load(tiny_path) as model:
+        assert len(model.generate(2)) == 2
+    with pytest.raises(GenerationFailed, match="'tiny' is closed; load it again"):
+        model.generate(2)
+    model.close()
+
+
+def test_model_closed_by_another_thread_is_generation_failed_or_done(tiny_path):
+    for _ in range(5):
+        model = sdk.load(tiny_path)
+
+        def use(model: sdk.Model = model) -> None:
+            for _ in range(50):
+                model.generate(2)
+
+        with ThreadPoolExecutor(4) as pool:
+            used = [pool.submit(use) for _ in range(4)]
+            model.close()
+        assert all(isinstance(each.exception(), GenerationFailed | None) for each in used)
+
+
+def generate_and_report(model: "sdk.Model | str", results) -> None:
+    """Run in a child process: with the model of the parent, or one loaded here."""
+    loaded = sdk.load(model)
+    right = (loaded.generate(seeds=[5, 6]).to_numpy() == expected([5, 6])).all()
+    try:
+        loaded.generate(1, flip=True, deadline_s=0.2)
+    except DeadlineExceeded:
+        right &= len(watchdogs()) == 1
+    loaded.close()
+    results.put(bool(right))
+
+
+def run_in_child(method: str, model: "sdk.Model | str", timeout_s: float = 60) -> bool:
+    context = multiprocessing.get_context(method)
+    results = context.SimpleQueue()
+    child = context.Process(target=generate_and_report, args=(model, results))
+    child.start()
+    child.join(timeout_s)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    assert child.exitcode == 0
+    return results.get()
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+# Newer Pythons warn of forking with threads, which is what these tests are about.
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def test_generate_in_a_spawned_process_is_the_same(tmp_path):
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(endless_model())
+    assert run_in_child("spawn", str(path))
+
+
+@needs_fork
+@forks
+def test_generate_in_a_forked_process_with_the_model_of_the_parent_is_the_same(endless):
+    endless.generate(2)
+    assert run_in_child("fork", endless)
+    np.testing.assert_array_equal(endless.generate(seeds=[5]).to_numpy(), expected([5]))
+
+
+@needs_fork
+@forks
+@pytest.mark.slow
+def test_generate_in_a_process_forked_amid_runs_is_the_same(endless):
+    """Other threads hold every place and lock at some moment; none of them exists in the child."""
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            endless.generate(2, deadline_s=5)
+
+    threads = [threading.Thread(target=busy) for _ in range(PLACES + 2)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(run_in_child("fork", endless, timeout_s=20) for _ in range(6))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_failing_model_prints_nothing(tmp_path, capfd):
+    graph = make_graph()
+    graph.graph.node[0].op_type = "Frobnicate"
+    with pytest.raises(InvalidModel):
+        OnnxGenerator.from_bytes(to_bytes(graph, make_card(graph)))
+    session = OnnxGenerator.from_bytes(to_bytes(make_graph(), make_card(make_graph())))._session
+    feeds = {"seed": np.zeros(2, np.int64), **{c.name: np.full(2, c.default, c.dtype) for c in CONTROLS}}
+    with pytest.raises(GenerationFailed):
+        session.run({**feeds, "gain": np.ones(3, np.float32)})
+    assert capfd.readouterr() == ("", "")
