@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
-from aigc_sdk.card import ModelCard
 from aigc_sdk.contents import Contents, Image
 from aigc_sdk.generation import Model, generate, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelFile, ModelSpec, missing_package, sdk_version
 
 if TYPE_CHECKING:
+    from aigc_sdk.card import ModelCard
     from aigc_sdk.training import Run
 
 __version__ = sdk_version()
@@ -105,6 +105,15 @@ def export(
         StorageError: the file cannot be written.
     """
     return _training().export(run, Path(path), task=task, file_format=format).path
+
+
+def __getattr__(name: str) -> Any:
+    # The card's classes are built when they are first used: it takes as long as importing all the rest.
+    if name == "ModelCard":
+        from aigc_sdk.card import ModelCard
+
+        return ModelCard
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _training() -> Any:

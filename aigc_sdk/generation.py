@@ -3,6 +3,8 @@
     check the request -> policy plugins -> run in batches -> items with their provenance -> policy plugins
 """
 
+from __future__ import annotations
+
 import importlib.resources
 import os
 import time
@@ -11,16 +13,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-from aigc_sdk.card import ModelCard
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.specs import GeneratorSpec, ModelSpec, sdk_version
+
+if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+    from aigc_sdk.card import ModelCard
 
 
 
@@ -53,7 +56,7 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self.card.name}:{self.card.task} on {self.provider}>"
 
-    def __enter__(self) -> "Model":
+    def __enter__(self) -> Model:
         return self
 
     def __exit__(
@@ -104,7 +107,7 @@ class Model:
                 yield kind(content[i], seed, origin, start + i)
 
 
-def load(model: "str | os.PathLike[str] | Model", *, task: str | None = None, device: str = "auto") -> Model:
+def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, device: str = "auto") -> Model:
     """Load a model, ready to generate.
 
     Args:
@@ -132,7 +135,7 @@ def load(model: "str | os.PathLike[str] | Model", *, task: str | None = None, de
 
 
 def generate(
-    model: "str | os.PathLike[str] | Model",
+    model: str | os.PathLike[str] | Model,
     n: int | None = None,
     *,
     seed: int | None = None,
@@ -184,14 +187,14 @@ def generate(
     return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
-def selftest(model: "str | os.PathLike[str]", *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
+def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
     """Make the golden items of a model file again; return whether they pass, and what was measured."""
     from aigc_sdk.runtime import OnnxGenerator
 
     return OnnxGenerator.open(model_file(model, task=task), device=device).check_golden()
 
 
-def model_file(model: "str | os.PathLike[str]", *, task: str | None = None) -> Path:
+def model_file(model: str | os.PathLike[str], *, task: str | None = None) -> Path:
     """Return the path of the ONNX file behind a name, a path or a run folder; raises as `load` does."""
     source = _locate(model, task).source
     if isinstance(source, GeneratorSpec):
@@ -259,7 +262,7 @@ class _Location:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _locate(model: "str | os.PathLike[str]", task: str | None) -> _Location:
+def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     if not isinstance(model, str | os.PathLike) or not os.fspath(model):
         raise InvalidRequest(f"model is {model!r}; give a name, the path of an .onnx file or run folder, or a Model.")
     path = Path(model)

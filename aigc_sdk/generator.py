@@ -1,13 +1,16 @@
 """Generator: the interface under every model."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.card import ModelCard
+if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+    from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]
 

@@ -1,17 +1,21 @@
 """Requests: what a caller asks for, checked against the model's card and turned into arrays."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.card import Control, ModelCard
 from aigc_sdk.errors import InvalidRequest, UnknownName
 from aigc_sdk.seeds import check_seed, check_seeds, draw_seed, item_seeds, shown
+
+if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+    from aigc_sdk.card import Control, ModelCard
 
 # A request for more than this is refused: of content, and of items, which take some hundred bytes each besides.
 MAX_CONTENT_BYTES = 2**32

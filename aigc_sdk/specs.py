@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -117,6 +118,7 @@ def missing_package(what: str, module: str, extra: str, distribution: str = "aig
     )
 
 
+@lru_cache(maxsize=1)
 def sdk_version() -> str:
     """Return the version of the installed SDK."""
     try:

@@ -32,6 +32,13 @@ def test_card_json_round_trip_is_equal(card):
     assert ModelCard.from_json(card.to_json().encode()) == card
 
 
+def test_card_cannot_be_changed(card):
+    with pytest.raises(ValidationError, match="frozen"):
+        card.name = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        card.controls[0].default = 1
+
+
 def test_card_control_goes_by_name(card):
     assert card.control("gain") == CONTROLS[1]
     assert card.control("gian") is None

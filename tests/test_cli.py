@@ -70,6 +70,8 @@ def test_generate_writes_the_items_and_a_grid(aigc, tiny_path, tmp_path):
 def test_generate_without_out_names_the_folder_by_model_and_seed(aigc, tiny_path, tmp_path):
     assert aigc("generate", tiny_path, "--seed", 7).stdout == "1 item in tiny-7, the first from seed 7\n"
     assert [path.name for path in (tmp_path / "here" / "tiny-7").iterdir()] == ["00.png"]
+    assert aigc("generate", tiny_path, "--seed", 8, "-n", 2).stdout == "2 items in tiny-8, the first from seed 8\n"
+    assert (tmp_path / "here" / "tiny-8" / "grid.png").exists()
 
 
 def test_generate_json_tells_paths_and_provenance(aigc, tiny_path, tmp_path):
@@ -134,6 +136,8 @@ def test_generate_a_choices_own_name_comes_before_numbers(aigc, tmp_path, text, 
         (["inspect", "."], "aigc: . has no model.onnx;"),
         (["selftest", "missing.onnx"], "aigc: Cannot read missing.onnx"),
         (["train", "vae"], "aigc: Training needs DATA and --out DIR;"),
+        (["train", "vae", "{tiny}"], "aigc: Training needs DATA and --out DIR;"),
+        (["train", "vae", "--out", "run"], "aigc: Training needs DATA and --out DIR;"),
         (["train", "vae", "{tiny}", "--out", "run", "-c", "seed=3"], "aigc: -c seed=... is no option of a family;"),
         (["train", "vee", "{tiny}", "--out", "run"], "aigc: There is no family 'vee'. Did you mean 'vae'?"),
         (["train", "vae", "{tiny}", "--out", "run"], "is of no kind that can be read"),
@@ -276,7 +280,7 @@ def test_doctor_without_torch_says_how_to_install_it(aigc, monkeypatch):
 
 def test_train_options_lists_the_familys_options(aigc):
     shown = aigc("train", "vae", "--options").stdout
-    assert "latent" in shown and "learning_rate" in shown and "default" in shown
+    assert all(word in shown for word in ("latent", "learning_rate", "default", "dimensions of the latent"))
 
 
 def test_train_writes_a_run_folder_and_reports_on_stderr(tmp_path):

@@ -171,7 +171,8 @@ def test_contents_of_another_modality_have_no_grid():
 
 
 @pytest.mark.parametrize(
-    ("n", "first", "last"), [(1, "00.png", "00.png"), (3, "00.png", "02.png"), (101, "000.png", "100.png")]
+    ("n", "first", "last"),
+    [(1, "00.png", "00.png"), (3, "00.png", "02.png"), (100, "00.png", "99.png"), (101, "000.png", "100.png")],
 )
 def test_contents_save_names_sort_in_order(tmp_path, tiny, n, first, last):
     contents = tiny.generate(n, seed=7)

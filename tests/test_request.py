@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -161,9 +162,9 @@ def test_request_good_value_is_fed_as_the_cards_dtype(card, name, value, fed):
     assert request.n == len(fed)
 
 
-@pytest.mark.parametrize("n", [3, np.int64(3), np.uint8(3)])
+@pytest.mark.parametrize("n", [1, 3, np.int64(3), np.uint8(3)])
 def test_request_scalar_is_for_all_items(card, n):
-    assert build(card, n, label="dog", gain=0.5).controls["label"].tolist() == [1, 1, 1]
+    assert build(card, n, label="dog", gain=0.5).controls["label"].tolist() == [1] * n
 
 
 def test_request_seed_gives_the_published_item_seeds(card):
@@ -198,7 +199,7 @@ def test_request_default_batch_holds_at_most_so_many_values(card):
 
 def test_request_more_content_than_memory_holds_is_refused(card):
     large = ModelCard(**{**dict(card), "output": OutputSpec(dtype="uint8", shape=(1024, 1024, 4))})
-    assert build(large, 1024).n == 1024
+    assert build(large, 1024).n == build(large, seeds=range(1024)).n == 1024
     with pytest.raises(InvalidRequest, match=r"n is 1025; .* from 1 to 1024"):
         build(large, 1025)
     with pytest.raises(InvalidRequest, match="seeds has more than 1024 values"):
@@ -226,6 +227,11 @@ def test_request_control_without_bounds_takes_what_its_dtype_holds(card):
         build(free, x=1e39)
     with pytest.raises(InvalidRequest, match="i is 9223372036854775808; give a whole number from -9223372036854775807"):
         build(free, i=2**63)
+
+
+def test_request_cannot_be_changed_on_its_way(card):
+    with pytest.raises(FrozenInstanceError):
+        build(card).seeds = np.array([1])
 
 
 def test_request_controls_are_plain_json_for_provenance(card):

@@ -756,6 +756,11 @@ def test_check_output_that_is_no_image_is_refused(dtype, shape, message):
     assert message in refused(with_card(graph, output=OutputSpec(dtype=dtype, shape=shape), golden=golden))
 
 
+def test_check_output_without_the_length_of_the_card_is_refused():
+    output = OutputSpec(dtype="uint8", shape=(SIZE, SIZE, 1), length=True)
+    assert "('length', 'int64', ())]" in refused(with_card(make_graph(), output=output))
+
+
 def test_check_card_of_more_controls_is_refused():
     graph = make_graph()
     controls = (*CONTROLS, Control(name="mood", kind="flag", default=False, help="not there"))

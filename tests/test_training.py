@@ -14,6 +14,7 @@ from safetensors import safe_open
 import aigc_sdk as sdk
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.training import Run, loop
+from aigc_vae.family import VAE
 
 SMALL = {"latent": 4, "width": 8, "blocks": 0, "batch_size": 32}
 
@@ -220,6 +221,21 @@ def test_precision_follows_the_processor(monkeypatch, capabilities, wanted, chos
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert loop._precision(wanted) == chosen
+
+
+@pytest.mark.parametrize(("precision", "mixed"), [("bfloat16", True), ("float32", False)])
+def test_train_computes_in_the_precision_that_was_asked_for(tmp_path, stripes, no_export, monkeypatch, precision, mixed):
+    seen = set()
+    terms = VAE.terms
+
+    def spy(family, batch):
+        if torch.is_grad_enabled():
+            seen.add(torch.is_autocast_enabled("cpu"))
+        return terms(family, batch)
+
+    monkeypatch.setattr(VAE, "terms", spy)
+    sdk.train("vae", stripes, out=tmp_path / "run", steps=2, precision=precision, **SMALL)
+    assert seen == {mixed}
 
 
 def test_run_open_folder_of_something_else_raises(tmp_path):

@@ -119,7 +119,6 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision(options.precision))
     optimizers = family.optimizers()
     module, *wrapped = fabric.setup(family, *optimizers.values())
-    module.mark_forward_method("training_step")
     optimizers = dict(zip(optimizers, wrapped, strict=True))
     groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     average = AveragedModel(family, multi_avg_fn=_averaging(options.ema_decay))
@@ -136,7 +135,8 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
             for group, peak in groups:
                 group["lr"] = peak * rate
             for phase in family.phases(clock.step):
-                losses, carry = module.training_step(batch, phase, clock.step, carry)
+                with fabric.autocast():
+                    losses, carry = family.training_step(batch, phase, clock.step, carry)
                 optimizers[phase].zero_grad()
                 fabric.backward(losses.total)
                 if options.clip_norm is not None:
@@ -278,7 +278,7 @@ def _write_metrics(run: Run, clock: _Clock, epoch: int, meter: _Meter) -> None:
         "epoch": epoch,
         "minutes": round(clock.minutes, 3),
         "items_per_s": round(speed, 1),
-        "learning_rate": clock.learning_rate(),
+        "learning_rate": clock.options.learning_rate * clock.learning_rate(),
         **means,
     }
     if not all(map(math.isfinite, means.values())):

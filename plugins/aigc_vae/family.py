@@ -36,7 +36,7 @@ class VAE(Family):
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for both networks."""
-        return {"all": Adam(self.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99))}
+        return {"all": Adam(self.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)}
 
     def phases(self, step: int) -> tuple[str, ...]:
         """Both networks learn together."""
