@@ -42,8 +42,9 @@ def main() -> None:
     recipe = tomllib.loads((ZOO / "recipes" / f"{arguments.name}.toml").read_text())
     folder = arguments.run or cache_folder() / "runs" / arguments.name
     if not (folder / "model.onnx").exists():
+        commit = _commit()
         sdk.train(recipe["family"], fetch(recipe["dataset"]), out=folder, seed=recipe["seed"], **recipe["config"])
-        write_bytes(folder / "made.json", json.dumps(_made(folder), indent=1).encode())
+        write_bytes(folder / "made.json", json.dumps(_made(folder, commit), indent=1).encode())
     run = Run.open(folder)
     enter(arguments.name, run, recipe)
     keep(arguments.name, run)
@@ -74,10 +75,14 @@ def keep(name: str, run: Run) -> None:
     write_bytes(kept / CHECKPOINT, save(tensors))
 
 
-def _made(folder: Path) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _made(folder: Path, commit: str) -> dict[str, Any]:
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "machine": machine(["torch"]),
         "minutes": Run.open(folder).metrics[-1]["minutes"],
     }

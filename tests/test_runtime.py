@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import numpy_helper
-from test_safety import endless_model
-from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 import aigc_sdk as sdk
 from aigc_sdk.card import Golden
@@ -33,6 +31,8 @@ from aigc_sdk.generation import selftest
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.devices import PROVIDERS, check_provider, choose_providers
 from aigc_sdk.runtime.safety import Verdict
+from test_safety import endless_model
+from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 CPU = "CPUExecutionProvider"
 PLACES = (os.cpu_count() or 1) + 1

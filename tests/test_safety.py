@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
-from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 import aigc_sdk as sdk
 from aigc_sdk.card import CARD_KEY, Control, Golden, OutputSpec
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, StorageError
 from aigc_sdk.runtime import OnnxGenerator, session
 from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, read_model
+from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 # More bytes than there are addresses, so that no machine ever gives them, however it over-commits.
 ABSURD_COUNT = 2**46
