@@ -20,6 +20,7 @@ from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelFile, M
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
+    from aigc_sdk.exporter import ExportReport
     from aigc_sdk.training import Run
 
 __version__ = sdk_version()
@@ -64,7 +65,7 @@ def train(
             (n, height, width, channels), or a pair of such an array and its labels (n,).
         out: a folder that does not exist yet, or is empty.
         seed: of the weights, the order of the data and the noise in training.
-        config: the family's options, for example `epochs=5`; `aigc train FAMILY --help-config` lists them.
+        config: the family's options, for example `epochs=5`; `aigc train FAMILY --options` lists them.
 
     Raises:
         MissingPackage: the `train` extra is not installed; says the pip line.
@@ -80,7 +81,8 @@ def train(
         >>> run = sdk.train("vae", images, out="stripes-run", epochs=2)  # doctest: +SKIP
         >>> sdk.generate("stripes-run", 4, seed=7).grid()  # doctest: +SKIP
     """
-    return _training().train(family, data, out=Path(out), seed=seed, config=config)
+    run: Run = _training().train(family, data, out=Path(out), seed=seed, config=config)
+    return run
 
 
 def export(
@@ -104,7 +106,8 @@ def export(
         ExportFailed: the file did not pass its checks; nothing was written.
         StorageError: the file cannot be written.
     """
-    return _training().export(run, Path(path), task=task, file_format=format).path
+    report: ExportReport = _training().export(run, Path(path), task=task, file_format=format)
+    return report.path
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ class Control(_Part):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
     kind: ControlKind
-    dtype: str
+    dtype: str = ""  # filled in from the kind
     shape: tuple[int, ...] = ()
     minimum: float | None = None
     maximum: float | None = None

@@ -92,6 +92,7 @@ def export(
     file_format: Annotated[str, typer.Option("--format", help="`aigc plugins` lists them")] = "onnx",
 ) -> None:
     """Write one task of a finished run to a file, after verifying it."""
+    _log_to_stderr()  # what was verified
     typer.echo(sdk.export(run, out, task=task, format=file_format))
 
 

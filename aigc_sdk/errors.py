@@ -56,10 +56,10 @@ class UnknownName(AigcError, LookupError):
             There is no model 'digit-vae'. Did you mean 'digits-vae'? There are: digits-vae, poems.
         """
         names = sorted(known)
-        near = difflib.get_close_matches(str(asked), names, n=1)
+        near = difflib.get_close_matches(str(asked)[:200], names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         there_are = f" There are: {', '.join(names)}." if names else f" There is no {kind} at all."
-        return cls(f"There is no {kind} {asked!r}.{hint}{there_are}")
+        return cls(f"There is no {kind} {shown(asked)}.{hint}{there_are}")
 
 
 class MissingPackage(AigcError, ImportError):
@@ -96,3 +96,15 @@ class TrainingFailed(AigcError, RuntimeError):
 
 class ExportFailed(AigcError, RuntimeError):
     """The exported file did not pass its checks; nothing was written."""
+
+
+def shown(value: object) -> str:
+    """Return the repr of what a caller gave, short enough for a message.
+
+    Example:
+        >>> shown("a" * 1000)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
+    """
+    # Python refuses to write an integer of more than 4,300 digits in decimal.
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-1]}"

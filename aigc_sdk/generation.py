@@ -1,6 +1,6 @@
 """Generation: finds and loads models, and is the one path that every generated item takes.
 
-    check the request -> policy plugins -> run in batches -> items with their provenance -> policy plugins
+check the request -> policy plugins -> run in batches -> items with their provenance -> policy plugins
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
-from aigc_sdk.generator import Generator
+from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.specs import GeneratorSpec, ModelSpec, sdk_version
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
     from aigc_sdk.card import ModelCard
-
 
 
 class Model:
@@ -103,6 +102,7 @@ class Model:
             rows = slice(start, start + request.batch_size)
             batch = {name: values[rows] for name, values in request.controls.items()}
             content = self._generator.run(request.seeds[rows], batch, deadline=deadline)["content"]
+            check_content(card, content, len(request.seeds[rows]))
             for i, seed in enumerate(request.seeds[rows].tolist()):
                 yield kind(content[i], seed, origin, start + i)
 
@@ -112,7 +112,8 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
 
     Args:
         model: the name of a ready-made model (`digits-vae`, or `digits-vae:interpolate` for another task of
-            it), the path of an `.onnx` file or of a run folder, or a Model.
+            it), the path of an `.onnx` file or of a run folder, or a Model. A name comes before a folder of
+            that name; "./NAME" is the folder.
         task: which task of the model; without it, its first.
         device: "auto" and "cpu" are the CPU; a named accelerator ("cuda", "cuda:1", "directml", "coreml", ...)
             that is not there is an error.
@@ -130,6 +131,8 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
     """
     if isinstance(model, Model):
         _check_task(model.card, task)
+        if device != "auto":
+            raise InvalidRequest(f"{model!r} is loaded already; give device={device!r} to sdk.load instead.")
         return model
     return Model(_open(_locate(model, task), device))
 
@@ -256,8 +259,8 @@ class _Location:
         if isinstance(self.source, GeneratorSpec):
             return ()
         try:
-            status = os.stat(self.source)
-        except OSError:  # opening it will say what is wrong
+            status = self.source.stat()
+        except (OSError, ValueError):  # opening it will say what is wrong
             return ()
         return status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -266,9 +269,14 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     if not isinstance(model, str | os.PathLike) or not os.fspath(model):
         raise InvalidRequest(f"model is {model!r}; give a name, the path of an .onnx file or run folder, or a Model.")
     path = Path(model)
-    if isinstance(model, os.PathLike) or path.suffix == ".onnx" or len(path.parts) > 1 or path.is_dir():
+    if isinstance(model, os.PathLike) or path.suffix == ".onnx" or {os.sep, "/"} & set(model):
         return _locate_path(path, task)
-    spec, named_task = _find_model(model)
+    try:
+        spec, named_task = _find_model(model)
+    except UnknownName:
+        if not _is_folder(path):
+            raise
+        return _locate_path(path, task)
     tasks = list(spec.files if isinstance(spec, ModelSpec) else spec.tasks)
     chosen = task or named_task or tasks[0]
     if chosen not in tasks:
@@ -292,13 +300,17 @@ def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec, str | None]:
 
 
 def _locate_path(path: Path, task: str | None) -> _Location:
-    if not path.is_dir():
+    if not _is_folder(path):
         return _Location(path, task)
     main = path / "model.onnx"
     if not main.exists():
         raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
     other = path / f"model.{task}.onnx"
     return _Location(other if task is not None and other.exists() else main, task)
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises on a path that is too long
 
 
 def _open(location: _Location, device: str) -> Generator:
@@ -313,7 +325,7 @@ def _open(location: _Location, device: str) -> Generator:
 
 
 @lru_cache(maxsize=4)
-def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Model:
+def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Model:  # noqa: ARG001 - part of the key
     return Model(_open(location, device))
 
 
@@ -327,5 +339,3 @@ def _same_items(before: Contents, after: object) -> Contents:
     if not isinstance(after, Contents) or [item.seed for item in after] != [item.seed for item in before]:
         raise GenerationFailed(f"A policy plugin returned {after!r} for {before!r}; it has to keep the items' order.")
     return after
-
-

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.errors import GenerationFailed
+
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
     from aigc_sdk.card import ModelCard
 
@@ -46,3 +48,13 @@ class Generator(ABC):
 
     def close(self) -> None:  # noqa: B027 - most generators have nothing to release
         """Release what the generator holds; it cannot run any more."""
+
+
+def check_content(card: ModelCard, content: Array, n: int) -> None:
+    """Raise GenerationFailed when a generator returned something else than its card says, for n items."""
+    output = card.output
+    if content.dtype != output.dtype or content.shape != (n, *output.shape):
+        raise GenerationFailed(
+            f"{card.name} returned {content.dtype} {content.shape} for {n} items;"
+            f" its card says {output.dtype} {output.shape} each."
+        )

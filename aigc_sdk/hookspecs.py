@@ -23,7 +23,7 @@ from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
 
 if TYPE_CHECKING:
     from aigc_sdk.contents import Contents
-    from aigc_sdk.generation import Request
+    from aigc_sdk.request import Request
 
 GROUP = "aigc_sdk"
 

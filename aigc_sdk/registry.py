@@ -9,14 +9,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 import pluggy
 
 from aigc_sdk import hookspecs
-from aigc_sdk.errors import PluginError, UnknownName
+from aigc_sdk.errors import AigcError, PluginError, UnknownName
 from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
 
 BUILT_IN = "aigc-sdk"
@@ -90,9 +90,16 @@ class Registry:
         raise UnknownName.of(kind, name, self.names(kind))
 
     def hooks(self, name: str) -> list[Callable[..., list[Any]]]:
-        """Return the callers of a policy hook, one for each plugin that implements it, in their order."""
-        callers = [getattr(plugin.manager.hook, name) for plugin in self.plugins if plugin.manager]
-        return [caller for caller in callers if caller.get_hookimpls()]
+        """Return the callers of a policy hook, one for each plugin that implements it, in their order.
+
+        A caller raises the plugin's own AigcError, or PluginError for anything else: without the plugin's word
+        nothing goes on.
+        """
+        return [
+            partial(_ask, plugin, getattr(plugin.manager.hook, name))
+            for plugin in self.plugins
+            if plugin.manager and getattr(plugin.manager.hook, name).get_hookimpls()
+        ]
 
     def _offers(self, kind: str) -> list[tuple[Plugin, Any]]:
         return [(plugin, spec) for plugin in self.plugins for its, spec in plugin.specs if its == kind]
@@ -166,3 +173,15 @@ def _order(plugin: Plugin) -> tuple[bool, str, str]:
 
 def _names(plugin: Plugin, spec: Any) -> tuple[str, str]:
     return spec.name, f"{plugin.distribution}:{spec.name}"
+
+
+def _ask(plugin: Plugin, hook: pluggy.HookCaller, **arguments: Any) -> list[Any]:
+    """Call a policy hook of one plugin and return what it returned, if anything."""
+    try:
+        answers: list[Any] = hook(**arguments)
+    except AigcError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"The plugin {plugin.name!r} failed in {hook.name}: {reason}.") from error
+    return answers

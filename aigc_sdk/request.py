@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidRequest, UnknownName
-from aigc_sdk.seeds import check_seed, check_seeds, draw_seed, item_seeds, shown
+from aigc_sdk.errors import InvalidRequest, UnknownName, shown
+from aigc_sdk.seeds import check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
     from aigc_sdk.card import Control, ModelCard

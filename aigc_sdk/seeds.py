@@ -10,7 +10,7 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.errors import InvalidRequest, shown
 
 MAX_SEED = 2**53 - 1
 
@@ -67,18 +67,6 @@ def check_seeds(values: object, name: str = "seeds") -> NDArray[np.int64]:
             f"{name} is {shown(values)}; give a list of whole numbers from 0 to {MAX_SEED}, one for each item."
         )
     return np.array([check_seed(value, f"{name}[{i}]") for i, value in enumerate(values)], np.int64)
-
-
-def shown(value: object) -> str:
-    """Return the repr of what a caller gave, short enough for a message.
-
-    Example:
-        >>> shown("a" * 1000)
-        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
-    """
-    # Python refuses to write an integer of more than 4,300 digits in decimal.
-    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
-    return text if len(text) <= 80 else f"{text[:37]}...{text[-1]}"
 
 
 def draw_seed() -> int:

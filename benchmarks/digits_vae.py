@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import machine
 
 import aigc_sdk as sdk
 from aigc_sdk.training import Family, Run
@@ -22,6 +21,7 @@ from aigc_vae.losses import log_weight, sample_latent
 from aigc_vae.networks import one_hot
 from datasets import fetch
 from judge import accuracy_on_test, judge
+from timing import machine
 
 RUN = Path(__file__).parent / "runs" / "digits-vae"
 PER_LABEL = 1000
@@ -73,7 +73,8 @@ def bounds(run: Run, images: int, samples: int) -> bool:
     with torch.inference_mode():
         # The pixels are black and white already, so that drawing them again changes nothing.
         terms = [
-            family.terms({"images": pixels[i : i + 500], "labels": labels[i : i + 500]}) for i in range(0, len(pixels), 500)
+            family.terms({"images": pixels[i : i + 500], "labels": labels[i : i + 500]})
+            for i in range(0, len(pixels), 500)
         ]
     elbo = -torch.cat([distortion + rate for distortion, rate in terms]).mean().item()
     kl = torch.cat([rate for _, rate in terms]).mean().item()

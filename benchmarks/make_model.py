@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
-from timing import machine
 
 import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
 from aigc_sdk.training import Run
 from aigc_sdk.training.run import CHECKPOINT, EMA, METRICS, RECORD
 from datasets import fetch
+from timing import machine
 
 ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "plugins" / "aigc_zoo"

@@ -13,10 +13,10 @@ import sys
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
-from timing import Report, interleave, medians, stopwatch
 
 import aigc_sdk as sdk
 from aigc_sdk.seeds import item_seeds
+from timing import Report, interleave, medians, stopwatch
 
 N = 64
 RUNS = 400

@@ -1,6 +1,6 @@
 """The same seed, the same content: eager torch against the file, batches, threads, processes, Node, WebAssembly.
 
-    PYTHONPATH=tests python benchmarks/portability.py [--model digits-vae] [--run FOLDER]
+PYTHONPATH=tests python benchmarks/portability.py [--model digits-vae] [--run FOLDER]
 """
 
 import argparse
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from timing import machine
 
 import aigc_sdk as sdk
 from aigc_onnx.verify import EAGER_SHARE, check_independence, compare_with_eager, example_feeds
@@ -19,6 +18,7 @@ from aigc_sdk.generation import model_file
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.training import Run
 from javascript import ensure_installed, run_in_javascript
+from timing import machine
 
 RUN = Path(__file__).parent / "runs" / "digits-vae"
 SEEDS = 1000

@@ -12,9 +12,9 @@ import threading
 import time
 
 import psutil  # type: ignore[import-untyped]  # ships no types
-from timing import Report
 
 import aigc_sdk as sdk
+from timing import Report
 
 THREADS = 64
 CALLS = 50  # of each thread

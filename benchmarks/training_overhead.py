@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from aigc_vae.config import VAEConfig
-from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
-from aigc_vae.networks import Decoder, Encoder, one_hot
-from datasets import fetch
-from timing import Report, interleave, medians
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import aigc_sdk as sdk
+from aigc_vae.config import VAEConfig
+from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
+from aigc_vae.networks import Decoder, Encoder, one_hot
+from datasets import fetch
+from timing import Report, interleave, medians
 
 PAIRS = 3
 SLOWER = 1.05

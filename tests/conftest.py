@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tiny_model import write_tiny_model
 
 import aigc_sdk as sdk
+from tiny_model import write_tiny_model
 
 if TYPE_CHECKING:
     from aigc_sdk.training import Run

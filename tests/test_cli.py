@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 from typer.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_sdk import cli, generation
 from aigc_sdk.card import Control, Golden
 from aigc_sdk.registry import Plugin
+from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from itertools import product
 import numpy as np
 import PIL.Image
 import pytest
-from test_files import FULL_DISK
-from tiny_model import SIZE, expected
 
 from aigc_sdk.contents import Contents, Image, Item, Origin
 from aigc_sdk.errors import InvalidRequest, StorageError
+from test_files import FULL_DISK
+from tiny_model import SIZE, expected
 
 PROVENANCE = {
     "model": "handmade-ö",

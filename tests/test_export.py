@@ -10,7 +10,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from tiny_model import make_card, make_graph
 from torch import nn
 
 import aigc_sdk as sdk
@@ -20,6 +19,7 @@ from aigc_sdk.errors import ExportFailed, InvalidRequest, StorageError, UnknownN
 from aigc_sdk.exporter import Exportable
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.training import EagerGenerator
+from tiny_model import make_card, make_graph
 
 
 class Sampler(nn.Module):
@@ -152,7 +152,9 @@ def test_score_added_later_keeps_the_identity(trained):
 def test_trained_file_equals_eager_torch(trained):
     for task, path in trained.models.items():
         eager, exported = sdk.Model(trained.exportable(task).eager), sdk.load(path)
-        wanted, got = (model.generate(2000, seed=5, temperature=0.9).to_numpy().astype(int) for model in (eager, exported))
+        wanted, got = (
+            model.generate(2000, seed=5, temperature=0.9).to_numpy().astype(int) for model in (eager, exported)
+        )
         gap = np.abs(wanted - got)
         assert gap.max() <= 1
         assert (gap > 0).mean() <= 1e-4

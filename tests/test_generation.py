@@ -8,7 +8,6 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
-from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 import aigc_sdk as sdk
 from aigc_sdk import generation
@@ -25,6 +24,7 @@ from aigc_sdk.errors import (
     UnknownName,
 )
 from aigc_sdk.registry import Registry
+from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 PLUGIN = """
 import numpy as np

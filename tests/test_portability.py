@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from javascript import ensure_installed, run_in_javascript
 
 from aigc_onnx.verify import example_feeds
 from aigc_sdk.runtime import OnnxGenerator
+from javascript import ensure_installed, run_in_javascript
 
 N = 200
 

@@ -7,12 +7,12 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from tiny_model import make_card, make_graph
 
 from aigc_sdk.card import Control, ModelCard, OutputSpec
 from aigc_sdk.errors import AigcError, InvalidRequest, UnknownName
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.seeds import item_seeds, shown
+from tiny_model import make_card, make_graph
 
 LABEL = "give one of cat, dog, owl, its index from 0 to 2, or -1 to leave it to the seed"
 GAIN = "give a number from 0 to 2"

@@ -26,7 +26,9 @@ def stripes():
     labels = rng.integers(0, 2, 300)
     rows, columns = np.indices((8, 8))
     phases = rng.integers(0, 4, 300)
-    images = np.stack([(((rows if up else columns) + phase) // 2 % 2 * 200) for up, phase in zip(labels, phases, strict=True)])
+    images = np.stack(
+        [(((rows if up else columns) + phase) // 2 % 2 * 200) for up, phase in zip(labels, phases, strict=True)]
+    )
     return (images + rng.integers(0, 50, images.shape)).astype(np.uint8), labels
 
 
@@ -85,7 +87,10 @@ def test_trained_model_makes_the_digit_that_was_asked_for(trained, digits_8x8):
 
 
 def test_train_same_seed_gives_the_same_weights(tmp_path, stripes, no_export):
-    runs = [sdk.train("vae", stripes, out=tmp_path / str(i), seed=seed, steps=12, **SMALL) for i, seed in enumerate((1, 1, 2))]
+    runs = [
+        sdk.train("vae", stripes, out=tmp_path / str(i), seed=seed, steps=12, **SMALL)
+        for i, seed in enumerate((1, 1, 2))
+    ]
     one, same, other = ((run.folder / "checkpoint.safetensors").read_bytes() for run in runs)
     assert one == same
     assert one != other
@@ -116,7 +121,9 @@ def test_train_stops_after_minutes(tmp_path, stripes, no_export):
 
 def test_train_writes_checkpoints_and_grids_on_the_way(tmp_path, stripes, no_export):
     run = sdk.train("vae", stripes, out=tmp_path / "run", steps=4, checkpoint_minutes=1e-6, **SMALL)
-    assert [path.name for path in sorted((run.folder / "samples").iterdir())] == [f"step-{i:07d}.png" for i in (1, 2, 3, 4)]
+    assert [path.name for path in sorted((run.folder / "samples").iterdir())] == [
+        f"step-{i:07d}.png" for i in (1, 2, 3, 4)
+    ]
 
 
 def test_train_without_labels_makes_an_unconditional_model(tmp_path, stripes, no_export):
@@ -202,7 +209,9 @@ def test_train_without_the_extra_says_the_pip_line(tmp_path):
         "try: sdk.train('vae', np.zeros((4, 8, 8, 1), 'uint8'), out=sys.argv[1])\n"
         "except sdk.errors.MissingPackage as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run")], capture_output=True, text=True, timeout=60
+    )
     assert "pip install 'aigc-sdk[train]'" in done.stdout, done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -224,7 +233,9 @@ def test_precision_follows_the_processor(monkeypatch, capabilities, wanted, chos
 
 
 @pytest.mark.parametrize(("precision", "mixed"), [("bfloat16", True), ("float32", False)])
-def test_train_computes_in_the_precision_that_was_asked_for(tmp_path, stripes, no_export, monkeypatch, precision, mixed):
+def test_train_computes_in_the_precision_that_was_asked_for(
+    tmp_path, stripes, no_export, monkeypatch, precision, mixed
+):
     seen = set()
     terms = VAE.terms
 

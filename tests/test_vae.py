@@ -28,7 +28,9 @@ def build(shape=(8, 8, 1), labels=("a", "b", "c"), frequencies=(0.2, 0.3, 0.5), 
 
 def controls_of(family: VAE, task: str, n: int, **values) -> dict[str, torch.Tensor]:
     dtypes = {"int64": torch.int64, "float32": torch.float32}
-    return {c.name: torch.full((n,), values.get(c.name, c.default), dtype=dtypes[c.dtype]) for c in family.controls(task)}
+    return {
+        c.name: torch.full((n,), values.get(c.name, c.default), dtype=dtypes[c.dtype]) for c in family.controls(task)
+    }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -144,7 +146,9 @@ def test_generate_temperature_zero_gives_one_image_for_each_label():
 def test_generate_label_minus_one_follows_the_training_frequencies():
     family = build(frequencies=(0.0, 1.0, 0.0))
     n = 50
-    free, fixed = (family.sampler("generate")(torch.arange(n), controls_of(family, "generate", n, label=v)) for v in (-1, 1))
+    free, fixed = (
+        family.sampler("generate")(torch.arange(n), controls_of(family, "generate", n, label=v)) for v in (-1, 1)
+    )
     assert torch.equal(free, fixed)
 
 

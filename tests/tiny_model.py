@@ -63,10 +63,18 @@ def make_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def expected(seeds: Any, label: int = -1, gain: float = 1.0, shift: int = 0, flip: bool = False, seed_b: int = 0) -> Any:
+def expected(
+    seeds: Any, label: int = -1, gain: float = 1.0, shift: int = 0, flip: bool = False, seed_b: int = 0
+) -> Any:
     """Return what the graph makes, uint8 (n, 8, 8, 1), computed in numpy."""
     places = np.arange(SIZE * SIZE, dtype=np.int64).reshape(1, SIZE, SIZE, 1) * 31
-    words = np.asarray(seeds, np.int64).reshape(-1, 1, 1, 1) + seed_b + shift + 7 * label + (places[:, :, ::-1] if flip else places)
+    words = (
+        np.asarray(seeds, np.int64).reshape(-1, 1, 1, 1)
+        + seed_b
+        + shift
+        + 7 * label
+        + (places[:, :, ::-1] if flip else places)
+    )
     return np.clip((words & 255).astype(np.float32) * np.float32(gain), 0, 255).astype(np.uint8)
 
 

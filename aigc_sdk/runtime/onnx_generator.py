@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import CARD_KEY, ModelCard
 from aigc_sdk.errors import GenerationFailed, InvalidModel
-from aigc_sdk.generator import Generator
+from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.runtime.safety import Verdict, check_model, read_model
 from aigc_sdk.runtime.session import Session
 
@@ -88,12 +88,7 @@ class OnnxGenerator(Generator):
         if session is None:
             raise GenerationFailed(f"The model {self.card.name!r} is closed; load it again.")
         outputs = session.run({"seed": seeds, **controls}, deadline=deadline)
-        content, output = outputs["content"], self.card.output
-        if content.dtype != output.dtype or content.shape != (len(seeds), *output.shape):
-            raise GenerationFailed(
-                f"{self.card.name} returned {content.dtype} {content.shape} for {len(seeds)} items;"
-                f" its card says {output.dtype} {output.shape} each."
-            )
+        check_content(self.card, outputs["content"], len(seeds))
         return outputs
 
     def check_golden(self) -> tuple[bool, str]:

@@ -29,9 +29,13 @@ class EagerGenerator(Generator):
         self.provider = f"eager (torch {torch.__version__})"
 
     def run(
-        self, seeds: NDArray[np.int64], controls: Mapping[str, Array], *, deadline: float | None = None
+        self,
+        seeds: NDArray[np.int64],
+        controls: Mapping[str, Array],
+        *,
+        deadline: float | None = None,  # noqa: ARG002
     ) -> dict[str, Array]:
-        """See `Generator.run`; there is no deadline in eager mode."""
+        """See `Generator.run`; eager torch cannot be stopped, so that the deadline has no effect."""
         feeds = {control.name: _tensor(controls[control.name]) for control in self.card.controls}
         with torch.inference_mode():
             content = self.sampler(_tensor(seeds), feeds)

@@ -110,8 +110,9 @@ class Family(nn.Module):
     def sampler(self, task: str) -> nn.Module:
         """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
 
-        `seed` is int64 (n,); each control is (n,) of its dtype; content is (n, ...) as `output` says. Row i of its output may depend on row i of its inputs alone. Randomness comes from
-        `aigc_sdk.training.random` and the seed.
+        `seed` is int64 (n,); each control is (n,) of its dtype; content is (n, ...) as `output` says. Row i
+        of content may depend on row i of the inputs alone. Randomness comes from `aigc_sdk.training.random` and the
+        seed.
         """
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -65,14 +65,10 @@ def train(family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, 
 def _export_all(run: Run, family: Family) -> None:
     """Write the model file of every task, each verified."""
     for i, task in enumerate(family.tasks):
-        report = export_task(run.exportable(task, family), run.folder / file_name(task, first=i == 0))
-        for check in report.checks:
-            _log.info("%s: %s: %s", report.path.name, check.name, check.measured)
+        export_task(run.exportable(task, family), run.folder / file_name(task, first=i == 0))
 
 
-def _start_run(
-    family: str, options: FamilyConfig, dataset: Dataset, split: Split, out: Path, seed: int
-) -> Run:
+def _start_run(family: str, options: FamilyConfig, dataset: Dataset, split: Split, out: Path, seed: int) -> Run:
     """Make the run folder and write what the run is."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} is there already and not an empty folder; choose another --out.")
@@ -122,6 +118,7 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
     optimizers = dict(zip(optimizers, wrapped, strict=True))
     groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     average = AveragedModel(family, multi_avg_fn=_averaging(options.ema_decay))
+    averaged = cast(Family, average.module)
 
     order = np.random.default_rng(seed)
     size = min(options.batch_size, len(split["train"]))
@@ -152,18 +149,18 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
                 _write_metrics(run, clock, epoch, meter)
                 meter = _Meter()
             if clock.minutes - last_checkpoint >= options.checkpoint_minutes and not is_over:
-                _checkpoint(run, family, average.module, clock)
+                _checkpoint(run, family, averaged, clock)
                 last_checkpoint = clock.minutes
             if is_over:
                 break
         if len(split["validation"]):
-            figures = _validate(average.module, data, split["validation"], size, fabric.device)
+            figures = _validate(averaged, data, split["validation"], size, fabric.device)
             line = {"step": clock.step, "epoch": epoch, "minutes": round(clock.minutes, 3), "validation": figures}
             _write_line(run, line)
             _log.info("epoch %d: %s", epoch, _readable(figures))
         if clock.progress >= 1:
             break
-    averaged: Family = average.module.cpu().eval()
+    averaged.cpu().eval()
     _checkpoint(run, family, averaged, clock)
     return averaged
 
@@ -237,7 +234,7 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
 
     def average(averaged: Any, current: Any, count: Any) -> None:
         warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(warmed)(averaged, current, count)
+        get_ema_multi_avg_fn(warmed)(averaged, current, count)  # type: ignore[no-untyped-call]  # torch has no types here
 
     return average
 
@@ -288,7 +285,12 @@ def _write_metrics(run: Run, clock: _Clock, epoch: int, meter: _Meter) -> None:
         )
     _write_line(run, line)
     _log.info(
-        "%3.0f %%, step %d, epoch %d: %s, %.0f items/s", 100 * clock.progress, clock.step, epoch, _readable(means), speed
+        "%3.0f %%, step %d, epoch %d: %s, %.0f items/s",
+        100 * clock.progress,
+        clock.step,
+        epoch,
+        _readable(means),
+        speed,
     )
 
 

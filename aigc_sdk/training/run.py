@@ -1,6 +1,7 @@
 """Runs: the folder that a training writes, read back, and exported from."""
 
 import json
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from aigc_sdk.training.family import Family, parse_config
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+
+_log = logging.getLogger("aigc_sdk")
 
 # Tensors of the averaged weights carry this prefix in a checkpoint, those being trained the other.
 EMA = "ema."
@@ -164,6 +167,8 @@ def export_task(model: Exportable, path: Path, file_format: str = "onnx") -> Exp
     """Write one task of a finished model with the exporter of that name."""
     exporter = default_registry().find("format", file_format).resolve()()
     report: ExportReport = exporter.export(model, path)
+    for check in report.checks:
+        _log.info("%s: %s: %s", report.path.name, check.name, check.measured)
     return report
 
 
@@ -190,5 +195,3 @@ def save_checkpoint(folder: Path, trained: dict[str, Tensor], ema: dict[str, Ten
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-

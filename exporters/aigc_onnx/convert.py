@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ def _shift_right(x: Any, places: int) -> Any:
 
 # ONNX shifts unsigned words alone, so that the exporter's own translation takes three to six nodes for one of these;
 # the random numbers of a small model would cost more than its network.
-_TRANSLATIONS = {
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.__lshift__.Scalar: _shift_left,
     torch.ops.aten.__rshift__.Scalar: _shift_right,
 }
@@ -71,6 +71,8 @@ def convert(sampler: nn.Module, controls: tuple[Control, ...], outputs: tuple[st
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ExportFailed(f"torch cannot export this sampler: {reason}") from error
+    if program is None:  # only the older exporter returns nothing
+        raise ExportFailed("torch returned no program.")
     model = program.model_proto
     strip(model)
     return model

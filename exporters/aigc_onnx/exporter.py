@@ -72,5 +72,3 @@ def _verify(model: Exportable, data: bytes) -> list[Check]:
     if not passed:
         raise ExportFailed(f"The file does not make its own golden items again: {measured}.")
     return [compare_with_eager(model.eager, exported), check_independence(exported, data)]
-
-

@@ -11,7 +11,7 @@ from aigc_sdk.card import Control
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.exporter import Check
 from aigc_sdk.generator import Generator
-from aigc_sdk.seeds import item_seeds
+from aigc_sdk.seeds import MAX_SEED, item_seeds
 
 Array = NDArray[Any]
 
@@ -31,15 +31,14 @@ def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDA
         seed: of the choices.
     """
     random = np.random.default_rng(seed)
-    feeds = {}
-    for control in controls:
-        low, high = (np.clip(bound, -1e3, 2**53 - 1) for bound in control.range)
+
+    def values(control: Control) -> Array:
+        low, high = (min(max(bound, -1000), MAX_SEED) for bound in control.range)
         if control.kind == "number":
-            values = random.uniform(low, high, n)
-        else:
-            values = random.integers(int(low), int(high), n, endpoint=True)
-        feeds[control.name] = values.astype(control.dtype)
-    return item_seeds(seed, n), feeds
+            return random.uniform(low, high, n).astype(control.dtype)
+        return random.integers(int(low), int(high), n, endpoint=True).astype(control.dtype)
+
+    return item_seeds(seed, n), {control.name: values(control) for control in controls}
 
 
 def compare_with_eager(eager: Generator, exported: Generator, least_values: int = 2**17) -> Check:
@@ -93,12 +92,12 @@ def check_independence(exported: Generator, model: bytes) -> Check:
             rows = slice(start, start + size)
             part = exported.run(seeds[rows], {name: values[rows] for name, values in feeds.items()})["content"]
             if not np.array_equal(part, whole[rows]):
-                raise ExportFailed(f"Item {start} of 64 is another one among {size}: an item depends on its neighbours.")
+                raise ExportFailed(
+                    f"Item {start} of 64 is another one among {size}: an item depends on its neighbours."
+                )
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     single = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     if not np.array_equal(single.run(["content"], {"seed": seeds, **feeds})[0], whole):
         raise ExportFailed("One thread makes other items than several.")
     return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on several")
-
-

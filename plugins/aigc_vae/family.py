@@ -83,7 +83,12 @@ class VAE(Family):
             return common
         seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed of the image at t = 1")
         t = Control(
-            name="t", kind="number", minimum=0, maximum=1, default=0.5, help="place between the images of seed and seed_b"
+            name="t",
+            kind="number",
+            minimum=0,
+            maximum=1,
+            default=0.5,
+            help="place between the images of seed and seed_b",
         )
         return [seed_b, t, *common]
 

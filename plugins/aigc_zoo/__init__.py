@@ -19,7 +19,9 @@ def aigc_register_models(register: Callable[[ModelSpec], None]) -> None:
             ModelSpec(
                 name=name,
                 package=__name__,
-                files={task: ModelFile(f"models/{file['file']}", file["sha256"]) for task, file in entry["files"].items()},
+                files={
+                    task: ModelFile(f"models/{file['file']}", file["sha256"]) for task, file in entry["files"].items()
+                },
                 summary=entry["summary"],
                 license=entry["license"],
             )
