@@ -76,10 +76,15 @@ def train(
         ExportFailed: an exported file did not pass its checks.
 
     Example:
-        >>> import aigc_sdk as sdk
-        >>> images = (np.indices((400, 8, 8)).sum(0) % 3 * 127).astype("uint8")[..., None]  # doctest: +SKIP
-        >>> run = sdk.train("vae", images, out="stripes-run", epochs=2)  # doctest: +SKIP
-        >>> sdk.generate("stripes-run", 4, seed=7).grid()  # doctest: +SKIP
+        >>> import tempfile, numpy as np, aigc_sdk as sdk
+        >>> rows, columns = np.indices((8, 8))
+        >>> stripes = np.stack([(rows + i * columns) % 8 * 36 for i in range(99)]).astype("uint8")
+        >>> folder = tempfile.mkdtemp() + "/stripes"
+        >>> run = sdk.train("vae", stripes, out=folder, epochs=1, latent=4, width=8)
+        >>> sorted(run.models)
+        ['generate', 'interpolate']
+        >>> len(sdk.generate(folder, 4, seed=7))
+        4
     """
     run: Run = _training().train(family, data, out=Path(out), seed=seed, config=config)
     return run
@@ -105,6 +110,12 @@ def export(
         UnknownName: no such task or format.
         ExportFailed: the file did not pass its checks; nothing was written.
         StorageError: the file cannot be written.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> sdk.export("no-run-here", "model.onnx")
+        Traceback (most recent call last):
+        aigc_sdk.errors.StorageError: no-run-here is not a run folder: cannot read no-run-here/run.json: ...
     """
     report: ExportReport = _training().export(run, Path(path), task=task, file_format=format)
     return report.path

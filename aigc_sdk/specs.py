@@ -57,14 +57,24 @@ class _CodeSpec(_Spec):
 
 @dataclass(frozen=True)
 class FamilySpec(_CodeSpec):
-    """A family of models that can be trained; the target is a subclass of `aigc_sdk.training.Family`."""
+    """A family of models that can be trained; the target is a subclass of `aigc_sdk.training.Family`.
+
+    Example:
+        >>> FamilySpec(name="flow", target="my_package.family:Flow", modalities=("image",), extra="train").name
+        'flow'
+    """
 
     modalities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class GeneratorSpec(_CodeSpec):
-    """A generator that is not one of our ONNX files; the target, called with the task, gives a `Generator`."""
+    """A generator that is not one of our ONNX files; the target, called with the task, gives a `Generator`.
+
+    Example:
+        >>> GeneratorSpec(name="noise", target="my_package.noise:Noise").tasks
+        ('generate',)
+    """
 
     tasks: tuple[str, ...] = ("generate",)
 
@@ -76,7 +86,12 @@ class GeneratorSpec(_CodeSpec):
 
 @dataclass(frozen=True)
 class ExporterSpec(_CodeSpec):
-    """A file format for finished models; the target is a subclass of `aigc_sdk.exporter.Exporter`."""
+    """A file format for finished models; the target is a subclass of `aigc_sdk.exporter.Exporter`.
+
+    Example:
+        >>> ExporterSpec(name="coreml", target="my_package.exporter:CoreML", suffix=".mlpackage").suffix
+        '.mlpackage'
+    """
 
     suffix: str = ""
 
@@ -97,6 +112,11 @@ class ModelSpec(_Spec):
     """A ready-made model: ONNX files, one for each task, inside the import package `package`.
 
     The first task is what a caller gets who names none.
+
+    Example:
+        >>> file = ModelFile("models/cats.onnx", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+        >>> list(ModelSpec(name="cats", package="my_package", files={"generate": file}).files)
+        ['generate']
     """
 
     package: str
