@@ -20,6 +20,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         StorageError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
+    if target.is_dir():
+        raise StorageError(f"Cannot write {target}: it is a folder.")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         yield temporary

@@ -8,15 +8,16 @@ from __future__ import annotations
 import importlib.resources
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
-from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
+from aigc_sdk.errors import AigcError, GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
 from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request
@@ -84,27 +85,39 @@ class Model:
         registry = default_registry()
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
-        contents = Contents(self._items(request))
+        contents = make_contents(self._generator, request)
         for after in registry.hooks("aigc_after_generate"):
             for replaced in after(request=request, contents=contents):
                 contents = _same_items(contents, replaced)
         return contents
 
-    def _items(self, request: Request) -> Iterator[Item]:
-        """Run the request batch by batch and yield its items."""
-        card = self.card
-        origin = Origin(
-            card.name, card.version, card.graph_sha256, card.task, sdk_version(), self.provider, request.controls
-        )
-        kind = MODALITIES[card.modality]
-        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
-        for start in range(0, request.n, request.batch_size):
-            rows = slice(start, start + request.batch_size)
-            batch = {name: values[rows] for name, values in request.controls.items()}
-            content = self._generator.run(request.seeds[rows], batch, deadline=deadline)["content"]
-            check_content(card, content, len(request.seeds[rows]))
-            for i, seed in enumerate(request.seeds[rows].tolist()):
-                yield kind(content[i], seed, origin, start + i)
+
+def make_contents(generator: Generator, request: Request) -> Contents:
+    """Run a request batch by batch and return its items with their provenance, before any policy.
+
+    Raises:
+        DeadlineExceeded: the request's deadline passed.
+        GenerationFailed: the generator failed, or returned something else than its card says.
+    """
+    card, items = generator.card, list[Item]()
+    origin = Origin(
+        card.name, card.version, card.graph_sha256, card.task, sdk_version(), generator.provider, request.controls
+    )
+    kind = MODALITIES[card.modality]
+    deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
+    for start in range(0, request.n, request.batch_size):
+        rows = slice(start, start + request.batch_size)
+        seeds = request.seeds[rows]
+        batch = {name: values[rows] for name, values in request.controls.items()}
+        try:
+            content = generator.run(seeds, batch, deadline=deadline)["content"]
+            check_content(card, content, len(seeds))
+        except AigcError:
+            raise
+        except Exception as error:  # a plugin's generator may raise anything
+            raise GenerationFailed(f"{card.name} failed: {type(error).__name__}: {error}.") from error
+        items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start)))
+    return Contents(items)
 
 
 def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, device: str = "auto") -> Model:
@@ -123,6 +136,7 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
         InvalidModel: the file is broken, hostile or no model of the contract.
         StorageError: the file cannot be read.
         DeviceUnavailable: the device is not there.
+        PluginError: the plugin that brings the model failed, or several bring one of that name.
 
     Example:
         >>> import aigc_sdk as sdk
@@ -172,6 +186,7 @@ def generate(
     Raises:
         UnknownName: no such model, task, control, choice or device.
         InvalidRequest: a count, seed or control that cannot be used.
+        InvalidModel, StorageError, DeviceUnavailable, PluginError: as in `aigc_sdk.load`.
         Refused: a policy plugin refused.
         DeadlineExceeded: it took longer than deadline_s.
         GenerationFailed: the model failed.
@@ -194,7 +209,10 @@ def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: 
     """Make the golden items of a model file again; return whether they pass, and what was measured."""
     from aigc_sdk.runtime import OnnxGenerator
 
-    return OnnxGenerator.open(model_file(model, task=task), device=device).check_golden()
+    generator = _open(_locate(model, task), device)
+    if not isinstance(generator, OnnxGenerator):
+        raise InvalidRequest(f"{model!r} is a generator of a plugin; only model files have golden items.")
+    return generator.check_golden()
 
 
 def model_file(model: str | os.PathLike[str], *, task: str | None = None) -> Path:
@@ -315,7 +333,13 @@ def _is_folder(path: Path) -> bool:
 
 def _open(location: _Location, device: str) -> Generator:
     if isinstance(location.source, GeneratorSpec):
-        generator: Generator = location.source.resolve()(location.task)
+        spec, factory = location.source, location.source.resolve()
+        try:
+            generator: Generator = factory(location.task)
+        except AigcError:
+            raise
+        except Exception as error:  # a plugin's generator may raise anything
+            raise PluginError(f"The generator {spec.name!r} cannot start: {type(error).__name__}: {error}.") from error
         return generator
     from aigc_sdk.runtime import OnnxGenerator
 

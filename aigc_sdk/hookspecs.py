@@ -11,7 +11,8 @@ is imported when a user asks for it.
     def aigc_register_families(register):
         register(sdk.FamilySpec(name="flow", target="my_package.family:Flow", modalities=("image",)))
 
-A plugin that fails in any way is recorded with its reason (`aigc plugins` shows it) and harms no other.
+A plugin that fails while it is loaded is recorded with its reason (`aigc plugins` shows it) and harms no other.
+A policy hook (before, after) that fails stops the request with PluginError: without its word nothing goes on.
 """
 
 from collections.abc import Callable

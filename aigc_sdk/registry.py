@@ -21,6 +21,8 @@ from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec,
 
 BUILT_IN = "aigc-sdk"
 
+POLICY_HOOKS = ("aigc_before_generate", "aigc_after_generate")
+
 # What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models
 # and generators share their names, because both are what `sdk.load` takes.
 REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
@@ -63,6 +65,8 @@ class Registry:
     def __init__(self, entries: Iterable[EntryPoint], allowed: frozenset[str] | None = None) -> None:
         plugins = [_load(entry, allowed) for entry in entries]
         self.plugins = sorted(plugins, key=_order)
+        # Every request asks for these, so that they are looked up once.
+        self._policies = {name: self._callers(name) for name in POLICY_HOOKS}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind that can be asked for, sorted."""
@@ -95,11 +99,11 @@ class Registry:
         A caller raises the plugin's own AigcError, or PluginError for anything else: without the plugin's word
         nothing goes on.
         """
-        return [
-            partial(_ask, plugin, getattr(plugin.manager.hook, name))
-            for plugin in self.plugins
-            if plugin.manager and getattr(plugin.manager.hook, name).get_hookimpls()
-        ]
+        return self._policies[name]
+
+    def _callers(self, name: str) -> list[Callable[..., list[Any]]]:
+        managed = [(plugin, getattr(plugin.manager.hook, name)) for plugin in self.plugins if plugin.manager]
+        return [partial(_ask, plugin, hook) for plugin, hook in managed if hook.get_hookimpls()]
 
     def _offers(self, kind: str) -> list[tuple[Plugin, Any]]:
         return [(plugin, spec) for plugin in self.plugins for its, spec in plugin.specs if its == kind]

@@ -1,4 +1,4 @@
-"""Seeds: which are accepted, how a request's seed becomes one seed per item, and Threefry in numpy.
+"""Seeds: which are accepted, how a request's seed becomes one seed per item, and Threefry.
 
 A seed is a whole number from 0 to 2^53 - 1, because those survive JavaScript and JSON unchanged.
 The random bits come from Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers:
@@ -6,6 +6,7 @@ as easy as 1, 2, 3"): a function of a key and a counter, with no state to carry.
 """
 
 import secrets
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +18,51 @@ MAX_SEED = 2**53 - 1
 # The second counter word of an item's seed; no stream inside a model uses it.
 ITEM_STREAM = 0x5EED
 
-_PARITY = np.uint32(0x1BD11BDA)
+_PARITY = 0x1BD11BDA
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_WORD = 0xFFFFFFFF
 
-Words = NDArray[np.uint32]
+# Items whose seeds are derived at once.
+_LANES = 256
 
 
-def threefry(key: tuple[Words, Words], counter: tuple[Words, Words]) -> tuple[Words, Words]:
-    """Return the two random 32-bit words of Threefry-2x32-20 for each key and counter.
+def threefry(key: tuple[int, int], counter: tuple[int, int], lanes: int = 1) -> tuple[int, int]:
+    """Return the two random 32-bit words of Threefry-2x32-20 for a key and a counter, or for many counters.
+
+    Python's integers serve as long registers: the words of many counters stand 64 bits apart in one, so that one
+    addition or shift serves all of them. For some hundred counters this is several times as fast as numpy.
 
     Args:
-        key: two uint32 arrays.
-        counter: two uint32 arrays; all four broadcast against each other.
+        key: two 32-bit words.
+        counter: two integers that hold `lanes` 32-bit words each, 64 bits apart.
+        lanes: how many counters there are.
+
+    Returns:
+        Two integers that hold `lanes` words each, in the same way.
 
     Example:
-        >>> zero = np.zeros(1, np.uint32)
-        >>> [hex(word.item()) for word in threefry((zero, zero), (zero, zero))]
+        >>> [hex(word) for word in threefry((0, 0), (0, 0))]
         ['0x6b200159', '0x99ba4efe']
     """
-    keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
-    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+    ones = _ones(lanes)
+    mask = ones * _WORD
+    keys = [ones * word for word in (key[0], key[1], key[0] ^ key[1] ^ _PARITY)]
+    # The sum x0 may outgrow 32 bits within its lane, its low ones stay right; x1, which is shifted, may not.
+    x0, x1 = counter[0] + keys[0], (counter[1] + keys[1]) & mask
     for block in range(5):
         for rotation in _ROTATIONS[block % 2]:
-            x0 = x0 + x1
-            x1 = ((x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))) ^ x0
-        x0 = x0 + keys[(block + 1) % 3]
-        x1 = x1 + keys[(block + 2) % 3] + np.uint32(block + 1)
-    return x0, x1
+            x0 += x1
+            wide = x1 << rotation
+            x1 = ((wide | (wide >> 32)) ^ x0) & mask
+        x0 += keys[(block + 1) % 3]
+        x1 = (x1 + keys[(block + 2) % 3] + ones * (block + 1)) & mask
+    return x0 & mask, x1
+
+
+@lru_cache(maxsize=4)
+def _ones(lanes: int) -> int:
+    """Return the integer that holds a 1 in every lane."""
+    return sum(1 << 64 * lane for lane in range(lanes))
 
 
 def check_seed(value: object, name: str = "seed") -> int:
@@ -85,10 +104,14 @@ def item_seeds(seed: int, n: int) -> NDArray[np.int64]:
         >>> item_seeds(7, 3).tolist()
         [7, 1128727371089977, 8352454184800371]
     """
-    key = (np.full(1, seed & 0xFFFFFFFF, np.uint32), np.full(1, seed >> 32, np.uint32))
-    counter = (np.arange(n, dtype=np.uint32), np.full(n, ITEM_STREAM, np.uint32))
-    word0, word1 = threefry(key, counter)
-    bits = (word0.astype(np.uint64) << np.uint64(32)) | word1
-    seeds = (bits >> np.uint64(11)).astype(np.int64)
+    key = (seed & _WORD, seed >> 32)
+    seeds = np.empty(n, "<i8")
+    for start in range(0, n, _LANES):
+        lanes = min(_LANES, n - start)
+        ones = _ones(lanes)
+        index = int.from_bytes(np.arange(start, start + lanes, dtype="<i8").tobytes(), "little")
+        word0, word1 = threefry(key, (index, ones * ITEM_STREAM), lanes)
+        bits = ((word0 << 32 | word1) >> 11) & (ones * MAX_SEED)
+        seeds[start : start + lanes] = np.frombuffer(bits.to_bytes(8 * lanes, "little"), "<i8")
     seeds[0] = seed
-    return seeds
+    return seeds.astype(np.int64, copy=False)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from aigc_sdk.errors import InvalidData, TrainingFailed
 from aigc_sdk.files import atomic_write, cache_folder, make_folder
-from benchmarks.datasets import fetch
+from datasets import fetch
 
 Judge = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 
@@ -116,7 +116,7 @@ def judge() -> Judge:
 
     Raises:
         TrainingFailed: the trained network knows too few of the test digits to judge others.
-        StorageError, InvalidData: see `benchmarks.datasets.fetch`.
+        StorageError, InvalidData: see `datasets.fetch`.
     """
     recipe = Recipe()
     # Another recipe or another way of training is another file, so old weights are never taken for new ones.

@@ -1,6 +1,6 @@
 """What the training loop adds: `sdk.train` against a bare torch loop with the same networks and the same mathematics.
 
-    python benchmarks/training_overhead.py --steps 400
+    python benchmarks/training_overhead.py [--steps 600]
 
 Each training has a process of its own. The SDK's `items_per_s` says how long its steps took; the time is taken from
 the end of its first line of metrics, after about ten seconds, so that neither side's first steps count.
@@ -70,7 +70,7 @@ def train_bare(steps: int, batch_size: int) -> Ends:
     sizes = ((height, width, channels), classes, CONFIG.latent, CONFIG.width, CONFIG.blocks)
     encoder, decoder = Encoder(*sizes), Decoder(*sizes)
     networks = nn.ModuleList([encoder, decoder])
-    optimizer = Adam(networks.parameters(), lr=CONFIG.learning_rate, betas=(0.9, 0.99))
+    optimizer = Adam(networks.parameters(), lr=CONFIG.learning_rate, betas=(0.9, 0.99), fused=True)
     follow = get_ema_multi_avg_fn(CONFIG.ema_decay)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     average = AveragedModel(networks, multi_avg_fn=follow)
     epoch_steps = len(x) // batch_size

@@ -494,3 +494,9 @@ def test_spec_tells_shape_and_the_training_parts_frequencies():
     assert load_data(COLOUR).spec(np.arange(6)) == DataSpec((5, 4, 3), (), ())
     spec = load_data((GREY, LABELS)).spec(np.array([0, 1, 4, 5]))
     assert spec == DataSpec((5, 4, 1), ("1", "3", "7"), (0.25, 0.75, 0.0))
+
+
+@pytest.mark.parametrize("labels", [np.array(["", "a"] * 5), np.array(["a", ""] * 5)])
+def test_labels_one_is_empty_raises(labels):
+    with pytest.raises(InvalidData, match="a label is empty"):
+        load_data((np.zeros((10, 8, 8, 1), np.uint8), labels))

@@ -99,6 +99,13 @@ def test_export_folder_that_is_a_file_raises_and_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_export_onto_a_folder_raises_and_writes_nothing(tmp_path):
+    (tmp_path / "a.onnx").mkdir()
+    with pytest.raises(StorageError, match="is a folder"):
+        OnnxExporter().export(exportable(Sampler()), tmp_path / "a.onnx")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.onnx"]
+
+
 @pytest.mark.slow
 def test_export_full_disk_raises_and_keeps_the_old_file(tmp_path, trained):
     old = tmp_path / "model.onnx"

@@ -23,6 +23,8 @@ from aigc_sdk.errors import (
     StorageError,
     UnknownName,
 )
+from aigc_sdk.generation import selftest
+from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Registry
 from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
@@ -309,7 +311,7 @@ def test_generator_of_a_plugin_takes_the_same_path(ready_made):
     assert sdk.generate("grey:white", seed=7)[0].data.max() == 255
     with pytest.raises(UnknownName, match="no task of grey 'black'"):
         sdk.generate("grey", task="black")
-    with pytest.raises(InvalidRequest, match="is a generator of a plugin; it has no model file"):
+    with pytest.raises(InvalidRequest, match="is a generator of a plugin; only model files have golden items"):
         generation.selftest("grey")
 
 
@@ -322,3 +324,45 @@ def test_selftest_tells_whether_the_golden_items_come_out(tmp_path, tiny_path):
     (tmp_path / "wrong.onnx").write_bytes(to_bytes(graph, make_card(graph, golden=wrong)))
     passed, measured = generation.selftest(tmp_path / "wrong.onnx")
     assert not passed and "of the values differ" in measured
+
+
+def test_selftest_wrong_task_raises(tiny_path):
+    with pytest.raises(UnknownName, match="generate"):
+        selftest(tiny_path, task="nonsense")
+
+
+def test_load_model_already_loaded_with_a_device_raises(tiny):
+    with pytest.raises(InvalidRequest, match="loaded already"):
+        sdk.generate(tiny, device="cuda")
+
+
+class Broken(Generator):
+    def __init__(self, card, outputs):
+        self.card, self.provider, self.outputs = card, "test", outputs
+
+    def run(self, seeds, controls, *, deadline=None):
+        return self.outputs()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError"),
+        (dict, "KeyError"),
+        (lambda: {"content": np.zeros((1, 8, 8, 1), np.uint8)}, "for 2 items"),
+        (lambda: {"content": np.zeros((2, 8, 8, 1), np.float32)}, "returned float32"),
+    ],
+)
+def test_generate_broken_generator_of_a_plugin_raises_ours(tiny, outputs, message):
+    with pytest.raises(GenerationFailed, match=message):
+        sdk.Model(Broken(tiny.card, outputs)).generate(2)
+
+
+def test_load_folder_named_like_a_model_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits-vae").mkdir()
+    write_tiny_model(tmp_path / "digits-vae" / "model.onnx")
+    assert sdk.load("digits-vae").card.name == "digits-vae"
+    assert sdk.load("./digits-vae").card.name == "tiny"
+    with pytest.raises(StorageError, match="missing"):
+        sdk.load("./missing")

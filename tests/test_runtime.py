@@ -336,12 +336,12 @@ def test_generate_from_64_threads_is_right_and_bounded(tiny):
 def test_generate_waiting_for_a_place_ends_at_the_deadline(tiny):
     places = tiny._generator._session._places
     for _ in range(PLACES):
-        places.acquire()
+        places.get()
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         tiny.generate(2, deadline_s=0.2)
     assert 0.15 < time.monotonic() - start < 5
-    places.release()
+    places.put(None)
     assert len(tiny.generate(2, deadline_s=5)) == 2
 
 
@@ -411,8 +411,8 @@ def test_run_deadline_beyond_what_threads_can_wait_does_no_harm(tiny, endless):
     session = tiny._generator._session
     for deadline in (1e300, float("inf")):
         for _ in range(PLACES):
-            session._places.acquire()
-        threading.Timer(0.2, session._places.release, [PLACES]).start()
+            session._places.get()
+        threading.Timer(0.2, lambda: [session._places.put(None) for _ in range(PLACES)]).start()
         assert len(session.run(feeds(2), deadline=deadline)["content"]) == 2
     with pytest.raises(DeadlineExceeded):
         endless.generate(1, flip=True, deadline_s=0.1)

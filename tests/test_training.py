@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 import aigc_sdk as sdk
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
+from aigc_sdk.registry import default_registry
 from aigc_sdk.training import Run, loop
 from aigc_vae.family import VAE
 
@@ -171,6 +172,28 @@ def test_train_out_that_is_not_empty_raises_and_keeps_it(tmp_path, stripes):
     with pytest.raises(StorageError, match="not an empty folder"):
         sdk.train("vae", stripes, out=tmp_path, steps=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_train_folder_with_a_name_of_other_letters_trains(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes, out=tmp_path / "数字 1", steps=1, **SMALL)
+    assert run.record.name == "1" and run.exportable("generate").eager.card.name == "1"
+
+
+def test_train_is_no_concern_of_policy_plugins(tmp_path, stripes, no_export, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("a policy was asked")
+
+    monkeypatch.setattr(type(default_registry()), "hooks", lambda self, name: [asked])
+    sdk.train("vae", stripes, out=tmp_path / "run", steps=1, **SMALL)
+
+
+def test_validate_counts_every_item_once(tmp_path, stripes, no_export, monkeypatch):
+    seen = []
+    monkeypatch.setattr(VAE, "validate", lambda self, batch: seen.append(len(batch["images"])) or {"figure": seen[-1]})
+    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=1, validation_fraction=0.3, **SMALL)
+    n = run.record.data.split["validation"]
+    assert sum(seen) == n and len(seen) > 1 and seen[-1] != seen[0]
+    assert run.metrics[-1]["validation"]["figure"] == pytest.approx(sum(size * size for size in seen) / n)
 
 
 def test_train_out_below_a_file_raises(tmp_path, stripes):

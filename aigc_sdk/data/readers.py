@@ -100,6 +100,8 @@ def _dataset(name: str, images: Array, labels: Array | None, label_names: tuple[
         raise InvalidData(
             f"{name}: the labels are {labels.dtype} {labels.shape}; give whole numbers or texts ({len(pixels)},)."
         )
+    if "" in (labels if label_names is None else label_names):
+        raise InvalidData(f"{name}: a label is empty; give every class a name.")
     if label_names is None:
         names, indices = np.unique(labels, return_inverse=True)
         return Dataset(name, pixels, indices.astype(np.int64), tuple(map(str, names.tolist())))

@@ -5,8 +5,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import onnxruntime as ort
@@ -60,23 +60,27 @@ class Session:
         # Without this, bytes that happen to say "ORTM" are read as another format, which nobody has checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)  # since onnxruntime 1.22
+        watch = _watchdog.start(lambda: cancel(True), time.monotonic() + _LOAD_DEADLINE_S)
         try:
-            with _watchdog.watching(lambda: cancel(True), time.monotonic() + _LOAD_DEADLINE_S):
-                session = ort.InferenceSession(
-                    self._model,
-                    options,
-                    providers=providers,
-                    # What a graph makes of its constants may take hours and all memory, and only a run can be ended.
-                    disabled_optimizers=["ConstantFolding"],
-                    enable_fallback=False,  # it would print, and run on the CPU instead
-                )
+            session = ort.InferenceSession(
+                self._model,
+                options,
+                providers=providers,
+                # What a graph makes of its constants may take hours and all memory, and only a run can be ended.
+                disabled_optimizers=["ConstantFolding"],
+                enable_fallback=False,  # it would print, and run on the CPU instead
+            )
             self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         except _ORT_ERRORS as error:
             raise InvalidModel(f"onnxruntime cannot load {self.name}: {_first_line(error)}.") from error
+        finally:
+            _watchdog.stop(watch)
         self.provider = providers[0][0]
         check_provider(self._device, self.provider, session.get_providers())
         self._outputs = [output.name for output in session.get_outputs()]
-        self._places = threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
+        self._places = SimpleQueue[None]()  # of C, unlike a semaphore
+        for _ in range((os.cpu_count() or 1) + 1):
+            self._places.put(None)
         self._session = session
         return session
 
@@ -94,18 +98,23 @@ class Session:
         """
         session, places = self._session or self._start(), self._places
         wait = None if deadline is None else min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
-        if (wait is not None and wait <= 0) or not places.acquire(timeout=wait):
+        if wait is not None and wait <= 0:
             raise self._too_late()
-        options = ort.RunOptions()
         try:
-            with _watchdog.watching(lambda: setattr(options, "terminate", True), deadline):
-                values = session.run(self._outputs, dict(feeds), options)
+            places.get(timeout=wait)
+        except Empty:
+            raise self._too_late() from None
+        options = ort.RunOptions()
+        watch = _watchdog.start(lambda: setattr(options, "terminate", True), deadline)
+        try:
+            values = session.run(self._outputs, dict(feeds), options)
         except _ORT_ERRORS as error:
             if options.terminate:
                 raise self._too_late() from error
             raise GenerationFailed(f"{self.name} failed while running: {_first_line(error)}.") from error
         finally:
-            places.release()
+            _watchdog.stop(watch)
+            places.put(None)
         return dict(zip(self._outputs, values, strict=True))
 
     def _too_late(self) -> DeadlineExceeded:
@@ -118,27 +127,18 @@ class _Watchdog:
     """One daemon thread, started when first needed, that ends what takes longer than it may."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
         self._next_look = math.inf
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def watching(self, end: Callable[[], None], deadline: float | None) -> Iterator[None]:
-        """Call `end` at the deadline, unless the `with` block was left before."""
-        if deadline is None:
-            yield
-            return
+    def start(self, end: Callable[[], None], deadline: float | None) -> object:
+        """Call `end` at the deadline, unless `stop` is called before with what this returns."""
         key = object()
-        self._add(key, deadline, end)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._watched.pop(key, None)
-
-    def _add(self, key: object, deadline: float, end: Callable[[], None]) -> None:
-        with self._changed:
+        if deadline is None:
+            return key
+        with self._lock:
             self._watched[key] = (deadline, end)
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="aigc-deadlines", daemon=True)
@@ -146,6 +146,12 @@ class _Watchdog:
                 self._thread = thread
             elif deadline < self._next_look:
                 self._changed.notify()
+        return key
+
+    def stop(self, key: object) -> None:
+        """Forget a deadline."""
+        with self._lock:
+            self._watched.pop(key, None)
 
     def _watch(self) -> None:
         with self._changed:

@@ -67,12 +67,10 @@ class Family(nn.Module):
     Attributes:
         Config: its options.
         tasks: what its samplers do; the first is what a user gets who names none.
-        batching: "shuffled" draws independent items; a family may come to need another order.
     """
 
     Config: ClassVar[type[FamilyConfig]]
     tasks: ClassVar[tuple[str, ...]]
-    batching: ClassVar[Literal["shuffled"]] = "shuffled"
 
     def __init__(self, config: Any) -> None:
         super().__init__()

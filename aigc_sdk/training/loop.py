@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +25,9 @@ from aigc_sdk.card import DataSummary
 from aigc_sdk.data import Dataset, load_data
 from aigc_sdk.errors import StorageError, TrainingFailed
 from aigc_sdk.files import atomic_write, make_folder, storage_error, write_bytes
-from aigc_sdk.generation import Model
+from aigc_sdk.generation import make_contents
 from aigc_sdk.registry import default_registry
+from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import sdk_version
 from aigc_sdk.training.family import Batch, Family, FamilyConfig, parse_config
@@ -57,6 +59,8 @@ def train(family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, 
         model = family_class(options)
         model.build(dataset.spec(split["train"]))
         run = _start_run(family, options, dataset, split, out, seed)
+        for task in model.tasks:
+            run.exportable(task, model)  # a card that cannot be made fails now, not after the training
         trained = _fit(run, model, options, dataset, split, seed)
     _export_all(run, trained)
     return run
@@ -73,7 +77,7 @@ def _start_run(family: str, options: FamilyConfig, dataset: Dataset, split: Spli
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} is there already and not an empty folder; choose another --out.")
     spec = dataset.spec(split["train"])
-    name = options.name or "".join(c if c.isalnum() or c in "._-" else "-" for c in out.resolve().name).lstrip("._-")
+    name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().name).lstrip("._-")
     summary = DataSummary(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -126,7 +130,9 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
     meter, carry, last_checkpoint = _Meter(), None, clock.minutes
     module.train()
     for epoch in itertools.count(1):
-        for batch in _batches(data, order.permutation(split["train"]), size, fabric.device):
+        # Every batch is a full one; what is left over comes up in other epochs.
+        indices = order.permutation(split["train"])[: clock.steps_per_epoch * size]
+        for batch in _batches(data, indices, size, fabric.device):
             # One step: every phase on this batch, then the average follows the weights.
             rate = clock.learning_rate()
             for group, peak in groups:
@@ -148,15 +154,19 @@ def _fit(run: Run, family: Family, options: FamilyConfig, data: Dataset, split: 
             if is_over or meter.seconds >= _LOG_SECONDS:
                 _write_metrics(run, clock, epoch, meter)
                 meter = _Meter()
-            if clock.minutes - last_checkpoint >= options.checkpoint_minutes and not is_over:
+            started = clock.minutes
+            if started - last_checkpoint >= options.checkpoint_minutes and not is_over:
                 _checkpoint(run, family, averaged, clock)
                 last_checkpoint = clock.minutes
+                meter.leave_out(clock.minutes - started)
             if is_over:
                 break
         if len(split["validation"]):
+            started = clock.minutes
             figures = _validate(averaged, data, split["validation"], size, fabric.device)
             line = {"step": clock.step, "epoch": epoch, "minutes": round(clock.minutes, 3), "validation": figures}
             _write_line(run, line)
+            meter.leave_out(clock.minutes - started)
             _log.info("epoch %d: %s", epoch, _readable(figures))
         if clock.progress >= 1:
             break
@@ -208,6 +218,10 @@ class _Meter:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
+    def leave_out(self, minutes: float) -> None:
+        """Do not count time in which no step was made."""
+        self._started += 60 * minutes
+
     def add(self, figures: Mapping[str, torch.Tensor]) -> None:
         for name, value in figures.items():
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
@@ -240,11 +254,11 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def _batches(data: Dataset, indices: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Batch]:
-    """Yield batches of `size` in the order of the indices; what is left over is dropped."""
+    """Yield batches of `size` in the order of the indices; the last may be smaller."""
     images = torch.from_numpy(data.images)
     labels = None if data.labels is None else torch.from_numpy(data.labels)
     order = torch.from_numpy(indices)
-    for start in range(0, len(order) - size + 1, size):
+    for start in range(0, len(order), size):
         rows = order[start : start + size]
         pixels = images[rows].to(device).permute(0, 3, 1, 2).float() / 255
         batch = {"images": pixels.contiguous()}
@@ -259,11 +273,13 @@ def _validate(
     """Return the means of the family's figures over the validation part."""
     was_training = family.training
     family.eval()
-    size = min(size, len(indices))
+    totals: Counter[str] = Counter()
     with torch.no_grad():
-        figures = [family.validate(batch) for batch in _batches(data, indices, size, device)]
+        for batch in _batches(data, indices, size, device):
+            for name, value in family.validate(batch).items():
+                totals[name] += value * len(batch["images"])  # type: ignore[assignment]  # sums of floats
     family.train(was_training)
-    return {name: sum(figure[name] for figure in figures) / len(figures) for name in figures[0]}
+    return {name: total / len(indices) for name, total in totals.items()}
 
 
 def _write_metrics(run: Run, clock: _Clock, epoch: int, meter: _Meter) -> None:
@@ -281,7 +297,7 @@ def _write_metrics(run: Run, clock: _Clock, epoch: int, meter: _Meter) -> None:
     if not all(map(math.isfinite, means.values())):
         raise TrainingFailed(
             f"The loss is not a number any more at step {clock.step} ({_readable(means)}); {run.folder} keeps the last"
-            " checkpoint. A smaller learning_rate or a clip_norm may help."
+            " checkpoint, if there was one. A smaller learning_rate or a clip_norm may help."
         )
     _write_line(run, line)
     _log.info(
@@ -307,7 +323,11 @@ def _checkpoint(run: Run, family: Family, averaged: Family, clock: _Clock) -> No
     """Write the weights, and a grid of what the averaged ones make from fixed seeds."""
     save_checkpoint(run.folder, family.state_dict(), averaged.state_dict(), {"step": clock.step})
     copied = copy.deepcopy(averaged).cpu()
-    grid = Model(run.exportable(copied.tasks[0], copied).eager).generate(_GRID_ITEMS, seed=_GRID_SEED).grid()
+    eager = run.exportable(copied.tasks[0], copied).eager
+    request = build_request(
+        eager.card, _GRID_ITEMS, seed=_GRID_SEED, seeds=None, batch_size=None, deadline_s=None, controls={}
+    )
+    grid = make_contents(eager, request).grid()  # of no concern to policy plugins
     with atomic_write(run.folder / "samples" / f"step-{clock.step:07d}.png") as temporary:
         grid.save(temporary, "PNG")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aigc_sdk.card import DataSummary, ModelCard, parse_strict_json
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidModel, StorageError, TrainingFailed, UnknownName
+from aigc_sdk.errors import InvalidConfig, InvalidModel, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.exporter import Exportable, ExportReport
 from aigc_sdk.files import write_bytes
 from aigc_sdk.registry import default_registry
@@ -125,8 +125,19 @@ class Run:
         if task not in family.tasks:
             raise UnknownName.of(f"task of the family {self.record.family}", task, family.tasks)
         sampler = family.sampler(task).eval()
+        try:
+            card = self._card(family, task, weights_sha256(sampler))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InvalidConfig(
+                f"No card can be made of this run: {where} is {first['input']!r}: {first['msg']}."
+            ) from error
+        return Exportable(sampler, EagerGenerator(sampler, card))
+
+    def _card(self, family: Family, task: str, sha256: str) -> ModelCard:
         config = self.record.config
-        card = ModelCard(
+        return ModelCard(
             name=self.record.name,
             version=str(config["version"]),
             license=str(config["license"]),
@@ -141,9 +152,8 @@ class Run:
             config=config,
             data=self.record.data,
             scores=self._scores(),
-            graph_sha256=weights_sha256(sampler),
+            graph_sha256=sha256,
         )
-        return Exportable(sampler, EagerGenerator(sampler, card))
 
     def _scores(self) -> tuple[dict[str, JsonValue], ...]:
         """Return the figures of the last validation, as the card keeps them."""

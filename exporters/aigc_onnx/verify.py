@@ -79,25 +79,37 @@ def compare_with_eager(eager: Generator, exported: Generator, least_values: int 
     return Check("same as eager torch", measured)
 
 
-def check_independence(exported: Generator, model: bytes) -> Check:
-    """Compare items of 64 with the same ones among 7 and alone, and on one thread.
+def check_independence(model: bytes, controls: tuple[Control, ...]) -> Check:
+    """Compare every item of 64 with the same one among 7 and alone, on one thread and on two.
+
+    Args:
+        model: the exported file.
+        controls: of the model.
 
     Raises:
-        ExportFailed: an item depends on its neighbours.
+        ExportFailed: an item depends on its neighbours, or on the number of threads.
     """
-    seeds, feeds = example_feeds(exported.card.controls, 64, 5)
-    whole = exported.run(seeds, feeds)["content"]
-    for size in (1, 7):
-        for start in range(0, 64 - size + 1, size):
+    seeds, feeds = example_feeds(controls, 64, 5)
+    whole = None
+    for threads in (1, 2):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+        def run(start: int, size: int, session: Any = session) -> Array:
             rows = slice(start, start + size)
-            part = exported.run(seeds[rows], {name: values[rows] for name, values in feeds.items()})["content"]
-            if not np.array_equal(part, whole[rows]):
-                raise ExportFailed(
-                    f"Item {start} of 64 is another one among {size}: an item depends on its neighbours."
-                )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    single = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if not np.array_equal(single.run(["content"], {"seed": seeds, **feeds})[0], whole):
-        raise ExportFailed("One thread makes other items than several.")
-    return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on several")
+            content: Array = session.run(["content"], {"seed": seeds[rows], **{k: v[rows] for k, v in feeds.items()}})[
+                0
+            ]
+            return content
+
+        whole = run(0, 64) if whole is None else whole
+        if not np.array_equal(run(0, 64), whole):
+            raise ExportFailed(f"{threads} threads make other items than one.")
+        for size in (1, 7):
+            for start in (*range(0, 64 - size, size), 64 - size):
+                if not np.array_equal(run(start, size), whole[start : start + size]):
+                    raise ExportFailed(
+                        f"Item {start} of 64 is another one among {size}: an item depends on its neighbours."
+                    )
+    return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on two")
