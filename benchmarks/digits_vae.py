@@ -1,6 +1,6 @@
 """How good digits-vae is: label control by an independent judge, and the evidence lower bound on MNIST's test set.
 
-    python benchmarks/digits_vae.py [--run FOLDER] [--model MODEL] [--images 10000] [--samples 200]
+    python benchmarks/digits_vae.py [--run FOLDER] [--model MODEL] [--images 1000] [--samples 200]
 
 The label figure is measured on the model file. The bounds need the encoder, which the file does not have; it comes
 from the run that made the file (benchmarks/runs/digits-vae holds its averaged weights).
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="digits-vae")
     parser.add_argument("--run", type=Path, default=RUN)
-    parser.add_argument("--images", type=int, default=10_000, help="test images for the importance-weighted bound")
+    parser.add_argument("--images", type=int, default=1000, help="test images for the importance-weighted bound")
     parser.add_argument("--samples", type=int, default=200, help="K of that bound")
     arguments = parser.parse_args()
     print(machine(["torch", "onnxruntime"]))

@@ -260,8 +260,9 @@ def _batches(data: Dataset, indices: NDArray[np.int64], size: int, device: torch
     order = torch.from_numpy(indices)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        pixels = images[rows].to(device).permute(0, 3, 1, 2).float() / 255
-        batch = {"images": pixels.contiguous()}
+        chosen = images[rows].to(device).permute(0, 3, 1, 2)
+        # Into a new tensor, because to the convolutions a single channel at the end looks like channels last.
+        batch = {"images": torch.empty(chosen.shape, device=device).copy_(chosen).div_(255)}
         if labels is not None:
             batch["labels"] = labels[rows].to(device)
         yield batch
