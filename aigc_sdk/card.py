@@ -1,6 +1,8 @@
 """The card: what a model file says of itself, as strict JSON inside the file and beside it.
 
-The published schema is `docs/card.schema.json`; a test keeps it in step with these classes.
+The published schema is `docs/card.schema.json`; a test keeps it in step with these classes. They are plain
+dataclasses that pydantic checks against their annotations, when a card is made or comes from outside; the card of a
+file that was checked before is read without it, because importing pydantic takes longer than running a small model.
 """
 
 import base64
@@ -8,11 +10,12 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from aigc_sdk.errors import InvalidModel
 from aigc_sdk.seeds import MAX_SEED
@@ -27,8 +30,22 @@ _INT64_MAX = 2**63 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[Any]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Part = TypeVar("Part")
+
+
+class Limit:
+    """Narrows an annotation, in pydantic's words (`pattern`, `ge`, `min_length`) but without importing it."""
+
+    def __init__(self, **constraints: Any) -> None:
+        self.constraints = constraints
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Add the constraints to what pydantic makes of the type."""
+        return {**handler(source), **self.constraints}
+
+
+Name = Annotated[str, Limit(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Sha256 = Annotated[str, Limit(pattern=r"^[0-9a-f]{64}$")]
 ControlKind = Literal["choice", "number", "integer", "flag", "seed"]
 
 DTYPES: dict[str, str] = {"choice": "int64", "number": "float32", "integer": "int64", "flag": "bool", "seed": "int64"}
@@ -39,10 +56,38 @@ RESERVED = frozenset(
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Part:
+    # How pydantic checks the dataclasses below; those inside others are checked again, because a dataclass that was
+    # made by hand is not.
+    __pydantic_config__: ClassVar[Any] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+        "revalidate_instances": "always",
+    }
 
 
+def checked(part: type[Part], values: Any) -> Part:
+    """Make a part of a card, or a whole one, of a mapping that may hold anything.
+
+    Raises:
+        ValueError: pydantic's, which says which value is wrong and why.
+
+    Example:
+        >>> checked(OutputSpec, {"dtype": "uint8", "shape": [28, 28, 1]})
+        OutputSpec(dtype='uint8', shape=(28, 28, 1), length=False)
+    """
+    made: Part = _adapter(part).validate_python(values)  # type: ignore[arg-type]  # mypy: no type variable is hashable
+    return made
+
+
+@lru_cache
+def _adapter(part: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(part)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Control(_Part):
     """One input of a model besides `seed`: what the caller may ask for.
 
@@ -50,27 +95,23 @@ class Control(_Part):
     `choices`, or -1: drawn from the item's seed with the frequencies of the training data.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+    name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
     kind: ControlKind
     dtype: str = ""  # filled in from the kind
     shape: tuple[int, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    choices: tuple[Annotated[str, Limit(min_length=1)], ...] = ()
     default: bool | int | float
     help: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_dtype(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "dtype" not in values:
-            return {**values, "dtype": DTYPES.get(str(values.get("kind")), "")}
-        return values
-
-    @model_validator(mode="after")
-    def _check(self) -> "Control":
+    def __post_init__(self) -> None:
         if self.name in RESERVED:
             raise ValueError(f"control name {self.name!r} is reserved")
+        if self.kind not in DTYPES:
+            raise ValueError(f"control kind {self.kind!r} is none of {', '.join(DTYPES)}")
+        if not self.dtype:
+            object.__setattr__(self, "dtype", DTYPES[self.kind])
         if self.dtype != DTYPES[self.kind] or self.shape != ():
             raise ValueError(f"a {self.kind} control is {DTYPES[self.kind]} of shape ()")
         if (self.kind == "choice") != bool(self.choices) or len(set(self.choices)) < len(self.choices):
@@ -82,7 +123,6 @@ class Control(_Part):
             raise ValueError(f"the range {low:g} to {high:g} is empty, or more than {self.dtype} holds")
         if not self.accepts(self.default):
             raise ValueError(f"default is {self.default}, not {self.allowed}")
-        return self
 
     @property
     def range(self) -> tuple[float, float]:
@@ -130,6 +170,7 @@ class Control(_Part):
         return isinstance(value, int | float) and low <= value <= high
 
 
+@dataclass(frozen=True, kw_only=True)
 class OutputSpec(_Part):
     """The `content` output: dtype and the shape of one item.
 
@@ -141,15 +182,17 @@ class OutputSpec(_Part):
     length: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
 class DataSummary(_Part):
     """What a model was trained on: a name for people, a fingerprint for programs, and how it was split."""
 
     name: str
     fingerprint: Sha256
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Limit(ge=1)]
     split: dict[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Golden(_Part):
     """Items that the file made when it was exported, so that any runtime can test itself.
 
@@ -183,6 +226,7 @@ class Golden(_Part):
             raise InvalidModel(f"The golden samples of the card cannot be unpacked: {error}.") from error
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelCard(_Part):
     """What a model file says of itself.
 
@@ -211,9 +255,9 @@ class ModelCard(_Part):
     portable: bool = True
     controls: tuple[Control, ...]
     output: OutputSpec
-    config: dict[str, JsonValue]
+    config: dict[str, Any]
     data: DataSummary
-    scores: tuple[dict[str, JsonValue], ...] = ()
+    scores: tuple[dict[str, Any], ...] = ()
     graph_sha256: Sha256
     golden: Golden | None = None
 
@@ -223,7 +267,26 @@ class ModelCard(_Part):
 
     def to_json(self) -> str:
         """Return the card as JSON, the same text for the same card."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_checked_json(cls, text: str) -> "ModelCard":
+        """Read the card of a file that was checked before, without importing what checks it.
+
+        Raises:
+            InvalidModel: it is no card after all, or one of another contract.
+        """
+        try:
+            values = _with_tuples(json.loads(text))
+            values["controls"] = tuple(Control(**_with_tuples(control)) for control in values["controls"])
+            values["output"] = OutputSpec(**_with_tuples(values["output"]))
+            values["data"] = DataSummary(**values["data"])
+            if golden := values.get("golden"):
+                values["golden"] = Golden(**_with_tuples(golden | {"controls": _with_tuples(golden["controls"])}))
+            card = cls(**values)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return cls.from_json(text)  # which says what is wrong
+        return card if card.contract == CONTRACT else cls.from_json(text)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ModelCard":
@@ -232,6 +295,8 @@ class ModelCard(_Part):
         Raises:
             InvalidModel: it is not strict JSON, or not a card of contract 1; says which field is wrong.
         """
+        from pydantic import ValidationError
+
         values = parse_strict_json(text)
         if isinstance(values, dict) and values.get("contract") != CONTRACT:
             raise InvalidModel(
@@ -239,7 +304,7 @@ class ModelCard(_Part):
                 " A newer aigc-sdk may read it."
             )
         try:
-            return cls.model_validate(values, strict=False)
+            return checked(cls, values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the card"
@@ -268,6 +333,11 @@ def parse_strict_json(text: str | bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"The card is not strict JSON: {error}.") from error
     return values
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with tuples for JSON's lists, but for lists further inside."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _check_depth(value: Any, levels: int) -> None:

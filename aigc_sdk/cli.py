@@ -3,45 +3,56 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-import typer
+import click
 
 import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, UnknownName
 
-app = typer.Typer(
-    name="aigc",
-    help="Train a small generative model, ship it as one ONNX file, generate with one call.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+model_argument = click.argument("model")
+task_option = click.option("--task", help="which task of the model; its first if left out")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, directml, coreml, ...")
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
+_PATH = click.Path(path_type=Path)
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="a name, NAME:TASK, an .onnx file, or a run folder")
-]
-TaskOption = Annotated[str | None, typer.Option("--task", help="which task of the model; its first if left out")]
-ConfigOption = Annotated[list[str], typer.Option("-c", metavar="NAME=VALUE", help="may be given several times")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, directml, coreml, ...")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+def assignments(name: str) -> Callable[[Command], Command]:
+    """Make the option -c NAME=VALUE, which may be given several times."""
+    return click.option("-c", name, multiple=True, metavar="NAME=VALUE", help="may be given several times")
+
+
+@click.group(no_args_is_help=True)
+def app() -> None:
+    """Train a small generative model, ship it as one ONNX file, generate with one call.
+
+    MODEL is a name, NAME:TASK, an .onnx file, or a run folder.
+    """
 
 
 @app.command()
+@model_argument
+@click.option("-n", type=int, help="how many items")
+@click.option("--seed", type=int, help="0 to 2^53 - 1; drawn if left out")
+@task_option
+@assignments("control")
+@click.option("-o", "--out", type=_PATH, help="folder to write to; ./MODEL-SEED if left out")
+@device_option
+@json_option
 def generate(
-    model: ModelArgument,
-    n: Annotated[int | None, typer.Option("-n", help="how many items")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="0 to 2^53 - 1; drawn if left out")] = None,
-    task: TaskOption = None,
-    control: ConfigOption = [],  # noqa: B006 - typer reads the default and never changes it
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="folder to write to; ./MODEL-SEED if left out")
-    ] = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    model: str,
+    n: int | None,
+    seed: int | None,
+    task: str | None,
+    control: tuple[str, ...],
+    out: Path | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Generate items and save them, each with its provenance; for images also grid.png."""
     with sdk.load(model, task=task, device=device) as loaded:
@@ -57,19 +68,21 @@ def generate(
         _print_json([{"path": str(path), **item.provenance} for path, item in zip(paths, contents, strict=True)])
     else:
         noun = "item" if len(paths) == 1 else "items"
-        typer.echo(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
+        click.echo(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
 
 
-@app.command(context_settings={"help_option_names": ["--help"]})
-def train(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="`aigc plugins` lists them")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="an .npz, .npy or IDX file, or a folder of images")] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="the run folder to make")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="of the weights, the order of the data and the noise")] = 0,
-    config: ConfigOption = [],  # noqa: B006 - typer reads the default and never changes it
-    options: Annotated[bool, typer.Option("--options", help="list the family's options and leave")] = False,
-) -> None:
-    """Train a model of a family on data; ends with verified model files in the run folder."""
+@app.command()
+@click.argument("family")
+@click.argument("data", default="")
+@click.option("--out", type=_PATH, help="the run folder to make")
+@click.option("--seed", type=int, default=0, help="of the weights, the order of the data and the noise")
+@assignments("config")
+@click.option("--options", is_flag=True, help="list the family's options and leave")
+def train(family: str, data: str, out: Path | None, seed: int, config: tuple[str, ...], options: bool) -> None:
+    """Train a model of a family on data; ends with verified model files in the run folder.
+
+    DATA is an .npz, .npy or IDX file, or a folder of images; `aigc plugins` lists the families.
+    """
     if options:
         _print_options(family)
         return
@@ -81,23 +94,23 @@ def train(
         raise InvalidRequest(f"-c {min(clash)}=... is no option of a family; `aigc train --help` says how to give it.")
     run = sdk.train(family, data, out=out, seed=seed, **values)
     for task, path in run.models.items():
-        typer.echo(f"{task}: {path}")
+        click.echo(f"{task}: {path}")
 
 
 @app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="the file to write")],
-    task: TaskOption = None,
-    file_format: Annotated[str, typer.Option("--format", help="`aigc plugins` lists them")] = "onnx",
-) -> None:
+@click.argument("run", type=_PATH)
+@click.argument("out", type=_PATH)
+@task_option
+@click.option("--format", "file_format", default="onnx", help="`aigc plugins` lists them")
+def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
     """Write one task of a finished run to a file, after verifying it."""
     _log_to_stderr()  # what was verified
-    typer.echo(sdk.export(run, out, task=task, format=file_format))
+    click.echo(sdk.export(run, out, task=task, format=file_format))
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
+@json_option
+def models(as_json: bool) -> None:
     """List the models that can be loaded by name."""
     found = sdk.models()
     if as_json:
@@ -109,7 +122,8 @@ def models(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def plugins(as_json: JsonOption = False) -> None:
+@json_option
+def plugins(as_json: bool) -> None:
     """List the installed plugins with their state, the broken ones with the reason."""
     rows = [
         {
@@ -137,34 +151,40 @@ def plugins(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def inspect(model: ModelArgument, task: TaskOption = None, as_json: JsonOption = False) -> None:
+@model_argument
+@task_option
+@json_option
+def inspect(model: str, task: str | None, as_json: bool) -> None:
     """Show what a model says of itself: its card."""
     with sdk.load(model, task=task) as loaded:
         card = loaded.card
-    values = card.model_dump(mode="json", exclude={"golden"})
+    values = {name: value for name, value in asdict(card).items() if name != "golden"}
     if as_json:
         _print_json(values)
         return
     for name in ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256"):
-        typer.echo(f"{name:13} {_printable(values[name])}")
-    typer.echo(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
-    typer.echo(f"{'data':13} {_printable(card.data.name)}, {card.data.n} items, {card.data.split}")
+        click.echo(f"{name:13} {_printable(values[name])}")
+    click.echo(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
+    click.echo(f"{'data':13} {_printable(card.data.name)}, {card.data.n} items, {card.data.split}")
     for score in values["scores"]:
-        typer.echo(f"{'score':13} {_printable(', '.join(f'{key} {value}' for key, value in score.items()))}")
+        click.echo(f"{'score':13} {_printable(', '.join(f'{key} {value}' for key, value in score.items()))}")
     for control in card.controls:
         described = f"{control.name} ({control.kind}): {control.help}; {control.allowed}; default {control.default}"
-        typer.echo(f"{'control':13} {_printable(described)}")
+        click.echo(f"{'control':13} {_printable(described)}")
 
 
 @app.command()
-def selftest(model: ModelArgument, task: TaskOption = None, device: DeviceOption = "auto") -> None:
+@model_argument
+@task_option
+@device_option
+def selftest(model: str, task: str | None, device: str) -> None:
     """Make the golden items of a model again and compare; exit code 1 when they differ."""
     from aigc_sdk.generation import selftest as run_selftest
 
     passed, measured = run_selftest(model, task=task, device=device)
-    typer.echo(f"{'passed' if passed else 'FAILED'}: {measured}")
+    click.echo(f"{'passed' if passed else 'FAILED'}: {measured}")
     if not passed:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @app.command()
@@ -177,8 +197,8 @@ def doctor() -> None:
 
     from aigc_sdk.files import cache_folder
 
-    typer.echo(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
-    typer.echo(
+    click.echo(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    click.echo(
         f"onnxruntime   {onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
     )
     for package in ("torch", "lightning-fabric", "safetensors", "onnxscript"):
@@ -186,14 +206,14 @@ def doctor() -> None:
             found = version(package)
         except PackageNotFoundError:
             found = "not installed; training needs it: pip install 'aigc-sdk[train]'"
-        typer.echo(f"{package:13} {found}")
-    typer.echo(f"cache         {cache_folder()}")
+        click.echo(f"{package:13} {found}")
+    click.echo(f"cache         {cache_folder()}")
     broken = [plugin for plugin in sdk.plugins() if plugin.state == "failed"]
     for plugin in broken:
-        typer.echo(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
-    typer.echo(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
+        click.echo(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
+    click.echo(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
     if broken:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def main() -> NoReturn:
@@ -201,12 +221,12 @@ def main() -> NoReturn:
     try:
         app(prog_name="aigc")
     except AigcError as error:
-        typer.echo(f"aigc: {_printable(str(error))}", err=True)
+        click.echo(f"aigc: {_printable(str(error))}", err=True)
         sys.exit(2)
     sys.exit(0)
 
 
-def _controls(card: ModelCard, assignments: list[str]) -> dict[str, Any]:
+def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
     """Read NAME=VALUE for the controls of a card; a choice's own names come before numbers."""
     controls = {}
     for text in assignments:
@@ -261,7 +281,7 @@ def _print_table(*titles: str) -> Any:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _log_to_stderr() -> None:

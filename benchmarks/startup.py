@@ -172,7 +172,7 @@ def main() -> int:
         "model", nargs="?", default="digits-vae", help="a ready-made name, or the path of an .onnx file"
     )
     model = parser.parse_args().model
-    report = Report("aigc-sdk", "numpy", "onnxruntime", "pillow", "pydantic", "typer")
+    report = Report("aigc-sdk", "numpy", "onnxruntime", "pillow", "pydantic", "click")
     with TemporaryDirectory() as folder:
         measure_import(report, folder)
         measure_generate(report, model, folder)

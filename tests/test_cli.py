@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_sdk import cli, generation
@@ -229,7 +230,7 @@ def test_inspect_shows_the_card(aigc, tmp_path):
     assert "control       gain (number): brightness; a number from 0 to 2; default 1.0\n" in shown
     assert "intended_use  tests\\x1b[2J only\n" in shown
     values = json.loads(aigc("inspect", path, "--json").stdout)
-    assert values == card.model_dump(mode="json", exclude={"golden"})
+    assert values == {k: v for k, v in json.loads(card.to_json()).items() if k != "golden"}
 
 
 def test_selftest_passes(aigc, tiny_path):
@@ -241,7 +242,7 @@ def test_selftest_that_fails_has_exit_code_1(aigc, tmp_path):
     graph = make_graph()
     card = make_card(graph)
     wrong = Golden.of(np.array(card.golden.seeds), {}, expected(card.golden.seeds, gain=0.5))
-    golden = Golden(**{**dict(card.golden), "content": wrong.content})
+    golden = replace(card.golden, content=wrong.content)
     (tmp_path / "wrong.onnx").write_bytes(to_bytes(graph, make_card(graph, golden=golden)))
     done = aigc("selftest", tmp_path / "wrong.onnx")
     assert done.exit_code == 1

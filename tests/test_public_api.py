@@ -10,7 +10,7 @@ import aigc_sdk
 from aigc_sdk import errors
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "onnxruntime", "onnx", "pandas", "scipy", "rich", "typer", "click", "PIL", "sklearn", "lightning")
+HEAVY = ("torch", "onnxruntime", "onnx", "pandas", "scipy", "pydantic", "rich", "click", "PIL", "sklearn", "lightning")
 
 # `python -c` with these imports leaves nothing of HEAVY behind.
 LIGHT = (

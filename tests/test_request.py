@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -191,14 +191,14 @@ def test_request_seeds_range_counts_the_items(card):
 
 def test_request_default_batch_holds_at_most_so_many_values(card):
     def batch_size(shape):
-        return build(ModelCard(**{**dict(card), "output": OutputSpec(dtype="uint8", shape=shape)})).batch_size
+        return build(replace(card, output=OutputSpec(dtype="uint8", shape=shape))).batch_size
 
     assert [batch_size(shape) for shape in ((8, 8, 1), (64, 64, 3), (2000, 2000, 3))] == [256, 21, 1]
     assert build(card, batch_size=np.int64(7)).batch_size == 7
 
 
 def test_request_more_content_than_memory_holds_is_refused(card):
-    large = ModelCard(**{**dict(card), "output": OutputSpec(dtype="uint8", shape=(1024, 1024, 4))})
+    large = replace(card, output=OutputSpec(dtype="uint8", shape=(1024, 1024, 4)))
     assert build(large, 1024).n == build(large, seeds=range(1024)).n == 1024
     with pytest.raises(InvalidRequest, match=r"n is 1025; .* from 1 to 1024"):
         build(large, 1025)
@@ -221,7 +221,7 @@ def test_request_control_without_bounds_takes_what_its_dtype_holds(card):
         Control(name="x", kind="number", default=0.0, help=""),
         Control(name="i", kind="integer", default=0, help=""),
     )
-    free = ModelCard(**{**dict(card), "controls": controls})
+    free = replace(card, controls=controls)
     assert build(free, x=-3e38, i=2**63 - 1).controls["i"].tolist() == [2**63 - 1]
     with pytest.raises(InvalidRequest, match=r"x is 1e\+39; give a number from -3.40282347e\+38 to 3.40282347e\+38"):
         build(free, x=1e39)

@@ -127,6 +127,7 @@ def test_load_by_a_user_without_a_home_is_no_error():
     program = """
 import os, sys, onnx, google.protobuf.message
 import aigc_sdk as sdk, aigc_sdk.runtime
+from pydantic import TypeAdapter, ValidationError
 from pathlib import Path
 os.setuid(54321)
 for name in ("HOME", "XDG_CACHE_HOME", "AIGC_SDK_CACHE"):

@@ -9,6 +9,7 @@ import tempfile
 import time
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -752,7 +753,7 @@ def test_check_output_that_is_no_image_is_refused(dtype, shape, message):
     graph = make_graph()
     set_dims(graph.graph.output[0], "n", *shape)
     set_type(graph.graph.output[0], {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[dtype])
-    golden = make_card(graph).golden.model_copy(update={"shape": (4, *shape)})
+    golden = replace(make_card(graph).golden, shape=(4, *shape))
     assert message in refused(with_card(graph, output=OutputSpec(dtype=dtype, shape=shape), golden=golden))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from aigc_sdk.card import CARD_KEY, Control, DataSummary, Golden, ModelCard, OutputSpec
+from aigc_sdk.card import CARD_KEY, Control, DataSummary, Golden, ModelCard, OutputSpec, checked
 from aigc_sdk.runtime.safety import graph_sha256
 
 LABELS = ("cat", "dog", "owl")
@@ -99,7 +99,7 @@ def make_card(graph: onnx.ModelProto, **changes: Any) -> ModelCard:
         "graph_sha256": graph_sha256(graph),
         "golden": Golden.of(seeds, feeds, expected(seeds)),
     }
-    return ModelCard(**{**values, **changes})
+    return checked(ModelCard, {**values, **changes})
 
 
 def to_bytes(graph: onnx.ModelProto, card: ModelCard | str | None) -> bytes:

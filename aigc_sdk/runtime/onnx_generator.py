@@ -78,7 +78,7 @@ class OnnxGenerator(Generator):
         session = Session(data, device=device, name=name)
         if CARD_KEY not in session.metadata:
             raise InvalidModel(f"{name} has no card (metadata {CARD_KEY!r}).")
-        return cls(session, ModelCard.from_json(session.metadata[CARD_KEY]))
+        return cls(session, ModelCard.from_checked_json(session.metadata[CARD_KEY]))
 
     def run(
         self, seeds: NDArray[np.int64], controls: Mapping[str, Array], *, deadline: float | None = None

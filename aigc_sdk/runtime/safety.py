@@ -6,14 +6,15 @@ for a file that was not seen before.
 """
 
 import hashlib
+import json
 import math
 import os
 import stat
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from aigc_sdk.card import CARD_KEY, Control, ModelCard
 from aigc_sdk.errors import InvalidModel, StorageError
@@ -82,25 +83,28 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-class Verdict(BaseModel):
+@dataclass
+class Verdict:
     """What is known of a file: whether it passed the static checks, and how its golden items came out where."""
 
     is_safe: bool = False
-    golden: dict[str, str] = {}
+    golden: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, sha256: str) -> "Verdict":
         """Return what the cache knows of these bytes; a missing or damaged entry knows nothing."""
         try:
-            return cls.model_validate_json(_verdict_path(sha256).read_bytes())
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home folder
+            values = json.loads(_verdict_path(sha256).read_bytes())
+            return cls(values["is_safe"] is True, {str(key): str(value) for key, value in values["golden"].items()})
+        # RuntimeError: the user has no home folder
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError):
             return cls()
 
     def save(self, sha256: str) -> None:
         """Keep the verdict; a cache that cannot be written is no error, the next use checks again."""
         try:
             make_folder(_verdict_path(sha256).parent)
-            write_bytes(_verdict_path(sha256), self.model_dump_json().encode())
+            write_bytes(_verdict_path(sha256), json.dumps(asdict(self)).encode())
         except (StorageError, RuntimeError):
             return
 

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from aigc_sdk.card import DataSummary, ModelCard, parse_strict_json
+from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, InvalidModel, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.exporter import Exportable, ExportReport
@@ -137,23 +137,24 @@ class Run:
 
     def _card(self, family: Family, task: str, sha256: str) -> ModelCard:
         config = self.record.config
-        return ModelCard(
-            name=self.record.name,
-            version=str(config["version"]),
-            license=str(config["license"]),
-            intended_use=str(config["intended_use"]),
-            created=now(),
-            sdk_version=sdk_version(),
-            family=self.record.family,
-            task=task,
-            modality="image",
-            controls=tuple(family.controls(task)),
-            output=family.output(task),
-            config=config,
-            data=self.record.data,
-            scores=self._scores(),
-            graph_sha256=sha256,
-        )
+        values = {
+            "name": self.record.name,
+            "version": str(config["version"]),
+            "license": str(config["license"]),
+            "intended_use": str(config["intended_use"]),
+            "created": now(),
+            "sdk_version": sdk_version(),
+            "family": self.record.family,
+            "task": task,
+            "modality": "image",
+            "controls": tuple(family.controls(task)),
+            "output": family.output(task),
+            "config": config,
+            "data": self.record.data,
+            "scores": self._scores(),
+            "graph_sha256": sha256,
+        }
+        return checked(ModelCard, values)
 
     def _scores(self) -> tuple[dict[str, JsonValue], ...]:
         """Return the figures of the last validation, as the card keeps them."""

@@ -1,5 +1,6 @@
 """The ONNX exporter: convert, verify, write."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -28,11 +29,11 @@ class OnnxExporter(Exporter):
         graph = convert(model.sampler, card.controls, outputs)
         if graph.ir_version > MAX_IR_VERSION:
             graph.ir_version = MAX_IR_VERSION
-        card = card.model_copy(update={"graph_sha256": graph_sha256(graph)})
+        card = replace(card, graph_sha256=graph_sha256(graph))
 
         # The golden items are made by the bare graph; only then is the card complete.
         golden = _make_golden(_with_card(graph, card), card)
-        card = card.model_copy(update={"golden": golden})
+        card = replace(card, golden=golden)
         data = _with_card(graph, card)
 
         checks = [_check_file(data, path), *_verify(model, data)]
