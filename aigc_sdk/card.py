@@ -27,6 +27,7 @@ MAX_JSON_DEPTH = 32
 MAX_GOLDEN_BYTES = 2**26
 
 _INT64_MAX = 2**63 - 1
+_CHANNELS = {1: "grey", 3: "colour", 4: "colour and alpha"}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[Any]
@@ -46,9 +47,17 @@ class Limit:
 
 Name = Annotated[str, Limit(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Limit(pattern=r"^[0-9a-f]{64}$")]
-ControlKind = Literal["choice", "number", "integer", "flag", "seed"]
+ControlKind = Literal["choice", "number", "integer", "flag", "seed", "image", "mask"]
 
-DTYPES: dict[str, str] = {"choice": "int64", "number": "float32", "integer": "int64", "flag": "bool", "seed": "int64"}
+DTYPES: dict[str, str] = {
+    "choice": "int64",
+    "number": "float32",
+    "integer": "int64",
+    "flag": "bool",
+    "seed": "int64",
+    "image": "uint8",
+    "mask": "uint8",
+}
 
 # A caller's argument of these names never reaches a control.
 RESERVED = frozenset(
@@ -91,8 +100,10 @@ def _adapter(part: Any) -> Any:
 class Control(_Part):
     """One input of a model besides `seed`: what the caller may ask for.
 
-    Every control is fed as an array (n,) of its dtype. A `choice` is the index of its name in
-    `choices`, or -1: drawn from the item's seed with the frequencies of the training data.
+    Every control is fed as an array (n, *shape) of its dtype. A `choice` is the index of its name in
+    `choices`, or -1: drawn from the item's seed with the frequencies of the training data. An `image`
+    is pixels of `shape`, a `mask` one channel of them, where 255 says keep; their default is a level
+    for all pixels, or None: the caller has to give one.
     """
 
     name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
@@ -102,7 +113,7 @@ class Control(_Part):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Annotated[str, Limit(min_length=1)], ...] = ()
-    default: bool | int | float
+    default: bool | int | float | None
     help: str
 
     def __post_init__(self) -> None:
@@ -112,8 +123,9 @@ class Control(_Part):
             raise ValueError(f"control kind {self.kind!r} is none of {', '.join(DTYPES)}")
         if not self.dtype:
             object.__setattr__(self, "dtype", DTYPES[self.kind])
-        if self.dtype != DTYPES[self.kind] or self.shape != ():
-            raise ValueError(f"a {self.kind} control is {DTYPES[self.kind]} of shape ()")
+        if self.dtype != DTYPES[self.kind] or not self._has_shape():
+            shape = {"image": "(height, width, 1, 3 or 4)", "mask": "(height, width, 1)"}.get(self.kind, "()")
+            raise ValueError(f"a control of kind {self.kind} is {DTYPES[self.kind]} of shape {shape}")
         if (self.kind == "choice") != bool(self.choices) or len(set(self.choices)) < len(self.choices):
             raise ValueError("a choice control has distinct choices, and no other control has any")
         if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer"):
@@ -125,6 +137,17 @@ class Control(_Part):
             raise ValueError(f"default is {self.default}, not {self.allowed}")
 
     @property
+    def is_pixels(self) -> bool:
+        """Whether the value for one item is an array of pixels, (height, width, channels)."""
+        return self.kind in ("image", "mask")
+
+    def _has_shape(self) -> bool:
+        if not self.is_pixels:
+            return self.shape == ()
+        channels = (1, 3, 4) if self.kind == "image" else (1,)
+        return len(self.shape) == 3 and min(self.shape) >= 1 and self.shape[2] in channels
+
+    @property
     def range(self) -> tuple[float, float]:
         """The smallest and the largest value that may be fed, both included; integers but for a number."""
         match self.kind:
@@ -134,6 +157,8 @@ class Control(_Part):
                 return 0, MAX_SEED
             case "flag":
                 return 0, 1
+            case "image" | "mask":
+                return 0, 255
             case "integer":
                 return (
                     -_INT64_MAX if self.minimum is None else math.ceil(self.minimum),
@@ -156,10 +181,17 @@ class Control(_Part):
                 return "True or False"
             case "number":  # 9 digits tell all float32 values apart
                 return f"a number from {low:.9g} to {high:.9g}"
+            case "image" | "mask":
+                height, width, channels = self.shape
+                return f"an image of {width} x {height} pixels: a path, a PIL image, or uint8 {self.shape}" + (
+                    "; 255 says keep" if self.kind == "mask" else f" ({_CHANNELS[channels]})"
+                )
         return f"a whole number from {low} to {high}"
 
     def accepts(self, value: object) -> bool:
-        """Whether a Python value may be fed; a choice goes by its index."""
+        """Whether a Python value may be fed; a choice goes by its index, pixels by the level of all of them."""
+        if value is None:
+            return self.is_pixels
         if isinstance(value, bool) or self.kind == "flag":
             return isinstance(value, bool) and self.kind == "flag"
         low, high = self.range
@@ -193,37 +225,61 @@ class DataSummary(_Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Packed(_Part):
+    """An array inside a card: base64 of its zlib-compressed little-endian bytes."""
+
+    shape: tuple[int, ...]
+    data: str
+
+    @classmethod
+    def of(cls, array: Array) -> "Packed":
+        """Pack an array."""
+        data = zlib.compress(np.ascontiguousarray(array).tobytes(), 9)
+        return cls(shape=array.shape, data=base64.b64encode(data).decode())
+
+    def array(self, dtype: str) -> Array:
+        """Unpack; raises InvalidModel when it is not what `shape` says."""
+        size = math.prod(self.shape) * np.dtype(dtype).itemsize
+        try:
+            if not 0 < size <= MAX_GOLDEN_BYTES:
+                raise ValueError(f"the shape {self.shape} is {size} bytes, at most {MAX_GOLDEN_BYTES} are allowed")
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(base64.b64decode(self.data, validate=True), size)
+            if len(data) != size or not unpacker.eof:
+                raise ValueError(f"it does not hold {size} bytes")
+            return np.frombuffer(data, dtype).reshape(self.shape)
+        except (ValueError, zlib.error) as error:
+            raise InvalidModel(f"The golden samples of the card cannot be unpacked: {error}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class Golden(_Part):
     """Items that the file made when it was exported, so that any runtime can test itself.
 
     `content` is base64 of the zlib-compressed little-endian array of `shape`, in the output's dtype.
+    Controls of one value for each item are listed; those of pixels are packed as the content is.
     """
 
     seeds: tuple[int, ...]
-    controls: dict[str, tuple[bool | int | float, ...]]
+    controls: dict[str, tuple[bool | int | float, ...] | Packed]
     shape: tuple[int, ...]
     content: str
 
     @classmethod
     def of(cls, seeds: Array, controls: Mapping[str, Array], content: Array) -> "Golden":
         """Record the content made from these seeds and controls."""
-        data = base64.b64encode(zlib.compress(np.ascontiguousarray(content).tobytes(), 9)).decode()
-        listed = {name: tuple(values.tolist()) for name, values in controls.items()}
-        return cls(seeds=tuple(seeds.tolist()), controls=listed, shape=content.shape, content=data)
+        listed = {name: tuple(v.tolist()) if v.ndim == 1 else Packed.of(v) for name, v in controls.items()}
+        packed = Packed.of(content)
+        return cls(seeds=tuple(seeds.tolist()), controls=listed, shape=packed.shape, content=packed.data)
 
     def array(self, dtype: str) -> Array:
         """Unpack the content; raises InvalidModel when it is not what `shape` says."""
-        size = math.prod(self.shape) * np.dtype(dtype).itemsize
-        try:
-            if not 0 < size <= MAX_GOLDEN_BYTES:
-                raise ValueError(f"the shape {self.shape} is {size} bytes, at most {MAX_GOLDEN_BYTES} are allowed")
-            unpacker = zlib.decompressobj()
-            data = unpacker.decompress(base64.b64decode(self.content, validate=True), size)
-            if len(data) != size or not unpacker.eof:
-                raise ValueError(f"it does not hold {size} bytes")
-            return np.frombuffer(data, dtype).reshape(self.shape)
-        except (ValueError, zlib.error) as error:
-            raise InvalidModel(f"The golden samples of the card cannot be unpacked: {error}.") from error
+        return Packed(shape=self.shape, data=self.content).array(dtype)
+
+    def control_array(self, control: Control) -> Array:
+        """Return what was fed to a control, (n, *shape)."""
+        values = self.controls[control.name]
+        return values.array(control.dtype) if isinstance(values, Packed) else np.array(values, control.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +338,11 @@ class ModelCard(_Part):
             values["output"] = OutputSpec(**_with_tuples(values["output"]))
             values["data"] = DataSummary(**values["data"])
             if golden := values.get("golden"):
-                values["golden"] = Golden(**_with_tuples(golden | {"controls": _with_tuples(golden["controls"])}))
+                fed = {
+                    name: Packed(**_with_tuples(value)) if isinstance(value, dict) else tuple(value)
+                    for name, value in golden["controls"].items()
+                }
+                values["golden"] = Golden(**_with_tuples(golden | {"controls": fed}))
             card = cls(**values)
         except (ValueError, TypeError, LookupError, AttributeError):
             return cls.from_json(text)  # which says what is wrong

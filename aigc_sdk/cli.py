@@ -227,7 +227,7 @@ def main() -> NoReturn:
 
 
 def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
-    """Read NAME=VALUE for the controls of a card; a choice's own names come before numbers."""
+    """Read NAME=VALUE for the controls of a card."""
     controls = {}
     for text in assignments:
         name, value = _assignment(text)
@@ -235,7 +235,8 @@ def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
         if control is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
         raw = text.partition("=")[2]
-        controls[name] = raw if raw in control.choices else value
+        # A choice's own names come before numbers; an image is a path, whatever it looks like.
+        controls[name] = raw if raw in control.choices or control.is_pixels else value
     return controls
 
 

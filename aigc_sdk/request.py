@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents import Contents, Image, read_pixels
 from aigc_sdk.errors import InvalidRequest, UnknownName, shown
 from aigc_sdk.seeds import check_seed, check_seeds, draw_seed, item_seeds
 
@@ -67,7 +68,13 @@ def build_request(
         if card.control(name) is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
     most = _most_items(card)
-    given = {name: _listed(value, name, most) for name, value in controls.items()}
+    given = {
+        control.name: _pixels(controls[control.name], control, most)
+        if control.is_pixels
+        else _listed(controls[control.name], control.name, most)
+        for control in card.controls
+        if control.name in controls
+    }
     if seeds is None:
         count = _count(n, given, most)
         drawn = item_seeds(draw_seed() if seed is None else check_seed(seed), count)
@@ -102,20 +109,58 @@ def _listed(value: Any, name: str, most: int) -> Any:
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
+def _pixels(value: Any, control: Control, most: int) -> Array:
+    """Return uint8 (height, width, channels), or (n, height, width, channels) where there is one for each item.
+
+    Raises:
+        InvalidRequest: it is nothing that pixels can be had from, or of another size.
+    """
+    if isinstance(value, Contents | list | tuple):
+        if not 1 <= len(value) <= most:
+            raise InvalidRequest(f"{control.name} has {len(value)} values; give 1 to {most}.")
+        return np.stack([_pixels_of_one(each, control, f"{control.name}[{i}]") for i, each in enumerate(value)])
+    if isinstance(value, np.ndarray) and value.ndim == 4:
+        return np.stack([_pixels_of_one(each, control, f"{control.name}[{i}]") for i, each in enumerate(value[:most])])
+    return _pixels_of_one(value, control, control.name)
+
+
+def _pixels_of_one(value: Any, control: Control, where: str) -> Array:
+    if isinstance(value, np.ndarray):
+        pixels: Array = value
+    else:
+        pixels = value.data if isinstance(value, Image) else read_pixels(value, control.shape[2], where)
+    if pixels.dtype == np.bool_:
+        pixels = np.where(pixels, np.uint8(255), np.uint8(0))
+    if pixels.ndim == 2 and control.shape[2] == 1:
+        pixels = pixels[..., None]
+    if pixels.dtype != np.uint8 or pixels.shape != control.shape:
+        raise InvalidRequest(f"{where} is {pixels.dtype} {pixels.shape}; give {control.allowed}.")
+    return pixels
+
+
 def _count(n: int | None, given: Mapping[str, Any], most: int) -> int:
     if n is None:
-        return next((len(value) for value in given.values() if isinstance(value, list) and value), 1)
+        return next((len(value) for value in given.values() if _is_per_item(value) and len(value)), 1)
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= most:
         raise InvalidRequest(f"n is {shown(n)}; give the number of items, a whole number from 1 to {most}.")
     return int(n)
 
 
+def _is_per_item(value: Any) -> bool:
+    """Whether a listed value or an array of pixels is one for each item."""
+    return isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim == 4)
+
+
 def _control_array(control: Control, given: Mapping[str, Any], n: int) -> Array:
     value = given.get(control.name, control.default)
+    if value is None and control.is_pixels:
+        raise InvalidRequest(f"{control.name} is missing; give {control.allowed}.")
+    if _is_per_item(value) and len(value) != n:
+        raise InvalidRequest(f"{control.name} has {len(value)} values for {n} items; give one value, or {n}.")
+    if control.is_pixels:  # one for all items takes no more memory than one
+        return np.broadcast_to(np.asarray(value, control.dtype), (n, *control.shape))
     if not isinstance(value, list):
         return np.full(n, _control_value(control, value, control.name), control.dtype)
-    if len(value) != n:
-        raise InvalidRequest(f"{control.name} has {len(value)} values for {n} items; give one value, or {n}.")
     return np.array([_control_value(control, v, f"{control.name}[{i}]") for i, v in enumerate(value)], control.dtype)
 
 

@@ -63,6 +63,41 @@ def make_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+PIXEL_CONTROLS = (
+    Control(name="image", kind="image", shape=(SIZE, SIZE, 1), default=None, help="what to keep of it"),
+    Control(name="mask", kind="mask", shape=(SIZE, SIZE, 1), default=255, help="where"),
+)
+
+
+def write_pixel_model(path: Path) -> Path:
+    """Write a model that keeps the image where the mask is 255, and fills the rest with the low byte of the seed."""
+    nodes = [
+        helper.make_node("Reshape", ["seed", "item_shape"], ["seed_4d"]),
+        helper.make_node("BitwiseAnd", ["seed_4d", "low_byte"], ["levels"]),
+        helper.make_node("Cast", ["levels"], ["fill"], to=TensorProto.UINT8),
+        helper.make_node("Equal", ["mask", "white"], ["keep"]),
+        helper.make_node("Where", ["keep", "image", "fill"], ["content"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([-1, 1, 1, 1], np.int64), "item_shape"),
+        numpy_helper.from_array(np.array(255, np.int64), "low_byte"),
+        numpy_helper.from_array(np.array(255, np.uint8), "white"),
+    ]
+    pixels = ["n", SIZE, SIZE, 1]
+    inputs = [helper.make_tensor_value_info("seed", TensorProto.INT64, ["n"])]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.UINT8, pixels) for name in ("image", "mask")]
+    outputs = [helper.make_tensor_value_info("content", TensorProto.UINT8, pixels)]
+    graph = helper.make_graph(nodes, "pixels", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    seeds = np.array([5, 300], np.int64)
+    feeds = {"image": np.arange(2 * SIZE * SIZE, dtype=np.uint8).reshape(2, SIZE, SIZE, 1)}
+    feeds["mask"] = np.where(feeds["image"] % 2, np.uint8(255), np.uint8(0))
+    content = np.where(feeds["mask"] == 255, feeds["image"], (seeds & 255).astype(np.uint8).reshape(2, 1, 1, 1))
+    card = make_card(model, name="pixels", controls=PIXEL_CONTROLS, golden=Golden.of(seeds, feeds, content))
+    path.write_bytes(to_bytes(model, card))
+    return path
+
+
 def expected(
     seeds: Any, label: int = -1, gain: float = 1.0, shift: int = 0, flip: bool = False, seed_b: int = 0
 ) -> Any:

@@ -1,9 +1,9 @@
 """What comes out of a model: one module for each modality, and `Contents`, the batch."""
 
 from aigc_sdk.contents.base import Contents, Item, Origin
-from aigc_sdk.contents.image import Image
+from aigc_sdk.contents.image import Image, read_pixels
 
 # The item class of each modality of the contract.
 MODALITIES: dict[str, type[Item]] = {"image": Image}
 
-__all__ = ["MODALITIES", "Contents", "Image", "Item", "Origin"]
+__all__ = ["MODALITIES", "Contents", "Image", "Item", "Origin", "read_pixels"]

@@ -1,5 +1,6 @@
 """What every modality shares: an item with its seed and provenance, and the batch."""
 
+import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
@@ -55,7 +56,7 @@ class Item(ABC):
             "graph_sha256": origin.graph_sha256,
             "task": origin.task,
             "seed": self.seed,
-            "controls": {name: values[self._index].item() for name, values in origin.controls.items()},
+            "controls": {name: _recorded(values[self._index]) for name, values in origin.controls.items()},
             "sdk_version": origin.sdk_version,
             "provider": origin.provider,
         }
@@ -70,6 +71,13 @@ class Item(ABC):
     def _save_sidecar(self, path: Path) -> None:
         # For formats without a place for metadata.
         write_bytes(path.with_name(path.name + ".json"), self._provenance_json().encode())
+
+
+def _recorded(value: Any) -> Any:
+    """Return a control's value for the provenance; of pixels their hash and shape."""
+    if value.ndim == 0:
+        return value.item()
+    return {"sha256": hashlib.sha256(value.tobytes()).hexdigest(), "shape": list(value.shape)}
 
 
 class Contents:

@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aigc_sdk.contents.base import PROVENANCE_KEY, Item
-from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.errors import InvalidRequest, StorageError, shown
 from aigc_sdk.files import atomic_write
 
 if TYPE_CHECKING:
@@ -69,6 +72,35 @@ class Image(Item):
             if kind != "PNG":  # before the image is in its place, which is not left without provenance
                 self._save_sidecar(target)
         return target
+
+
+def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
+    """Return the pixels of a PIL image or of an image file, upright, uint8 (height, width, channels).
+
+    Args:
+        source: a path or a PIL image.
+        channels: 1 (grey), 3 (colour) or 4 (colour and alpha), to which the image is brought.
+        name: what messages call it.
+
+    Raises:
+        InvalidRequest: it is neither, or no image that can be read.
+        StorageError: the file cannot be opened.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    try:
+        image = PIL.Image.open(source) if isinstance(source, str | os.PathLike) else source
+        if not isinstance(image, PIL.Image.Image):
+            raise InvalidRequest(f"{name} is {shown(source)}; give a path, a PIL image or an array uint8.")
+        upright = PIL.ImageOps.exif_transpose(image).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    except PIL.UnidentifiedImageError as error:
+        raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read.") from error
+    except (ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
+        raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read: {error}.") from error
+    except OSError as error:
+        raise StorageError(f"{name}: cannot read {shown(source)}: {error.strerror or error}.") from error
+    return np.asarray(upright).reshape(upright.height, upright.width, channels)
 
 
 def paste_grid(images: "list[PilImage]", columns: int | None = None, gap: int = 2) -> "PilImage":

@@ -96,7 +96,7 @@ class OnnxGenerator(Generator):
         card, golden = self.card, self.card.golden
         if golden is None:
             raise InvalidModel(f"The card of {card.name} has no golden items.")
-        controls = {control.name: np.array(golden.controls[control.name], control.dtype) for control in card.controls}
+        controls = {control.name: golden.control_array(control) for control in card.controls}
         deadline = time.monotonic() + _GOLDEN_DEADLINE_S
         content = self.run(np.array(golden.seeds, np.int64), controls, deadline=deadline)["content"]
         gap = np.abs(content.astype(np.int64) - golden.array(card.output.dtype))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.card import CARD_KEY, Control, ModelCard
+from aigc_sdk.card import CARD_KEY, Control, ModelCard, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.seeds import MAX_SEED
@@ -303,6 +303,12 @@ def _check_golden(card: ModelCard) -> None:
         raise InvalidModel(f"a seed of its golden items is not within 0 to {MAX_SEED}")
     for control in card.controls:
         values = golden.controls[control.name]
+        if control.is_pixels != isinstance(values, Packed):
+            raise InvalidModel(f"its golden items have {control.name!r} in the form of another kind")
+        if isinstance(values, Packed):
+            if values.array(control.dtype).shape != (n, *control.shape):
+                raise InvalidModel(f"its {n} golden items have {control.name!r} of shape {values.shape}")
+            continue
         if len(values) != n:
             raise InvalidModel(f"its {n} golden items have {len(values)} values of {control.name!r}")
         if not all(_can_be_fed(value, control) for value in values):

@@ -19,7 +19,7 @@ OPSET = 20
 # The number of items that the sampler is traced with; verification uses others.
 TRACED_N = 4
 
-_DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
+_DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool, "uint8": torch.uint8}
 
 
 def _shift_left(x: Any, places: int) -> Any:
@@ -51,7 +51,7 @@ def convert(sampler: nn.Module, controls: tuple[Control, ...], outputs: tuple[st
         ExportFailed: torch cannot trace or translate it.
     """
     seeds = torch.arange(TRACED_N)
-    feeds = {c.name: torch.full((TRACED_N,), c.default, dtype=_DTYPES[c.dtype]) for c in controls}
+    feeds = {c.name: torch.full((TRACED_N, *c.shape), c.default or 0, dtype=_DTYPES[c.dtype]) for c in controls}
     free = {0: torch.export.Dim("n", min=1, max=2**20)}
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):

@@ -54,7 +54,8 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
     seeds, controls = example_feeds(card.controls, GOLDEN_ITEMS, 2013)
     # Item 0 is what a caller gets who asks for nothing in particular.
     for control in card.controls:
-        controls[control.name][0] = control.default
+        if control.default is not None:
+            controls[control.name][0] = control.default
     return Golden.of(seeds, controls, OnnxGenerator.from_bytes(data).run(seeds, controls)["content"])
 
 

@@ -36,9 +36,22 @@ def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDA
         low, high = (min(max(bound, -1000), MAX_SEED) for bound in control.range)
         if control.kind == "number":
             return random.uniform(low, high, n).astype(control.dtype)
+        if control.is_pixels:
+            return _example_pixels(control, n, random)
         return random.integers(int(low), int(high), n, endpoint=True).astype(control.dtype)
 
     return item_seeds(seed, n), {control.name: values(control) for control in controls}
+
+
+def _example_pixels(control: Control, n: int, random: np.random.Generator) -> Array:
+    """Return patches of one level each, uint8 (n, height, width, channels), which pack small; of a mask 0 or 255."""
+    height, width, channels = control.shape
+    if control.kind == "mask":
+        levels = random.integers(0, 2, (n, 4, 4, channels)) * 255
+    else:
+        levels = random.integers(0, 256, (n, 4, 4, channels))
+    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+    return levels.astype(control.dtype)[:, rows[:, None], columns]
 
 
 def compare_with_eager(eager: Generator, exported: Generator, least_values: int = 2**17) -> Check:
