@@ -1,8 +1,9 @@
 """The card: what a model file says of itself, as strict JSON inside the file and beside it.
 
 The published schema is `docs/card.schema.json`; a test keeps it in step with these classes. They are plain
-dataclasses that pydantic checks against their annotations, when a card is made or comes from outside; the card of a
-file that was checked before is read without it, because importing pydantic takes longer than running a small model.
+dataclasses, and pydantic checks them against their annotations where a card is put together (`checked`) or comes from
+outside (`from_json`). The card of a file that was checked before is read without it, because importing pydantic takes
+longer than running a small model.
 """
 
 import base64
@@ -17,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidModel
+from aigc_sdk.errors import InvalidModel, shown
 from aigc_sdk.seeds import MAX_SEED
 
 CONTRACT = 1
@@ -358,17 +359,22 @@ class ModelCard(_Part):
         from pydantic import ValidationError
 
         values = parse_strict_json(text)
-        if isinstance(values, dict) and values.get("contract") != CONTRACT:
+        if not isinstance(values, dict):
+            raise InvalidModel(f"The card of the model file is no JSON object, but {shown(values)}.")
+        if values.get("contract") != CONTRACT:
             raise InvalidModel(
                 f"The model file follows contract {values.get('contract')!r}; this SDK knows contract {CONTRACT}."
                 " A newer aigc-sdk may read it."
             )
         try:
-            return checked(cls, values)
+            # Nothing is converted: what is checked here is what `from_checked_json` will read.
+            card: ModelCard = _adapter(ModelCard).validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the card"
-            raise InvalidModel(f"The card of the model file is wrong at {where}: {first['msg']}.") from error
+            what = "there is no such field" if first["type"] == "unexpected_keyword_argument" else first["msg"]
+            raise InvalidModel(f"The card of the model file is wrong at {where}: {what}.") from error
+        return card
 
 
 def parse_strict_json(text: str | bytes) -> Any:

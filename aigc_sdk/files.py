@@ -20,7 +20,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         StorageError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises on a path that cannot be looked at
         raise StorageError(f"Cannot write {target}: it is a folder.")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -31,7 +31,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, AigcError):
+        # ValueError: a NUL character in the path
+        if isinstance(error, OSError | ValueError) and not isinstance(error, AigcError):
             raise storage_error("write", target, error) from error
         raise
 
@@ -47,14 +48,15 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise storage_error("make", folder, error) from error
     return folder
 
 
-def storage_error(verb: str, path: Path, error: OSError) -> StorageError:
-    """Say which path an OSError is about and what it was."""
-    return StorageError(f"Cannot {verb} {path}: {error.strerror or error}.")
+def storage_error(verb: str, path: Path, error: OSError | ValueError) -> StorageError:
+    """Say which path an error is about and what it was."""
+    name = str(path) if len(str(path)) <= 300 else f"{str(path)[:150]}...{str(path)[-50:]}"
+    return StorageError(f"Cannot {verb} {name}: {getattr(error, 'strerror', None) or error}.")
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,38 @@ def test_write_bytes_folder_that_nobody_can_write_raises():
         write_bytes("/proc/aigc", b"data")
     with pytest.raises(StorageError, match=r"Cannot make /proc/aigc"):
         make_folder("/proc/aigc/deeper")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "nul\0here"])
+def test_write_bytes_impossible_name_raises_in_few_words(tmp_path, name):
+    with pytest.raises(StorageError, match=r"^Cannot write ") as raised:
+        write_bytes(tmp_path / name, b"data")
+    assert len(str(raised.value)) < 500
+    with pytest.raises(StorageError, match=r"^Cannot make "):
+        make_folder(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_write_bytes_into_a_folder_that_may_not_be_searched_raises():
+    code = """
+import os
+from aigc_sdk.errors import StorageError
+from aigc_sdk.files import make_folder, write_bytes
+os.setuid(54321)
+for act in (lambda: write_bytes(sys.argv[1] + "/file", b""), lambda: make_folder(sys.argv[1] + "/deeper")):
+    try:
+        act()
+    except StorageError as error:
+        print(error)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        locked = Path(folder, "locked")
+        locked.mkdir(0o700)
+        done = run_python("import sys" + code, locked)
+    wanted = f"Cannot write {locked}/file: Permission denied.\nCannot make {locked}/deeper: Permission denied.\n"
+    assert done.stdout == wanted, done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs resource limits")

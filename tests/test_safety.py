@@ -237,8 +237,8 @@ def test_check_two_cards_is_refused():
     [
         ("", "not strict JSON"),
         ("hello", "not strict JSON"),
-        ("[1, 2]", "wrong at the card"),
-        ("null", "wrong at the card"),
+        ("[1, 2]", "no JSON object"),
+        ("null", "no JSON object"),
         ("{} {}", "not strict JSON"),
         ("[" * 100_000, "not strict JSON"),
         ('{"a":' * 33 + "1" + "}" * 33, "nested deeper than 32"),
