@@ -156,7 +156,7 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
         if device != "auto":
             raise InvalidRequest(f"{model!r} is loaded already; give device={device!r} to sdk.load instead.")
         return model
-    return Model(_open(_locate(model, task), device))
+    return Model(open_generator(model, task=task, device=device))
 
 
 def generate(
@@ -213,11 +213,16 @@ def generate(
     return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
+def open_generator(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> Generator:
+    """Return what is under a model, without the path that requests take; raises as `load` does."""
+    return _open(_locate(model, task), device)
+
+
 def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
     """Make the golden items of a model file again; return whether they pass, and what was measured."""
     from aigc_sdk.runtime import OnnxGenerator
 
-    generator = _open(_locate(model, task), device)
+    generator = open_generator(model, task=task, device=device)
     if not isinstance(generator, OnnxGenerator):
         raise InvalidRequest(f"{model!r} is a generator of a plugin; only model files have golden items.")
     return generator.check_golden()
