@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, distributions, entry_points
 from itertools import chain
+from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
@@ -30,6 +31,10 @@ from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec,
 BUILT_IN = "aigc-sdk"
 
 POLICY_HOOKS = ("aigc_before_generate", "aigc_after_generate")
+
+# The hooks alone: pluggy looks at every name that it is given, for every plugin.
+_HOOKSPECS = ModuleType("hooks")
+vars(_HOOKSPECS).update({name: hook for name, hook in vars(hookspecs).items() if name.startswith("aigc_")})
 
 # What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models
 # and generators share their names, because both are what `sdk.load` takes.
@@ -232,7 +237,7 @@ def _open(entry: EntryPoint) -> tuple[pluggy.PluginManager, list[tuple[str, Any]
         raise ValueError(f"its entry point is {shown(entry.value)}, not 'module' or 'module:attribute'")
     loaded = entry.load()
     manager = pluggy.PluginManager(hookspecs.GROUP)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(_HOOKSPECS)
     manager.register(loaded, entry.name)
     manager.check_pending()
     callers: dict[str, pluggy.HookCaller] = vars(manager.hook)
@@ -276,7 +281,8 @@ def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
 def _identify(distribution: Any) -> tuple[str, str]:
     """Return the normalised name and the version of a distribution."""
     try:
-        return re.sub(r"[-_.]+", "-", distribution.name).lower(), str(distribution.version or "")
+        metadata = distribution.metadata  # parsed anew at every look
+        return re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), str(metadata["Version"] or "")
     except Exception:  # noqa: BLE001 - there is none, or a damaged one: METADATA lost, without a name, no UTF-8
         return "unknown", ""
 

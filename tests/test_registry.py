@@ -12,6 +12,7 @@ from itertools import count
 import pytest
 
 import aigc_sdk as sdk
+import plugins as plugins_benchmark
 from aigc_sdk import generation, registry
 from aigc_sdk.errors import MissingPackage, PluginError, Refused, StorageError, UnknownName
 from aigc_sdk.registry import Registry, default_registry
@@ -359,6 +360,14 @@ def test_installed_distributions_are_shown_by_the_command_line(site):
         " ModuleNotFoundError: No module named 'nowhere'.",
     ]
     assert told["notes"] == ["hides (hides 1.0): family vae: hidden by aigc-sdk; ask for hides:vae"]
+
+
+def test_many_plugins_ten_of_them_broken_cost_little_and_harm_no_other(tmp_path):
+    wanted = plugins_benchmark.install_all(tmp_path, 14)
+    mistakes = plugins_benchmark.count_mistakes(tmp_path, wanted, 14)
+    assert len(wanted) == 10 and {what: count for what, count in mistakes.items() if count} == {}
+    _, own_ms = plugins_benchmark.listing(tmp_path)()
+    assert own_ms <= plugins_benchmark.BOUND_MS
 
 
 def test_models_skips_a_name_that_two_strangers_claim(site, monkeypatch):
