@@ -183,6 +183,18 @@ def test_error_with_a_hostile_name_cannot_steer_the_terminal(fail):
     assert printed == "aigc: Cannot read evil\\x1b[2J\\nname.onnx: No such file or directory.\n"
 
 
+def test_generate_json_is_not_disturbed_by_a_plugin_that_prints(aigc, tiny_path, monkeypatch):
+    def make(*arguments):
+        print("I am no JSON")
+        return made(*arguments)
+
+    made = generation.make_contents
+    monkeypatch.setattr(generation, "make_contents", make)
+    done = aigc("generate", tiny_path, "-n", 2, "--json")
+    assert len(json.loads(done.stdout)) == 2
+    assert "I am no JSON" in done.stderr
+
+
 def test_success_has_exit_code_0(monkeypatch, tiny_path, tmp_path):
     monkeypatch.setattr(sys, "argv", ["aigc", "generate", str(tiny_path), "-o", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as raised:

@@ -25,7 +25,7 @@ from aigc_sdk.testing.checks import run_checks
 from aigc_sdk.testing.families import FamilyCase
 from aigc_sdk.testing.models import ModelCase
 from aigc_sdk.training import Family, FamilyConfig, Losses
-from tiny_model import make_card, make_graph, to_bytes, write_tiny_model
+from tiny_model import make_card, make_graph, to_bytes, write_pixel_model, write_tiny_model
 
 PLUGINS = [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
 FAMILIES = [spec.name for plugin in sdk.plugins() for kind, spec in plugin.specs if kind == "family"]
@@ -199,6 +199,12 @@ class TakesMinusOneForDarker(Noise):
 def test_good_generator_passes():
     names = run_checks("Noise", models.GENERATOR_CHECKS, ModelCase(Noise()))
     assert len(names) == len(models.GENERATOR_CHECKS)
+
+
+def test_model_with_controls_of_pixels_passes(tmp_path):
+    case = testing.model_case(write_pixel_model(tmp_path / "pixels.onnx"))
+    assert any(control.default is None for control in case.generator.card.controls)
+    assert len(run_checks("pixels", models.GENERATOR_CHECKS, case)) == len(models.GENERATOR_CHECKS)
 
 
 @pytest.mark.parametrize(

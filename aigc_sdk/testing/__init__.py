@@ -75,6 +75,12 @@ def check_family(
     Raises:
         ContractBroken: names the check, its rule, and what was expected and found.
         UnknownName: there is no such family, or no such option.
+
+    Example:
+        >>> from aigc_sdk.testing import check_family
+        >>> check_family("vea")
+        Traceback (most recent call last):
+        aigc_sdk.errors.UnknownName: There is no family 'vea'. Did you mean 'vae'? There are: ...
     """
     spec = default_registry().find("family", family)
     case = FamilyCase(spec, config or {}) if data is None else FamilyCase(spec, config or {}, data)
