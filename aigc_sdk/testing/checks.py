@@ -29,6 +29,8 @@ def run_checks(what: str, checks: Iterable[Check], subject: object) -> list[str]
     for check in checks:
         try:
             check(subject)
+        except KeyboardInterrupt:  # a training's own is an Exception too
+            raise
         except Exception as error:  # what is checked is anybody's code
             found = str(error) if isinstance(error, ContractBroken) else reason(error)
             rule = (check.__doc__ or "").partition("\n")[0]
