@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -12,7 +13,8 @@ import click
 
 import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
-from aigc_sdk.errors import AigcError, InvalidRequest, UnknownName
+from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
+from aigc_sdk.errors import printable as _printable
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
@@ -55,7 +57,8 @@ def generate(
     as_json: bool,
 ) -> None:
     """Generate items and save them, each with its provenance; for images also grid.png."""
-    with sdk.load(model, task=task, device=device) as loaded:
+    # What a plugin prints is not what this command has to say.
+    with redirect_stdout(sys.stderr), sdk.load(model, task=task, device=device) as loaded:
         contents = loaded.generate(n, seed=seed, **_controls(loaded.card, control))
         folder = out or Path(f"{loaded.card.name}-{contents[0].seed}")
     paths = contents.save(folder)
@@ -125,28 +128,19 @@ def models(as_json: bool) -> None:
 @json_option
 def plugins(as_json: bool) -> None:
     """List the installed plugins with their state, the broken ones with the reason."""
-    rows = [
-        {
-            "name": plugin.name,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "state": plugin.state,
-            "provides": plugin.provides,
-            "reason": plugin.reason,
-        }
-        for plugin in sdk.plugins()
-    ]
+    fields = ("name", "distribution", "version", "state", "provides", "reason", "notes")
+    found = sdk.plugins()
     if as_json:
-        _print_json(rows)
+        _print_json([{name: getattr(plugin, name) for name in fields} for plugin in found])
     else:
-        _print_table("name", "distribution", "state", "provides or reason")(
+        _print_table("name", "distribution", "state", "provides, or the reason")(
             (
-                row["name"],
-                f"{row['distribution']} {row['version']}",
-                row["state"],
-                row["reason"] or ", ".join(row["provides"]),
+                plugin.name,
+                f"{plugin.distribution} {plugin.version}",
+                plugin.state,
+                "; ".join([plugin.reason or ", ".join(plugin.provides), *plugin.notes]),
             )
-            for row in rows
+            for plugin in found
         )
 
 
@@ -188,8 +182,12 @@ def selftest(model: str, task: str | None, device: str) -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Tell what is installed, what can run, and which plugins are broken; exit code 1 when something is."""
+@json_option
+def doctor(as_json: bool) -> None:
+    """Tell what is installed, what can run, and what is broken; exit code 1 when something is.
+
+    Everything that a plugin offers is imported, which `aigc plugins` does not do.
+    """
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -197,23 +195,45 @@ def doctor() -> None:
 
     from aigc_sdk.files import cache_folder
 
-    click.echo(f"aigc-sdk      {sdk.__version__}, Python {platform.python_version()}, {platform.platform()}")
-    click.echo(
-        f"onnxruntime   {onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
-    )
+    found = {
+        "aigc-sdk": f"{sdk.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        "onnxruntime": f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}",
+    }
     for package in ("torch", "lightning-fabric", "safetensors", "onnxscript"):
         try:
-            found = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            found = "not installed; training needs it: pip install 'aigc-sdk[train]'"
-        click.echo(f"{package:13} {found}")
-    click.echo(f"cache         {cache_folder()}")
-    broken = [plugin for plugin in sdk.plugins() if plugin.state == "failed"]
-    for plugin in broken:
-        click.echo(f"broken plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}")
-    click.echo(f"plugins       {len(sdk.plugins())} installed, {len(broken)} broken")
+            found[package] = "not installed; training needs it: pip install 'aigc-sdk[train]'"
+    found["cache"] = str(cache_folder())
+    broken, notes = _examine_plugins()
+    found["plugins"] = f"{len(sdk.plugins())} installed, {len(broken)} broken"
+    if as_json:
+        _print_json({**found, "broken": broken, "notes": notes})
+    else:
+        for name, value in found.items():
+            click.echo(f"{name:16}  {_printable(value)}")
+        for what, lines in (("broken plugin", broken), ("note", notes)):
+            for line in lines:
+                click.echo(f"{what:16}  {_printable(line)}")
     if broken:
         raise click.exceptions.Exit(1)
+
+
+def _examine_plugins() -> tuple[list[str], list[str]]:
+    """Import all that the plugins offer; return a line for each one that is broken, and what else is to say."""
+    broken, notes = [], []
+    for plugin in sdk.plugins():
+        where = f"{plugin.name} ({plugin.distribution} {plugin.version})"
+        with redirect_stdout(sys.stderr):
+            errors = plugin.check()
+        needs = [error for error in errors.values() if isinstance(error, MissingPackage)]
+        wrong = [f"{what}: {error}" for what, error in errors.items() if error not in needs]
+        if plugin.state == "failed":
+            wrong.insert(0, plugin.reason)
+        if wrong:
+            broken.append(f"{where}: {'; '.join(wrong)}")
+        notes += [f"{where}: {note}" for note in (*plugin.notes, *map(str, needs))]
+    return broken, notes
 
 
 def main() -> NoReturn:
@@ -251,11 +271,6 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def _printable(text: str) -> str:
-    """Return the text as one line that cannot steer the terminal; a model file's words may come from anywhere."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _print_options(family: str) -> None:
     from aigc_sdk.registry import default_registry
 
@@ -275,7 +290,7 @@ def _print_table(*titles: str) -> Any:
     def show(rows: Any) -> None:
         table = Table(*titles, box=box.SIMPLE_HEAD)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_printable, row))
         Console(markup=False, emoji=False, highlight=False).print(table)  # or it would take [train] for markup
 
     return show

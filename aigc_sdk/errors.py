@@ -14,7 +14,8 @@
     ├── Refused             (RuntimeError)  a policy plugin refused the request or its contents
     ├── GenerationFailed    (RuntimeError)  the model ran and failed
     ├── TrainingFailed      (RuntimeError)  training stopped without a usable model
-    └── ExportFailed        (RuntimeError)  the exported file did not pass its checks; nothing was written
+    ├── ExportFailed        (RuntimeError)  the exported file did not pass its checks; nothing was written
+    └── ContractBroken      (AssertionError) a check of `aigc_sdk.testing` found a broken rule of the contract
 
 A message says what was asked, what was found, and what to do. Each leaf is also the builtin in
 parentheses, so `except ValueError` works for callers who do not know this tree.
@@ -96,6 +97,35 @@ class TrainingFailed(AigcError, RuntimeError):
 
 class ExportFailed(AigcError, RuntimeError):
     """The exported file did not pass its checks; nothing was written."""
+
+
+class ContractBroken(AigcError, AssertionError):
+    """A check of `aigc_sdk.testing` found a broken rule of the contract."""
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the words of an error that any code may have raised, as one line of at most 500 characters.
+
+    Example:
+        >>> reason(ValueError("two" + chr(10) + "lines"))
+        'ValueError: two lines'
+    """
+    try:
+        words = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - it may fail at this too
+        words = "(without words)"
+    name = type(error).__name__
+    return printable(f"{name}: {words}" if words else name)[:500]
+
+
+def printable(text: str) -> str:
+    """Return the text as one line that cannot steer the terminal; it may come from anywhere.
+
+    Example:
+        >>> print(printable("red" + chr(27) + "[31m"))
+        red...x1b[31m
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

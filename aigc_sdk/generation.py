@@ -5,7 +5,6 @@ check the request -> policy plugins -> run in batches -> items with their proven
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import time
 from collections.abc import Iterable
@@ -17,7 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
-from aigc_sdk.errors import AigcError, GenerationFailed, InvalidModel, InvalidRequest, PluginError, UnknownName
+from aigc_sdk.errors import (
+    AigcError,
+    GenerationFailed,
+    InvalidModel,
+    InvalidRequest,
+    PluginError,
+    UnknownName,
+    reason,
+    shown,
+)
 from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request
@@ -88,7 +96,7 @@ class Model:
         contents = make_contents(self._generator, request)
         for after in registry.hooks("aigc_after_generate"):
             for replaced in after(request=request, contents=contents):
-                contents = _same_items(contents, replaced)
+                contents = replaced
         return contents
 
 
@@ -114,8 +122,8 @@ def make_contents(generator: Generator, request: Request) -> Contents:
             check_content(card, content, len(seeds))
         except AigcError:
             raise
-        except Exception as error:  # a plugin's generator may raise anything
-            raise GenerationFailed(f"{card.name} failed: {type(error).__name__}: {error}.") from error
+        except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
+            raise GenerationFailed(f"{card.name} failed: {reason(error)}.") from error
         items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start)))
     return Contents(items)
 
@@ -148,7 +156,7 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
         if device != "auto":
             raise InvalidRequest(f"{model!r} is loaded already; give device={device!r} to sdk.load instead.")
         return model
-    return Model(_open(_locate(model, task), device))
+    return Model(open_generator(model, task=task, device=device))
 
 
 def generate(
@@ -205,11 +213,16 @@ def generate(
     return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
+def open_generator(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> Generator:
+    """Return what is under a model, without the path that requests take; raises as `load` does."""
+    return _open(_locate(model, task), device)
+
+
 def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
     """Make the golden items of a model file again; return whether they pass, and what was measured."""
     from aigc_sdk.runtime import OnnxGenerator
 
-    generator = _open(_locate(model, task), device)
+    generator = open_generator(model, task=task, device=device)
     if not isinstance(generator, OnnxGenerator):
         raise InvalidRequest(f"{model!r} is a generator of a plugin; only model files have golden items.")
     return generator.check_golden()
@@ -301,8 +314,7 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
         raise UnknownName.of(f"task of {spec.name}", chosen, tasks)
     if isinstance(spec, GeneratorSpec):
         return _Location(spec, chosen)
-    file = spec.files[chosen]
-    return _Location(Path(str(importlib.resources.files(spec.package))) / file.path, chosen, file.sha256)
+    return _Location(spec.path(chosen), chosen, spec.files[chosen].sha256)
 
 
 def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec, str | None]:
@@ -335,11 +347,13 @@ def _open(location: _Location, device: str) -> Generator:
     if isinstance(location.source, GeneratorSpec):
         spec, factory = location.source, location.source.resolve()
         try:
-            generator: Generator = factory(location.task)
+            generator = factory(location.task)
+            if not isinstance(generator, Generator):
+                raise TypeError(f"{spec.target} returned {shown(generator)}, which is no Generator")
         except AigcError:
             raise
-        except Exception as error:  # a plugin's generator may raise anything
-            raise PluginError(f"The generator {spec.name!r} cannot start: {type(error).__name__}: {error}.") from error
+        except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
+            raise PluginError(f"The generator {spec.name!r} cannot start: {reason(error)}.") from error
         return generator
     from aigc_sdk.runtime import OnnxGenerator
 
@@ -356,10 +370,3 @@ def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Mo
 def _check_task(card: ModelCard, task: str | None) -> None:
     if task is not None and task != card.task:
         raise UnknownName.of(f"task in this file of {card.name}", task, [card.task])
-
-
-def _same_items(before: Contents, after: object) -> Contents:
-    """Refuse what a policy plugin returned if it is not the same items in the same order."""
-    if not isinstance(after, Contents) or [item.seed for item in after] != [item.seed for item in before]:
-        raise GenerationFailed(f"A policy plugin returned {after!r} for {before!r}; it has to keep the items' order.")
-    return after

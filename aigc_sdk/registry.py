@@ -5,23 +5,36 @@ wrong is its own failure. Names are looked up among the built-in plugins first. 
 claim one name cancel out, and `distribution:name` picks.
 """
 
+import inspect
+import logging
 import os
 import re
+import sys
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, distributions, entry_points
+from itertools import chain
+from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
 
 from aigc_sdk import hookspecs
-from aigc_sdk.errors import AigcError, PluginError, UnknownName
+from aigc_sdk.contents import Contents
+from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
 from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
 
 BUILT_IN = "aigc-sdk"
 
 POLICY_HOOKS = ("aigc_before_generate", "aigc_after_generate")
+
+# The hooks alone: pluggy looks at every name that it is given, for every plugin.
+_HOOKSPECS = ModuleType("hooks")
+vars(_HOOKSPECS).update({name: hook for name, hook in vars(hookspecs).items() if name.startswith("aigc_")})
 
 # What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models
 # and generators share their names, because both are what `sdk.load` takes.
@@ -32,12 +45,16 @@ REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
     "aigc_register_generators": ("model", GeneratorSpec),
 }
 
+_log = logging.getLogger("aigc_sdk")
+
 
 @dataclass
 class Plugin:
     """A plugin that was found, whether or not it could be loaded.
 
-    `state` is "loaded", "failed" (then `reason` says why) or "disabled" (by AIGC_SDK_PLUGINS).
+    `state` is "loaded", "failed" (then `reason` says why) or "disabled" (by AIGC_SDK_PLUGINS). A policy plugin that
+    fails at a request is "failed" from then on, and asked again at the next: without its word nothing goes on.
+    `notes` says which of its names others have as well.
     """
 
     name: str
@@ -46,12 +63,28 @@ class Plugin:
     state: Literal["loaded", "failed", "disabled"] = "loaded"
     reason: str = ""
     specs: list[tuple[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     manager: pluggy.PluginManager | None = None
 
     @property
     def provides(self) -> list[str]:
         """What it registered, as "family vae"."""
         return [f"{kind} {spec.name}" for kind, spec in self.specs]
+
+    def fail(self, error: BaseException) -> None:
+        """Record what went wrong."""
+        self.reason = reason(error)
+        self.state = "failed"
+
+    def check(self) -> dict[str, AigcError]:
+        """Import all that it registered, which may take seconds, and return the errors, by what `provides` says."""
+        errors = {}
+        for kind, spec in self.specs:
+            try:
+                spec.check()
+            except AigcError as error:
+                errors[f"{kind} {spec.name}"] = error
+        return errors
 
 
 class Registry:
@@ -60,11 +93,15 @@ class Registry:
     Args:
         entries: the entry points to load; those of this environment without it.
         allowed: the names of the only plugins to load; all without it.
+        damaged: what stands for distributions whose entry points cannot be read.
     """
 
-    def __init__(self, entries: Iterable[EntryPoint], allowed: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, entries: Iterable[EntryPoint], allowed: frozenset[str] | None = None, damaged: Iterable[Plugin] = ()
+    ) -> None:
         plugins = [_load(entry, allowed) for entry in entries]
-        self.plugins = sorted(plugins, key=_order)
+        self.plugins = sorted([*plugins, *damaged], key=_order)
+        self._note_shared_names()
         # Every request asks for these, so that they are looked up once.
         self._policies = {name: self._callers(name) for name in POLICY_HOOKS}
 
@@ -91,7 +128,10 @@ class Registry:
                 raise PluginError(
                     f"The plugin {plugin.name!r} of {plugin.distribution} {plugin.state}: {plugin.reason}."
                 )
-        raise UnknownName.of(kind, name, self.names(kind))
+        unknown = UnknownName.of(kind, name, self.names(kind))
+        if failed := [plugin.name for plugin in self.plugins if plugin.state == "failed"]:
+            raise UnknownName(f"{unknown} Plugins that failed: {', '.join(failed)}; `aigc plugins` says why.")
+        raise unknown
 
     def hooks(self, name: str) -> list[Callable[..., list[Any]]]:
         """Return the callers of a policy hook, one for each plugin that implements it, in their order.
@@ -105,43 +145,119 @@ class Registry:
         managed = [(plugin, getattr(plugin.manager.hook, name)) for plugin in self.plugins if plugin.manager]
         return [partial(_ask, plugin, hook) for plugin, hook in managed if hook.get_hookimpls()]
 
+    def _note_shared_names(self) -> None:
+        claims = defaultdict(list)
+        for plugin in self.plugins:
+            for kind, spec in plugin.specs:
+                claims[kind, spec.name].append(plugin)
+        for (kind, name), claimants in claims.items():
+            for plugin in claimants[len(claimants) == 1 :]:
+                others = " and ".join(each.distribution for each in claimants if each is not plugin)
+                if plugin.distribution != BUILT_IN:
+                    how = "hidden by" if BUILT_IN in others.split() else "also offered by"
+                    plugin.notes.append(f"{kind} {name}: {how} {others}; ask for {plugin.distribution}:{name}")
+
     def _offers(self, kind: str) -> list[tuple[Plugin, Any]]:
         return [(plugin, spec) for plugin in self.plugins for its, spec in plugin.specs if its == kind]
 
 
-@lru_cache(maxsize=1)
+_lock = threading.RLock()
+_default: Registry | None = None
+_is_loading = False
+
+
 def default_registry() -> Registry:
-    """Return the registry of this environment.
+    """Return the registry of this environment, loaded by the first who asks.
 
     `AIGC_SDK_PLUGINS=a,b` allows only those plugins besides the built-in ones; empty, it allows none.
+
+    Raises:
+        PluginError: a plugin asks while it is being loaded.
     """
+    return _default or _load_default()
+
+
+def _load_default() -> Registry:
+    global _default, _is_loading
+    with _lock:
+        if _is_loading:
+            raise PluginError("A plugin asks for plugins or models while the plugins are being loaded; ask later.")
+        if _default is None:
+            _is_loading = True
+            try:
+                _default = Registry(*_installed())
+            finally:
+                _is_loading = False
+        return _default
+
+
+def _installed() -> tuple[list[EntryPoint], frozenset[str] | None, list[Plugin]]:
+    """Return the entry points of this environment, the names that are allowed, and the damaged distributions."""
+    damaged = []
+    try:
+        entries = list(entry_points(group=hookspecs.GROUP))
+    except Exception:  # noqa: BLE001 - of one distribution, which would take all others with it
+        readable: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():
+            name, version = _identify(distribution)
+            try:
+                entries = list(distribution.entry_points.select(group=hookspecs.GROUP))
+                readable.setdefault(name, entries)  # the first on the path, as always
+            except Exception as error:  # noqa: BLE001
+                damaged.append(Plugin(name, name, version, "failed", f"entry_points.txt: {reason(error)}"))
+        entries = list(chain.from_iterable(readable.values()))
     allowed = os.environ.get("AIGC_SDK_PLUGINS")
-    names = None if allowed is None else frozenset(name.strip() for name in allowed.split(","))
-    return Registry(entry_points(group=hookspecs.GROUP), names)
+    if allowed is None:
+        return entries, None, damaged
+    names = frozenset(name.strip() for name in allowed.split(",")) - {""}
+    if missing := names - {entry.name for entry in entries}:
+        _log.warning("AIGC_SDK_PLUGINS names plugins that are not installed: %s", ", ".join(sorted(missing)))
+    return entries, names, damaged
 
 
 def _load(entry: EntryPoint, allowed: frozenset[str] | None) -> Plugin:
     """Load one plugin; whatever it does wrong is recorded in it."""
-    distribution, version = _distribution(entry)
-    plugin = Plugin(entry.name, distribution, version)
-    if allowed is not None and distribution != BUILT_IN and entry.name not in allowed:
+    plugin = Plugin(entry.name, *_identify(entry.dist))
+    if allowed is not None and plugin.distribution != BUILT_IN and entry.name not in allowed:
         plugin.state, plugin.reason = "disabled", "AIGC_SDK_PLUGINS does not name it"
         return plugin
     try:
-        manager = pluggy.PluginManager(hookspecs.GROUP)
-        manager.add_hookspecs(hookspecs)
-        manager.register(entry.load(), entry.name)
-        manager.check_pending()
-        if not any(hook.get_hookimpls() for hook in vars(manager.hook).values()):
-            raise TypeError("it implements no hook; is @aigc_sdk.hookimpl missing?")
-        specs = _collect(manager)
+        with redirect_stdout(sys.stderr):  # what it prints is not what the program that loads it has to say
+            plugin.manager, plugin.specs = _open(entry)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit and a Rust panic are no Exception either
-        plugin.state, plugin.reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-    else:
-        plugin.manager, plugin.specs = manager, specs
+        plugin.fail(error)
     return plugin
+
+
+def _open(entry: EntryPoint) -> tuple[pluggy.PluginManager, list[tuple[str, Any]]]:
+    """Import a plugin and return what calls its hooks, and the specs that it registered."""
+    if not entry.pattern.match(entry.value):
+        raise ValueError(f"its entry point is {shown(entry.value)}, not 'module' or 'module:attribute'")
+    loaded = entry.load()
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(_HOOKSPECS)
+    manager.register(loaded, entry.name)
+    manager.check_pending()
+    callers: dict[str, pluggy.HookCaller] = vars(manager.hook)
+    if not any(caller.get_hookimpls() for caller in callers.values()):
+        raise TypeError("it implements no hook; is @aigc_sdk.hookimpl missing?")
+    for name, caller in callers.items():
+        if not caller.get_hookimpls() and callable(getattr(loaded, name, None)):
+            raise TypeError(f"{name} has no @aigc_sdk.hookimpl")
+        for hook in caller.get_hookimpls():
+            _check_hook(name, hook)
+    return manager, _collect(manager)
+
+
+def _check_hook(name: str, hook: pluggy.HookImpl) -> None:
+    """Refuse what pluggy takes but what would never do its work: a policy must not be passed over in silence."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(hook.function) for is_kind in kinds):
+        raise TypeError(f"{name} is a coroutine or a generator; hooks are plain functions")
+    if name in REGISTER_HOOKS and "register" not in hook.argnames:
+        raise TypeError(f"{name} does not take `register`, so it can register nothing")
 
 
 def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
@@ -162,12 +278,12 @@ def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
     return specs
 
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    """Return the normalised name and the version of the distribution that an entry point is from."""
-    distribution: Any = entry.dist
+def _identify(distribution: Any) -> tuple[str, str]:
+    """Return the normalised name and the version of a distribution."""
     try:
-        return re.sub(r"[-_.]+", "-", distribution.name).lower(), str(distribution.version)
-    except (AttributeError, KeyError, OSError, TypeError):  # none, or a damaged one: METADATA lost or without a name
+        metadata = distribution.metadata  # parsed anew at every look
+        return re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), str(metadata["Version"] or "")
+    except Exception:  # noqa: BLE001 - there is none, or a damaged one: METADATA lost, without a name, no UTF-8
         return "unknown", ""
 
 
@@ -183,9 +299,19 @@ def _ask(plugin: Plugin, hook: pluggy.HookCaller, **arguments: Any) -> list[Any]
     """Call a policy hook of one plugin and return what it returned, if anything."""
     try:
         answers: list[Any] = hook(**arguments)
-    except AigcError:
+        if "contents" in arguments:
+            for answer in answers:
+                _check_same_items(arguments["contents"], answer)
+    except (AigcError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise PluginError(f"The plugin {plugin.name!r} failed in {hook.name}: {reason}.") from error
+    except BaseException as error:  # a plugin may raise anything, SystemExit too
+        plugin.fail(error)
+        where = f"{plugin.name!r} of {plugin.distribution}"
+        raise PluginError(f"The plugin {where} failed in {hook.name}: {plugin.reason}.") from error
     return answers
+
+
+def _check_same_items(before: Contents, after: object) -> None:
+    """Refuse what a policy plugin returned if it is not the same items in the same order."""
+    if not isinstance(after, Contents) or [item.seed for item in after] != [item.seed for item in before]:
+        raise TypeError(f"it returned {shown(after)} for {before!r}; it has to keep the items and their order")

@@ -1,18 +1,22 @@
 """Specs: what a plugin declares. A spec is data; making or listing one imports no heavy code."""
 
+import hashlib
 import importlib
+import importlib.resources
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from aigc_sdk.errors import MissingPackage, PluginError
+from aigc_sdk.errors import MissingPackage, PluginError, reason, shown
 
 API_VERSION = 1
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_TARGET = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,11 @@ class _Spec:
     name: str
 
     def __post_init__(self) -> None:
+        # A list of all that is installed shows these: a wrong one would break it for everybody.
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type in (str, int, str | None) and not isinstance(value, each.type):  # type: ignore[arg-type]  # it is no string here
+                raise TypeError(f"{each.name} is {shown(value)}, not {getattr(each.type, '__name__', each.type)}")
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name: lower-case letters, digits, '-', '_' and '.'")
 
@@ -28,8 +37,11 @@ class _Spec:
 class _CodeSpec(_Spec):
     """A spec whose thing is code: `target` is "module:attribute", imported when it is first used.
 
-    `extra` is the extra of `distribution` that brings what the target imports.
+    `extra` is the extra of `distribution` that brings what the target imports; the target has to be a subclass
+    of `base`, if the kind of spec names one.
     """
+
+    base: ClassVar[str] = ""
 
     target: str
     summary: str = ""
@@ -37,22 +49,35 @@ class _CodeSpec(_Spec):
     distribution: str = "aigc-sdk"
     api_version: int = API_VERSION
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _TARGET.fullmatch(self.target):
+            raise ValueError(f"the target of {self.name!r} is {shown(self.target)}, not 'module:attribute'")
+
     def resolve(self) -> Any:
         """Import and return the target.
 
         Raises:
             MissingPackage: it needs a package that is not installed; says the pip line.
-            PluginError: the target is not there, or fails when imported.
+            PluginError: the target is not there, is not of its kind, or fails when imported.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), attribute)
-        except (Exception, SystemExit) as error:  # a plugin may fail in any way
+            target = getattr(importlib.import_module(module_name), attribute)
+            if self.base and self.base not in [f"{c.__module__}.{c.__name__}" for c in getattr(target, "__mro__", ())]:
+                raise TypeError(f"{shown(target)} is no subclass of {self.base}")
+            return target
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing and self.extra and not f"{module_name}.".startswith(f"{missing}."):
                 raise missing_package(f"{self.name!r}", missing, self.extra, self.distribution) from error
-            reason = f"{type(error).__name__}: {error}"
-            raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {reason}.") from error
+            raise PluginError(f"{self.name!r} cannot be loaded from {self.target!r}: {reason(error)}.") from error
+
+    def check(self) -> None:
+        """Raise as `resolve` does."""
+        self.resolve()
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,8 @@ class FamilySpec(_CodeSpec):
         >>> FamilySpec(name="flow", target="my_package.family:Flow", modalities=("image",), extra="train").name
         'flow'
     """
+
+    base: ClassVar[str] = "aigc_sdk.training.family.Family"
 
     modalities: tuple[str, ...] = ()
 
@@ -92,6 +119,8 @@ class ExporterSpec(_CodeSpec):
         >>> ExporterSpec(name="coreml", target="my_package.exporter:CoreML", suffix=".mlpackage").suffix
         '.mlpackage'
     """
+
+    base: ClassVar[str] = "aigc_sdk.exporter.Exporter"
 
     suffix: str = ""
 
@@ -127,8 +156,32 @@ class ModelSpec(_Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.files:
-            raise ValueError(f"{self.name!r} has no files")
+        if not self.files or not all(isinstance(file, ModelFile) for file in self.files.values()):
+            raise ValueError(f"the files of {self.name!r} are {shown(self.files)}; give a ModelFile for each task")
+
+    def path(self, task: str) -> Path:
+        """Return where the file of a task is.
+
+        Raises:
+            PluginError: the package is not there, or fails when imported.
+        """
+        try:
+            return Path(str(importlib.resources.files(self.package))) / self.files[task].path
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way
+            raise PluginError(f"{self.name!r} is not in the package {self.package!r}: {reason(error)}.") from error
+
+    def check(self) -> None:
+        """Raise PluginError when a file is not there, or is not the one that was registered."""
+        for task, file in self.files.items():
+            path = self.path(task)
+            try:
+                found = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise PluginError(f"{self.name!r} has no file for {task}: {reason(error)}.") from error
+            if found != file.sha256:
+                raise PluginError(f"{path} of {self.name!r} has the sha256 {found}, not {file.sha256}.")
 
 
 def missing_package(what: str, module: str, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:

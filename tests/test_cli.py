@@ -183,6 +183,18 @@ def test_error_with_a_hostile_name_cannot_steer_the_terminal(fail):
     assert printed == "aigc: Cannot read evil\\x1b[2J\\nname.onnx: No such file or directory.\n"
 
 
+def test_generate_json_is_not_disturbed_by_a_plugin_that_prints(aigc, tiny_path, monkeypatch):
+    def make(*arguments):
+        print("I am no JSON")
+        return made(*arguments)
+
+    made = generation.make_contents
+    monkeypatch.setattr(generation, "make_contents", make)
+    done = aigc("generate", tiny_path, "-n", 2, "--json")
+    assert len(json.loads(done.stdout)) == 2
+    assert "I am no JSON" in done.stderr
+
+
 def test_success_has_exit_code_0(monkeypatch, tiny_path, tmp_path):
     monkeypatch.setattr(sys, "argv", ["aigc", "generate", str(tiny_path), "-o", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as raised:
@@ -254,17 +266,17 @@ def test_doctor_tells_what_is_installed(aigc, monkeypatch, tmp_path):
     monkeypatch.setattr(sdk, "plugins", lambda: [Plugin("flows", "my-flows", "1.0")])
     done = aigc("doctor")
     assert done.exit_code == 0
-    assert f"aigc-sdk      {sdk.__version__}, Python 3." in done.stdout
+    assert f"aigc-sdk          {sdk.__version__}, Python 3." in done.stdout
     assert "built with " in done.stdout and "CPUExecutionProvider" in done.stdout
-    assert f"cache         {tmp_path / 'cache'}\n" in done.stdout
-    assert "plugins       1 installed, 0 broken\n" in done.stdout
+    assert f"cache             {tmp_path / 'cache'}\n" in done.stdout
+    assert "plugins           1 installed, 0 broken\n" in done.stdout
 
 
 def test_doctor_with_a_broken_plugin_has_exit_code_1(aigc, monkeypatch):
     monkeypatch.setattr(sdk, "plugins", lambda: [Plugin("flows", "my-flows", "1.0", "failed", "ImportError: no")])
     done = aigc("doctor")
     assert done.exit_code == 1
-    assert "broken plugin flows (my-flows 1.0): ImportError: no\n" in done.stdout
+    assert "broken plugin     flows (my-flows 1.0): ImportError: no\n" in done.stdout
 
 
 def test_doctor_without_torch_says_how_to_install_it(aigc, monkeypatch):
@@ -276,7 +288,9 @@ def test_doctor_without_torch_says_how_to_install_it(aigc, monkeypatch):
         return "1.0"
 
     monkeypatch.setattr(metadata, "version", version)
-    assert "torch         not installed; training needs it: pip install 'aigc-sdk[train]'\n" in aigc("doctor").stdout
+    assert (
+        "torch             not installed; training needs it: pip install 'aigc-sdk[train]'\n" in aigc("doctor").stdout
+    )
 
 
 def test_train_options_lists_the_familys_options(aigc):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aigc_onnx.verify import example_feeds
 from aigc_sdk.runtime import OnnxGenerator
+from aigc_sdk.testing import example_feeds
 from javascript import ensure_installed, run_in_javascript
 
 N = 200

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
@@ -150,14 +149,3 @@ def test_generate_label_minus_one_follows_the_training_frequencies():
         family.sampler("generate")(torch.arange(n), controls_of(family, "generate", n, label=v)) for v in (-1, 1)
     )
     assert torch.equal(free, fixed)
-
-
-def test_generate_row_depends_on_its_own_inputs_alone():
-    family = build((28, 28, 1))
-    controls = controls_of(family, "generate", 7)
-    whole = family.sampler("generate")(torch.arange(7), controls).numpy().astype(int)
-    for k in range(7):
-        row = {name: values[k : k + 1] for name, values in controls.items()}
-        alone = family.sampler("generate")(torch.tensor([k]), row).numpy()
-        # Eager torch may round differently at another batch size; the exported file is held to equality.
-        assert np.abs(whole[k] - alone[0]).max() <= 1

@@ -6,13 +6,14 @@ from pathlib import Path
 import onnx
 
 from aigc_onnx.convert import OPSET, convert
-from aigc_onnx.verify import check_independence, compare_with_eager, example_feeds
+from aigc_onnx.verify import check_independence, compare_with_eager
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel, InvalidRequest
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
 from aigc_sdk.files import atomic_write
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
+from aigc_sdk.testing import example_feeds
 
 GOLDEN_ITEMS = 4
 

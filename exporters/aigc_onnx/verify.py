@@ -11,7 +11,7 @@ from aigc_sdk.card import Control
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.exporter import Check
 from aigc_sdk.generator import Generator
-from aigc_sdk.seeds import MAX_SEED, item_seeds
+from aigc_sdk.testing import example_feeds
 
 Array = NDArray[Any]
 
@@ -20,38 +20,6 @@ SIZES = (1, 3, 64, 17)
 
 # At most this share of the values of images may differ from eager torch, each by one level.
 EAGER_SHARE = 1e-4
-
-
-def example_feeds(controls: tuple[Control, ...], n: int, seed: int) -> tuple[NDArray[np.int64], dict[str, Array]]:
-    """Return item seeds and controls that range over all that may be asked for.
-
-    Args:
-        controls: of the model.
-        n: the number of items.
-        seed: of the choices.
-    """
-    random = np.random.default_rng(seed)
-
-    def values(control: Control) -> Array:
-        low, high = (min(max(bound, -1000), MAX_SEED) for bound in control.range)
-        if control.kind == "number":
-            return random.uniform(low, high, n).astype(control.dtype)
-        if control.is_pixels:
-            return _example_pixels(control, n, random)
-        return random.integers(int(low), int(high), n, endpoint=True).astype(control.dtype)
-
-    return item_seeds(seed, n), {control.name: values(control) for control in controls}
-
-
-def _example_pixels(control: Control, n: int, random: np.random.Generator) -> Array:
-    """Return patches of one level each, uint8 (n, height, width, channels), which pack small; of a mask 0 or 255."""
-    height, width, channels = control.shape
-    if control.kind == "mask":
-        levels = random.integers(0, 2, (n, 4, 4, channels)) * 255
-    else:
-        levels = random.integers(0, 256, (n, 4, 4, channels))
-    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
-    return levels.astype(control.dtype)[:, rows[:, None], columns]
 
 
 def compare_with_eager(eager: Generator, exported: Generator, least_values: int = 2**17) -> Check:

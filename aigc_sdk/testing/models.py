@@ -1,0 +1,198 @@
+"""The rules for a model: a file of the contract, or a generator of a plugin."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.card import Control
+from aigc_sdk.errors import InvalidRequest, UnknownName
+from aigc_sdk.generation import make_contents
+from aigc_sdk.generator import Generator, check_content
+from aigc_sdk.request import Request, build_request
+from aigc_sdk.testing.checks import Check, require
+from aigc_sdk.testing.feeds import example_feeds
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A model to check.
+
+    Attributes:
+        generator: the model, loaded.
+        path: its file, None for a generator of a plugin.
+        tolerance: by how much an item may differ between runs of another number of items: 0 but for eager torch,
+            which may round differently.
+    """
+
+    generator: Generator
+    path: Path | None = None
+    tolerance: float = 0
+
+    def items(self, seeds: Array, feeds: dict[str, Array]) -> list[Array]:
+        """Run the model and return its items, each as long as it says."""
+        outputs = self.generator.run(seeds, feeds)
+        content, length = outputs["content"], outputs.get("length")
+        check_content(self.generator.card, content, len(seeds))
+        return [row if length is None else row[: length[i]] for i, row in enumerate(content)]
+
+    def defaults(self, n: int) -> tuple[Array, dict[str, Array]]:
+        """Return seeds, and controls as a caller gets them who gives none but pixels without a default."""
+        seeds, feeds = example_feeds(self.generator.card.controls, n, seed=7)
+        for control in self.generator.card.controls:
+            if control.default is not None:
+                feeds[control.name] = np.full((n, *control.shape), control.default, control.dtype)
+        return seeds, feeds
+
+    def request(self, n: int, **controls: Any) -> Request:
+        """Return a request for n items that gives these controls, and pixels without a default."""
+        card = self.generator.card
+        needed = [control for control in card.controls if control.default is None]
+        pixels = {name: values[0] for name, values in example_feeds(needed, 1, seed=7)[1].items()}
+        limits: dict[str, Any] = {"seeds": None, "batch_size": None, "deadline_s": None}
+        return build_request(card, n, seed=7, controls=pixels | controls, **limits)
+
+
+def check_file_keeps_the_rules(case: ModelCase) -> None:
+    """The file holds standard operators alone, a valid card, and inputs and outputs as the card declares."""
+    from aigc_sdk.runtime.safety import check_model
+
+    assert case.path is not None
+    check_model(case.path.read_bytes(), case.path.name)
+
+
+def check_card_lies_beside_the_file(case: ModelCase) -> None:
+    """The card inside the file lies beside it as NAME.card.json, for runtimes that show no metadata."""
+    assert case.path is not None
+    beside = case.path.with_suffix(".card.json")
+    require(beside.exists(), f"the file {beside.name}", "none")
+    same = beside.read_text(encoding="utf-8") == case.generator.card.to_json()
+    require(same, f"the card of {case.path.name} in {beside.name}", "another")
+
+
+def check_golden_items_are_made(case: ModelCase) -> None:
+    """The golden items of the card are what the file makes here."""
+    from aigc_sdk.runtime import OnnxGenerator
+
+    assert isinstance(case.generator, OnnxGenerator)
+    passed, measured = case.generator.check_golden()
+    require(passed, "the golden items", measured)
+
+
+def check_content_is_as_declared(case: ModelCase) -> None:
+    """Content has the dtype and shape of the card's output for any number of items, and no NaN."""
+    for n in (1, 7, 64):
+        for i, item in enumerate(case.items(*case.defaults(n))):
+            require(bool(np.isfinite(item).all()), "finite content", f"NaN or infinity in item {i} of {n}")
+
+
+def check_edges_of_controls_run(case: ModelCase) -> None:
+    """Every control may be fed the ends of its range, and its default."""
+    for control in case.generator.card.controls:
+        seeds, feeds = case.defaults(2)
+        case.items(seeds, {**feeds, control.name: _edges(control)})
+
+
+def check_items_do_not_depend_on_others(case: ModelCase) -> None:
+    """Row i of content depends on row i of the inputs alone: it is the same among 64, among 7 and alone."""
+    seeds, feeds = example_feeds(case.generator.card.controls, 64, seed=5)
+    whole = case.items(seeds, feeds)
+    for start, size in ((0, 7), (57, 7), (0, 1), (31, 1), (63, 1)):
+        rows = slice(start, start + size)
+        part = case.items(seeds[rows], {name: values[rows] for name, values in feeds.items()})
+        for i, item in enumerate(part, start):
+            gap = _gap(item, whole[i])
+            require(gap <= case.tolerance, f"item {i} as it is among 64", f"another one among {size}, {gap:g} off")
+
+
+def check_seed_decides(case: ModelCase) -> None:
+    """The same seed and controls give the same bytes; other seeds give other items, unless an image is fed."""
+    seeds, feeds = case.defaults(16)
+    first, again = (case.items(seeds, feeds) for _ in range(2))
+    differing = [i for i in range(16) if first[i].tobytes() != again[i].tobytes()]
+    require(not differing, "the same items of the same seeds", f"others at {differing}")
+    if not any(control.is_pixels for control in case.generator.card.controls):
+        require(len({item.tobytes() for item in first}) > 1, "other items of other seeds", "one for 16 seeds")
+
+
+def check_choice_may_be_left_to_the_seed(case: ModelCase) -> None:
+    """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices."""
+    for control in case.generator.card.controls:
+        if control.kind != "choice":
+            continue
+        seeds, feeds = case.defaults(8)
+        # A second seed may draw a choice of its own; here all seeds of an item are one.
+        feeds |= {each.name: seeds for each in case.generator.card.controls if each.kind == "seed"}
+        drawn, *chosen = (
+            case.items(seeds, {**feeds, control.name: np.full(8, choice, np.int64)})
+            for choice in range(-1, len(control.choices))
+        )
+        for i, item in enumerate(drawn):
+            found = any(item.tobytes() == items[i].tobytes() for items in chosen)
+            require(found, f"item {i} with {control.name} = -1 to be that of one of its choices", "another")
+
+
+def check_shorter_request_is_a_prefix(case: ModelCase) -> None:
+    """A request for 3 items makes the first 3 of a request for 10, and item 0 carries the request's seed."""
+    short, long = (make_contents(case.generator, case.request(n)) for n in (3, 10))
+    require(short[0].seed == 7, "seed 7 for item 0", short[0].seed)
+    for i, item in enumerate(short):
+        gap = _gap(item.data, long[i].data)
+        require(gap <= case.tolerance, f"item {i} of 10", f"another one in a request for 3, {gap:g} off")
+
+
+def check_values_out_of_range_are_refused(case: ModelCase) -> None:
+    """A value of a control that its range does not hold is an error of ours, before anything runs."""
+    for control in case.generator.card.controls:
+        for value in _wrong_values(control):
+            try:
+                case.request(1, **{control.name: value})
+            except (InvalidRequest, UnknownName):
+                continue
+            require(False, f"{control.name} = {value!r} to be refused; {control.allowed}", "that it is taken")
+
+
+def _edges(control: Control) -> Array:
+    if control.is_pixels:
+        return np.stack([np.full(control.shape, level, control.dtype) for level in (0, 255)])
+    return np.array(control.range, control.dtype)
+
+
+def _wrong_values(control: Control) -> list[Any]:
+    """Return values of the right type beyond the range, and such of a wrong type."""
+    if control.is_pixels:
+        height, width, channels = control.shape
+        return [{}, 7, np.zeros((height + 1, width, channels), np.uint8), np.zeros(control.shape, np.float32)]
+    if control.kind == "flag":
+        return [{}, "x", 2, 0.5]
+    low, high = control.range
+    beyond = [value for value in (low - 1, high + 1) if not low <= value <= high]
+    return [{}, "no such choice", True, *beyond, float("nan")]
+
+
+def _gap(a: Array, b: Array) -> float:
+    """Return the largest difference of two items; infinity if they have not one shape."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float(np.abs(a.astype(np.float64) - b).max(initial=0))
+
+
+# What every model keeps to, and what a file keeps to besides.
+GENERATOR_CHECKS: tuple[Check, ...] = (
+    check_content_is_as_declared,
+    check_edges_of_controls_run,
+    check_items_do_not_depend_on_others,
+    check_seed_decides,
+    check_choice_may_be_left_to_the_seed,
+    check_shorter_request_is_a_prefix,
+    check_values_out_of_range_are_refused,
+)
+FILE_CHECKS: tuple[Check, ...] = (
+    check_file_keeps_the_rules,
+    check_card_lies_beside_the_file,
+    check_golden_items_are_made,
+)
