@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aigc_sdk.errors import AigcError, StorageError
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+# The names that `atomic_write` gives; a process that was killed leaves its files behind.
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
@@ -43,16 +44,6 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write the bytes to `path`, whole or not at all; raises StorageError."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove what `atomic_write` left in the folder when its process was killed; raises StorageError."""
-    try:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _TEMPORARY.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error("clean up", folder, error) from error
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

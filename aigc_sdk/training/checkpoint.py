@@ -120,7 +120,9 @@ def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tree
     [(kind, inner)] = tree.items()
     if kind == "tensor":
-        return tensors[inner]
+        return tensors[
+            inner
+        ].clone()  # into memory as aligned as any other: what is computed with it may depend on that
     if kind == "tuple":
         return tuple(unflatten(each, tensors) for each in inner)
     return {key: unflatten(each, tensors) for key, each in inner}
