@@ -13,31 +13,12 @@ from safetensors import safe_open
 import aigc_sdk as sdk
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.registry import default_registry
-from aigc_sdk.training import Run, loop, trainer
+from aigc_sdk.training import Run, trainer
 from aigc_sdk.training.checkpoint import load_checkpoint
 from aigc_sdk.training.eager import weights_sha256
 from aigc_vae.family import VAE
 
 SMALL = {"latent": 4, "width": 8, "blocks": 0, "batch_size": 32}
-
-
-@pytest.fixture
-def stripes():
-    """Eight by eight images of stripes and their direction as label."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 300)
-    rows, columns = np.indices((8, 8))
-    phases = rng.integers(0, 4, 300)
-    images = np.stack(
-        [(((rows if up else columns) + phase) // 2 % 2 * 200) for up, phase in zip(labels, phases, strict=True)]
-    )
-    return (images + rng.integers(0, 50, images.shape)).astype(np.uint8), labels
-
-
-@pytest.fixture
-def no_export(monkeypatch):
-    """Leave out the export, which takes longer than a tiny training; its own tests are elsewhere."""
-    monkeypatch.setattr(loop, "_export_all", lambda run, family: None)
 
 
 def test_run_folder_records_what_was_done(trained, digits_8x8):
