@@ -1,16 +1,16 @@
 """Whether a training that is killed at random moments ends in the weights of one that nothing interrupted.
 
-    python benchmarks/resume.py [--kills 12] [--steps 600] [--seed 0]
+    python benchmarks/resume.py [--kills 12] [--steps 400] [--seed 0]
 
 Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and early
-stopping, so that everything with a state has one. One runs undisturbed. The others are killed with SIGKILL at a moment
-drawn evenly from the time that the first took, from the import of torch to the end of the export, and resumed: half of
-them once, and then one more that takes the other half of the kills one after another. Checkpoints are written every
-fifth of a second, so that many kills hit a write.
+stopping, so that everything with a state has one. One runs undisturbed. Each of the others is killed three times with
+SIGKILL, each time at a moment drawn evenly from none to half of the time that the first took from the import of torch
+to the end of the export, and resumed. Checkpoints are written every fifth of a second, so that kills hit writes too.
 """
 
 import argparse
 import hashlib
+import math
 import random
 import shutil
 import signal
@@ -27,6 +27,8 @@ from aigc_sdk.runtime.safety import graph_sha256
 from aigc_sdk.training import Run
 from datasets import fetch
 from timing import Report
+
+KILLS_PER_RUN = 3
 
 OPTIONS = {
     "latent": 8,
@@ -93,7 +95,7 @@ def main() -> int:
     """Train, kill, resume, compare; return 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch", "lightning-fabric")
@@ -106,21 +108,18 @@ def main() -> int:
         for name, sha256 in wanted.items():
             print(f"uninterrupted: {name:24} {sha256}")
         report.figure("an uninterrupted training with its export", duration_s, "s")
-        single = arguments.kills // 2
-        plans = [1] * single + [arguments.kills - single]
         kills = different = 0
-        for number, planned in enumerate(plans):
-            out = Path(folder, f"run-{number}")
-            hits = 0
-            while hits < planned:
-                # A training that is killed again and again has to get on between the kills.
-                after_s = moments.uniform(0, duration_s if planned == 1 else duration_s / 2)
+        for number in range(math.ceil(arguments.kills / KILLS_PER_RUN)):
+            out, hits = Path(folder, f"run-{number}"), 0
+            while hits < KILLS_PER_RUN:
+                after_s = moments.uniform(0, duration_s / 2)
                 killed = train(out, arguments.steps, after_s)
                 hits += killed
                 what = f"killed after {after_s:.2f} s" if killed else "finished before the kill, so begun anew"
                 print(f"run {number}: {what}; {_state(out)}", flush=True)
                 if not killed:
                     shutil.rmtree(out)
+                    hits = 0
             kills += hits
             train(out, arguments.steps)
             missed = [name for name, sha256 in found(out).items() if wanted[name] != sha256]

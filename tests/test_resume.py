@@ -147,42 +147,30 @@ def test_resume_from_old_checkpoints_cuts_the_metrics_back(tmp_path, stripes, wh
 
 
 @pytest.mark.slow
-def test_resume_after_real_kills_ends_in_the_same_weights(tmp_path, stripes):
+def test_resume_after_real_kills_ends_in_the_same_weights(tmp_path, stripes, no_export):
     images, labels = stripes
     np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
+    options = OPTIONS | {"steps": 300, "checkpoint_minutes": 0.002}
     program = (
         "import sys, torch, json, aigc_sdk as sdk\n"
-        "torch.set_num_threads(1)\n"
+        "torch.set_num_threads(int(sys.argv[1]))\n"
         "from aigc_sdk.training import loop\n"
         "loop._export_all = lambda *_: None\n"
-        "print('ready', flush=True)\n"
-        "sdk.train('vae', 'stripes.npz', out=sys.argv[1], seed=5, resume=True, **json.loads(sys.argv[2]))\n"
+        "sdk.train('vae', 'stripes.npz', out='run', seed=5, resume=True, **json.loads(sys.argv[2]))\n"
     )
-    options = OPTIONS | {"steps": 200, "checkpoint_minutes": 0.001}
-
-    def start(out):
-        command = [sys.executable, "-c", program, out, json.dumps(options)]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def finish(out):
-        with start(out) as process:
-            assert process.stdout.readline() == "ready\n"
-            begun = time.monotonic()
-            assert process.wait(timeout=300) == 0, process.stderr.read()
-            return time.monotonic() - begun
-
-    duration_s = finish("whole")
+    command = [sys.executable, "-c", program, str(torch.get_num_threads()), json.dumps(options)]
+    metrics = tmp_path / "run" / "metrics.jsonl"
     wait = random.Random(3)
-    killed = 0
-    for _ in range(3):
-        with start("run") as process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(wait.uniform(0.1, 0.3) * duration_s)
+    for lines_before in (5, 40):
+        with subprocess.Popen(command, cwd=tmp_path) as process:
+            while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines_before):
+                time.sleep(0.01)
+            time.sleep(wait.uniform(0, 0.1))
             process.kill()
-        killed += process.returncode == -signal.SIGKILL
-    assert killed
-    finish("run")
-    assert_same(tmp_path / "run", tmp_path / "whole")
+        assert process.returncode == -signal.SIGKILL
+        assert not load_checkpoint(tmp_path / "run")["finished"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    assert_same(tmp_path / "run", fit(stripes, tmp_path / "whole", **options).folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -512,25 +500,30 @@ def test_metrics_half_a_line_is_left_out(stopped):
 
 
 def test_resume_counts_the_minutes_before(tmp_path, stripes, no_export):
-    options = {"steps": None, "epochs": None, "minutes": 0.05, "checkpoint_minutes": 1e-9}
+    options = {"steps": None, "epochs": None, "minutes": 100, "checkpoint_minutes": 1e-9}
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, VAE, "training_step", 30)
+        kill_at(patch, VAE, "training_step", 4)
         with pytest.raises(Killed):
             fit(stripes, tmp_path / "run", **options)
-    spent = load_checkpoint(tmp_path / "run")["clock"]["minutes"]
-    assert 0 < spent < 0.05
-    begun = time.monotonic()
+    state = load_checkpoint(tmp_path / "run")
+    assert 0 < state["clock"]["minutes"] < 10
+    state["clock"]["minutes"] = 99.995
+    save_checkpoint(tmp_path / "run", state)
     run = fit(stripes, tmp_path / "run", resume=True, **options)
-    assert run.metrics[-1]["minutes"] >= 0.05
-    assert (time.monotonic() - begun) / 60 < 0.05 - spent + 0.04
+    assert 100 <= run.metrics[-1]["minutes"] < 110
 
 
 def test_minutes_that_end_in_a_validation_leave_a_last_line_of_losses(tmp_path, stripes, no_export, monkeypatch):
-    validate = VAE.validate
-    monkeypatch.setattr(VAE, "validate", lambda family, batch: time.sleep(3) or validate(family, batch))
-    run = fit(stripes, tmp_path / "run", steps=None, epochs=None, minutes=0.05, log_steps=1000)
+    validate = loop.Trainer.validate
+
+    def take_long(trainer):
+        trainer.clock.spent_minutes += 100
+        return validate(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "validate", take_long)
+    run = fit(stripes, tmp_path / "run", steps=None, epochs=None, minutes=100, log_steps=1000)
     assert [("loss" in line, "validation" in line) for line in run.metrics] == [(False, True), (True, False)]
-    assert run.metrics[0]["step"] == run.metrics[1]["step"] and run.metrics[1]["epoch"] == 1
+    assert run.metrics[0]["step"] == run.metrics[1]["step"] == 6 and run.metrics[1]["epoch"] == 1
 
 
 def test_early_stop_exports_the_best_weights(tmp_path, stripes, no_export, monkeypatch):
@@ -662,7 +655,7 @@ def test_plan_estimates_nearly_what_it_takes(tmp_path, stripes, no_export):
     options = OPTIONS | {"steps": 300, "width": 32}
     estimated = plan("vae", stripes, seed=5, config=options).minutes
     run = sdk.train("vae", stripes, out=tmp_path / "run", seed=5, **options)
-    assert estimated / 4 < run.metrics[-1]["minutes"] < estimated * 4
+    assert estimated / 6 < run.metrics[-1]["minutes"] < estimated * 6  # the machine may be busy in between
 
 
 def test_plan_of_what_cannot_be_trained_raises(stripes):
