@@ -235,15 +235,12 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None) -> Family:
                 journal.validation(clock, figures)
                 trainer.keep_if_best(figures)
                 meter.leave_out(clock.minutes - started)
-            clock.count_epoch()
             if clock.progress >= 1 or trainer.stops_early:
+                if meter.items:  # the time was up while validating, or the training stopped early
+                    journal.losses(clock, meter, trainer.rate)
                 break
+            clock.count_epoch()
             _leave_if_asked(interruption, run, trainer, journal)
-
-        # Steps that have no line yet: the time was up while validating, or the training stopped early.
-        if meter.items:
-            clock.epoch -= 1
-            journal.losses(clock, meter, trainer.rate)
         trained = trainer.finish()
         _save(run, trainer, journal.sync(), finished=True)
         _write_grid(run, trained, clock.step)

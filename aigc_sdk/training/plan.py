@@ -30,6 +30,13 @@ _GRAPH_BYTES = 100_000
 class Plan:
     """What a training would do.
 
+    Example:
+        >>> rows, columns = np.indices((8, 8))
+        >>> stripes = np.stack([(rows + i * columns) % 8 * 36 for i in range(99)]).astype("uint8")
+        >>> found = plan("vae", stripes, config={"steps": 30, "latent": 4, "width": 8})
+        >>> found.steps, found.data["shape"], found.minutes < 5
+        (30, (8, 8, 1), True)
+
     Attributes:
         config: the options, the defaults filled in.
         data: name, n, shape, fingerprint, split, and how many training images each label has.
@@ -67,7 +74,8 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
         trainer = prepare(Path(), model, dataset, split, seed)
         step_s = _time_steps(trainer)
         validation_s = _time_validation(trainer)
-    steps, minutes = _duration(options, trainer.clock.steps_per_epoch, step_s, validation_s)
+        steps, minutes = _duration(options, trainer.clock.steps_per_epoch, step_s, validation_s)
+        disk_mb = _disk_mb(trainer, 1 + math.floor(minutes / options.checkpoint_minutes))
     labels = dataset.labels
     counts = () if labels is None else np.bincount(labels[split["train"]], minlength=len(spec.labels)).tolist()
     return Plan(
@@ -84,7 +92,7 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
         steps=steps,
         step_ms=1000 * step_s,
         minutes=minutes,
-        disk_mb=_disk_mb(trainer, 1 + math.floor(minutes / options.checkpoint_minutes)),
+        disk_mb=disk_mb,
         init=report,
     )
 

@@ -39,12 +39,15 @@ class Trainer:
 
     Attributes:
         folder: the run folder, for messages.
-        family: the weights being trained, on the device.
-        average: follows them.
+        family: the weights being trained, on the device; `module` is the same with Fabric around it.
+        optimizers: by phase; `wrapped` are the same with Fabric around them, `peaks` the rates of their groups.
+        average: follows the weights.
         data: to train and validate on.
         split: its parts.
         seed: of the order of the data.
         batch_size: items in a batch, at most all of the training part.
+        clock: how far it is.
+        meter: the losses since the last line of metrics.
         carry: what the family handed on from the last batch.
         best: the best validation, when the training stops early.
     """
@@ -84,9 +87,9 @@ class Trainer:
 
     @property
     def stops_early(self) -> bool:
-        """Whether the last `early_stop_epochs` validations were no better than the best before."""
+        """Whether the last `early_stop_epochs` validations, this epoch's included, were no better than one before."""
         patience = self.options.early_stop_epochs
-        return patience is not None and self.clock.epoch - 1 - (self.best.epoch if self.best else 0) >= patience
+        return patience is not None and self.clock.epoch - (self.best.epoch if self.best else 0) >= patience
 
     def epoch(self) -> Iterator[Batch]:
         """Return the batches that are left of this epoch; every one is full, and what is over comes in other epochs."""
