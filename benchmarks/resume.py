@@ -1,11 +1,13 @@
 """Whether a training that is killed at random moments ends in the weights of one that nothing interrupted.
 
-    python benchmarks/resume.py [--kills 12] [--steps 400] [--seed 0]
+    python benchmarks/resume.py [--kills 12] [--steps 1000] [--seed 0]
 
 Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and early
 stopping, so that everything with a state has one. One runs undisturbed. Each of the others is killed three times with
-SIGKILL, each time at a moment drawn evenly from none to half of the time that the first took from the import of torch
-to the end of the export, and resumed. Checkpoints are written every fifth of a second, so that kills hit writes too.
+SIGKILL and resumed: twice at moments drawn evenly from the first half of what the undisturbed one took to train, import
+of torch included, and once from all of it. Checkpoints are written every fifth of a second, so that kills hit writes
+too. The last run is killed in its export as well, and then goes on to its model files; the others end with the last
+checkpoint, which holds the final weights.
 """
 
 import argparse
@@ -18,13 +20,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import onnx
 from safetensors.numpy import load_file
 
 from aigc_sdk.runtime.safety import graph_sha256
 from aigc_sdk.training import Run
+from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint
 from datasets import fetch
 from timing import Report
 
@@ -63,17 +66,26 @@ def command(out: Path, steps: int) -> list[str]:
     ]
 
 
-def train(out: Path, steps: int, kill_after_s: float | None = None) -> bool:
-    """Train, and kill the process after so many seconds; return whether it was killed."""
-    with subprocess.Popen(command(out, steps), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        try:
-            _, words = process.communicate(timeout=kill_after_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, words = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise SystemExit(f"The training failed:\n{words}")
+def train(out: Path, steps: int, kill_after_s: float = math.inf, *, export: bool = True) -> bool:
+    """Train, and kill the process after so many seconds, or when only the export is left; return whether it was."""
+    begun = time.monotonic()
+    with (
+        TemporaryFile("w+") as words,
+        subprocess.Popen(command(out, steps), stderr=words, stdout=subprocess.DEVNULL) as process,
+    ):
+        while process.poll() is None:
+            if time.monotonic() - begun >= kill_after_s or (not export and is_finished(out)):
+                process.kill()
+            time.sleep(0.05)
+        if process.returncode not in (0, -signal.SIGKILL):
+            words.seek(0)
+            raise SystemExit(f"The training failed:\n{words.read()}")
     return process.returncode != 0
+
+
+def is_finished(out: Path) -> bool:
+    """Tell whether all steps are made."""
+    return (out / CHECKPOINT).exists() and bool(load_checkpoint(out)["finished"])
 
 
 def found(out: Path) -> dict[str, str]:
@@ -95,37 +107,34 @@ def main() -> int:
     """Train, kill, resume, compare; return 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch", "lightning-fabric")
     moments = random.Random(arguments.seed)
     with TemporaryDirectory() as folder:
-        begun = time.monotonic()
-        train(Path(folder, "whole"), arguments.steps)
-        duration_s = time.monotonic() - begun
-        wanted = found(Path(folder, "whole"))
+        whole = Path(folder, "whole")
+        begun = time.time()
+        train(whole, arguments.steps)
+        training_s = (whole / CHECKPOINT).stat().st_mtime - begun
+        wanted = found(whole)
         for name, sha256 in wanted.items():
             print(f"uninterrupted: {name:24} {sha256}")
-        report.figure("an uninterrupted training with its export", duration_s, "s")
+        report.figure("an uninterrupted training", training_s, "s")
+        report.figure("its export", time.time() - begun - training_s, "s")
+        runs = math.ceil(arguments.kills / KILLS_PER_RUN)
         kills = different = 0
-        for number in range(math.ceil(arguments.kills / KILLS_PER_RUN)):
-            out, hits = Path(folder, f"run-{number}"), 0
-            while hits < KILLS_PER_RUN:
-                after_s = moments.uniform(0, duration_s / 2)
-                killed = train(out, arguments.steps, after_s)
-                hits += killed
-                what = f"killed after {after_s:.2f} s" if killed else "finished before the kill, so begun anew"
-                print(f"run {number}: {what}; {_state(out)}", flush=True)
-                if not killed:
-                    shutil.rmtree(out)
-                    hits = 0
-            kills += hits
-            train(out, arguments.steps)
+        for number in range(runs):
+            out = Path(folder, f"run-{number}")
+            kills += kill_often(out, arguments.steps, training_s, moments)
+            is_last = number == runs - 1
+            if is_last:
+                kills += train(out, arguments.steps, export=False) + train(out, arguments.steps, moments.uniform(3, 20))
+            train(out, arguments.steps, export=is_last)
             missed = [name for name, sha256 in found(out).items() if wanted[name] != sha256]
             different += bool(missed)
             print(
-                f"run {number}: resumed to the end; {'differs in ' + ', '.join(missed) if missed else 'the same'}",
+                f"run {number}: goes on to the end; {'differs: ' + ', '.join(missed) if missed else 'the same'}",
                 flush=True,
             )
         report.figure("kills", kills)
@@ -133,14 +142,26 @@ def main() -> int:
     return report.exit_code
 
 
+def kill_often(out: Path, steps: int, training_s: float, moments: random.Random) -> int:
+    """Kill a training and resume it until it was killed three times on its way; return three."""
+    hits = 0
+    while hits < KILLS_PER_RUN:
+        after_s = moments.uniform(0, training_s * (0.5 if hits < KILLS_PER_RUN - 1 else 1))
+        killed = train(out, steps, after_s)
+        hits = hits + 1 if killed else 0
+        what = f"killed after {after_s:.2f} s" if killed else "finished before the kill, so begun anew"
+        print(f"{out.name}: {what}; {_state(out)}", flush=True)
+        if not killed:
+            shutil.rmtree(out)
+    return hits
+
+
 def _state(out: Path) -> str:
     """Say what the kill left."""
     if not (out / "run.json").exists():
         return "nothing written yet"
-    steps = [line["step"] for line in Run.open(out).metrics]
-    models = len(list(out.glob("*.onnx")))
-    left = len(list(out.rglob("*.tmp")))
-    return f"at step {max(steps, default=0)} or later, {models} model files, {left} half-written files"
+    kept = load_checkpoint(out)["clock"]["step"] if (out / CHECKPOINT).exists() else "none"
+    return f"checkpoint of step {kept}, {len(list(out.rglob('*.tmp')))} half-written files"
 
 
 if __name__ == "__main__":

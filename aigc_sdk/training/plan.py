@@ -33,9 +33,9 @@ class Plan:
     Example:
         >>> rows, columns = np.indices((8, 8))
         >>> stripes = np.stack([(rows + i * columns) % 8 * 36 for i in range(99)]).astype("uint8")
-        >>> found = plan("vae", stripes, config={"steps": 30, "latent": 4, "width": 8})
+        >>> found = plan("vae", stripes, config={"steps": 9, "latent": 4, "width": 8})
         >>> found.steps, found.data["shape"], found.minutes < 5
-        (30, (8, 8, 1), True)
+        (9, (8, 8, 1), True)
 
     Attributes:
         config: the options, the defaults filled in.
