@@ -52,6 +52,8 @@ def train(
     *,
     out: str | os.PathLike[str],
     seed: int = 0,
+    resume: bool = False,
+    init: "Run | str | os.PathLike[str] | None" = None,
     **config: Any,
 ) -> "Run":
     """Train a model of a family on data and finish with verified model files in `out`.
@@ -59,20 +61,32 @@ def train(
     `out` becomes a run folder: `model.onnx` (the first task), `model.TASK.onnx`, their cards, `run.json`
     (config, data fingerprint, environment), `metrics.jsonl`, `samples/` and `checkpoint.safetensors`.
 
+    A training that was killed, or stopped by Ctrl-C or SIGTERM (which save a checkpoint first), goes on with the
+    same call and `resume=True`: on the same machine to the very weights that it would have had. Only a limit in
+    `minutes` depends on the clock. `resume=True` is right for a first start too: in a folder that is empty or not
+    there the training begins, and of one that is finished the run is returned, so that a restart script can always
+    pass it.
+
     Args:
         family: the name of a family, for example "vae".
         data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), an array uint8
             (n, height, width, channels), or a pair of such an array and its labels (n,).
-        out: a folder that does not exist yet, or is empty.
+        out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
+        resume: go on with the run in `out`, which has to be of the same family, config, seed and data.
+        init: a run, its folder, or a model file in one, whose averaged weights to begin with where they fit by name
+            and shape; what did not fit is logged, and stands in `run.json`.
         config: the family's options, for example `epochs=5`; `aigc train FAMILY --options` lists them.
 
     Raises:
         MissingPackage: the `train` extra is not installed; says the pip line.
         UnknownName: no such family, or no such option of it.
-        InvalidConfig: an option of the wrong type or out of range.
+        InvalidConfig: an option of the wrong type or out of range, or another one than that of the run to resume.
         InvalidData: the data cannot be read, or not by this family.
-        TrainingFailed: training stopped without a usable model.
+        InvalidRequest: nothing of `init` fits.
+        StorageError: `out` is not empty, or there is no run in it to resume; or a file cannot be written.
+        TrainingFailed: training stopped without a usable model, or the checkpoint to resume is broken or gone.
+        Interrupted: Ctrl-C or SIGTERM; a KeyboardInterrupt too.
         ExportFailed: an exported file did not pass its checks.
 
     Example:
@@ -86,7 +100,7 @@ def train(
         >>> len(sdk.generate(folder, 4, seed=7))
         4
     """
-    run: Run = _training().train(family, data, out=Path(out), seed=seed, config=config)
+    run: Run = _training().train(family, data, out=Path(out), seed=seed, resume=resume, init=init, config=config)
     return run
 
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shlex
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -80,22 +82,48 @@ def generate(
 @click.option("--out", type=_PATH, help="the run folder to make")
 @click.option("--seed", type=int, default=0, help="of the weights, the order of the data and the noise")
 @assignments("config")
+@click.option("--resume", is_flag=True, help="go on with the run in --out; begin where there is none yet")
+@click.option("--init", metavar="RUN", help="begin with the weights of a run folder, or of a model file in one")
+@click.option("--dry-run", is_flag=True, help="show config, data, estimated minutes and disk; write nothing")
 @click.option("--options", is_flag=True, help="list the family's options and leave")
-def train(family: str, data: str, out: Path | None, seed: int, config: tuple[str, ...], options: bool) -> None:
+def train(
+    family: str,
+    data: str,
+    out: Path | None,
+    seed: int,
+    config: tuple[str, ...],
+    resume: bool,
+    init: str | None,
+    dry_run: bool,
+    options: bool,
+) -> None:
     """Train a model of a family on data; ends with verified model files in the run folder.
 
-    DATA is an .npz, .npy or IDX file, or a folder of images; `aigc plugins` lists the families.
+    DATA is an .npz, .npy or IDX file, or a folder of images; `aigc plugins` lists the families. Ctrl-C and SIGTERM
+    save a checkpoint and leave with exit code 130 or 143; the same command with --resume goes on.
     """
     if options:
         _print_options(family)
         return
-    if not data or out is None:
+    if not data or (out is None and not dry_run):
         raise InvalidRequest("Training needs DATA and --out DIR; `aigc train FAMILY --options` lists the options.")
     _log_to_stderr()
     values = dict(_assignment(text) for text in config)
-    if clash := values.keys() & {"family", "data", "out", "seed"}:
+    if clash := values.keys() & {"family", "data", "out", "seed", "resume", "init"}:
         raise InvalidRequest(f"-c {min(clash)}=... is no option of a family; `aigc train --help` says how to give it.")
-    run = sdk.train(family, data, out=out, seed=seed, **values)
+    if dry_run:
+        _print_plan(sdk._training().plan(family, data, seed=seed, init=init, config=values))
+        return
+    assert out is not None
+    try:
+        run = sdk.train(family, data, out=out, seed=seed, resume=resume, init=init, **values)
+    except KeyboardInterrupt as error:  # from the training after it saved a checkpoint, or before it began
+        assigned = [part for text in config for part in ("-c", text)]
+        begun_from = ["--init", init] if init is not None else []
+        command = ["aigc", "train", family, data, "--out", str(out), "--seed", str(seed), *assigned, *begun_from]
+        click.echo(f"aigc: {_printable(str(error) or 'stopped')}", err=True)
+        click.echo(f"To go on: {shlex.join([*command, '--resume'])}", err=True)
+        raise click.exceptions.Exit(128 + getattr(error, "signal", signal.SIGINT)) from error
     for task, path in run.models.items():
         click.echo(f"{task}: {path}")
 
@@ -279,6 +307,26 @@ def _print_options(family: str) -> None:
         (name, "" if field.default is None else str(field.default), field.description or "")
         for name, field in config.model_fields.items()
     )
+
+
+def _print_plan(plan: Any) -> None:
+    data, disk = plan.data, plan.disk_mb
+    for name, value in plan.config.items():
+        click.echo(f"{name:22} {_printable(str(value))}")
+    labels = ", ".join(f"{label}: {count}" for label, count in data["labels"].items())
+    split = ", ".join(f"{part} {count}" for part, count in data["split"].items())
+    shape = " x ".join(map(str, data["shape"]))
+    click.echo(f"\n{'data':22} {_printable(data['name'])}, {data['n']} images, {shape}")
+    click.echo(f"{'fingerprint':22} {data['fingerprint']}")
+    click.echo(f"{'split':22} {split}")
+    click.echo(f"{'labels, to train on':22} {_printable(labels) or 'none'}")
+    for kind in ("missing", "unexpected", "of_other_shape") if plan.init else ():
+        click.echo(f"{'init, ' + kind.replace('_', ' '):22} {', '.join(plan.init[kind]) or 'none'}")
+    click.echo(f"\n{'parameters':22} {plan.parameters:,}")
+    click.echo(f"{'steps':22} at most {plan.steps:,}, {plan.step_ms:.1f} ms each here")
+    click.echo(f"{'minutes':22} about {plan.minutes:.1f}, without the export")
+    parts = ", ".join(f"{name} {disk[name]:.1f}" for name in ("checkpoint", "models", "samples"))
+    click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak")
 
 
 def _print_table(*titles: str) -> Any:

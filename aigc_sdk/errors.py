@@ -14,8 +14,9 @@
     ├── Refused             (RuntimeError)  a policy plugin refused the request or its contents
     ├── GenerationFailed    (RuntimeError)  the model ran and failed
     ├── TrainingFailed      (RuntimeError)  training stopped without a usable model
+    ├── Interrupted   (KeyboardInterrupt)   training was stopped by a signal, after it saved a checkpoint
     ├── ExportFailed        (RuntimeError)  the exported file did not pass its checks; nothing was written
-    └── ContractBroken      (AssertionError) a check of `aigc_sdk.testing` found a broken rule of the contract
+    └── ContractBroken    (AssertionError)  a check of `aigc_sdk.testing` found a broken rule of the contract
 
 A message says what was asked, what was found, and what to do. Each leaf is also the builtin in
 parentheses, so `except ValueError` works for callers who do not know this tree.
@@ -93,6 +94,19 @@ class GenerationFailed(AigcError, RuntimeError):
 
 class TrainingFailed(AigcError, RuntimeError):
     """Training stopped without a usable model."""
+
+
+class Interrupted(AigcError, KeyboardInterrupt):
+    """Training was stopped by Ctrl-C or SIGTERM, after it saved a checkpoint.
+
+    Args:
+        message: what was stopped, and how to go on.
+        signal: the number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class ExportFailed(AigcError, RuntimeError):

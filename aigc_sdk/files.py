@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and where the cache is."""
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aigc_sdk.errors import AigcError, StorageError
+
+# The names that `atomic_write` gives; a process that was killed leaves its files behind.
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager

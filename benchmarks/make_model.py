@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save
 import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
 from aigc_sdk.training import Run
-from aigc_sdk.training.run import CHECKPOINT, EMA, METRICS, RECORD
+from aigc_sdk.training.checkpoint import CHECKPOINT, EMA
+from aigc_sdk.training.run import METRICS, RECORD
 from datasets import fetch
 from timing import machine
 

@@ -46,3 +46,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any
     out = tmp_path_factory.mktemp("runs") / "digits-8x8"
     options = {"epochs": 12, "batch_size": 32, "learning_rate": 3e-3, "beta_warmup_steps": 100, "warmup_steps": 20}
     return sdk.train("vae", digits_8x8, out=out, seed=3, latent=8, width=16, name="digits-8x8", **options)
+
+
+@pytest.fixture(scope="session")
+def stripes() -> tuple[Any, Any]:
+    """Images of stripes, uint8 (300, 8, 8), and their direction as label (300,)."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    rows, columns = np.indices((8, 8))
+    phases = rng.integers(0, 4, 300)
+    images = np.stack(
+        [(((rows if up else columns) + phase) // 2 % 2 * 200) for up, phase in zip(labels, phases, strict=True)]
+    )
+    return (images + rng.integers(0, 50, images.shape)).astype(np.uint8), labels
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the export, which takes longer than a tiny training; its own tests are elsewhere."""
+    from aigc_sdk.training import loop
+
+    monkeypatch.setattr(loop, "_export_all", lambda run, family: None)

@@ -1,6 +1,9 @@
 """The command line: what it writes and prints, how it reads -c, and how it fails."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -140,6 +143,7 @@ def test_generate_a_choices_own_name_comes_before_numbers(aigc, tmp_path, text, 
         (["train", "vae", "{tiny}"], "aigc: Training needs DATA and --out DIR;"),
         (["train", "vae", "--out", "run"], "aigc: Training needs DATA and --out DIR;"),
         (["train", "vae", "{tiny}", "--out", "run", "-c", "seed=3"], "aigc: -c seed=... is no option of a family;"),
+        (["train", "vae", "{tiny}", "--out", "run", "-c", "resume=true"], "aigc: -c resume=... is no option"),
         (["train", "vee", "{tiny}", "--out", "run"], "aigc: There is no family 'vee'. Did you mean 'vae'?"),
         (["train", "vae", "{tiny}", "--out", "run"], "is of no kind that can be read"),
         (["train", "vae", "{tiny}", "--out", "run", "-c", "latnt=3"], "Did you mean 'latent'?"),
@@ -313,6 +317,40 @@ def test_train_writes_a_run_folder_and_reports_on_stderr(tmp_path):
     assert "loss" in done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["seed"], record["config"]["latent"], record["labels"]) == (3, 4, ["0", "1", "2", "3"])
+
+
+@pytest.fixture
+def stripes_npz(tmp_path, stripes):
+    """A file of stripes, and the arguments of a small training on it."""
+    np.savez(tmp_path / "stripes.npz", images=stripes[0], labels=stripes[1])
+    options = [part for text in ("steps=20", "latent=4", "width=8", "augment=flip,shift") for part in ("-c", text)]
+    return ["train", "vae", tmp_path / "stripes.npz", *options]
+
+
+def test_train_stopped_by_a_signal_prints_the_command_that_goes_on(aigc, stripes_npz, no_export, monkeypatch):
+    from aigc_vae.family import VAE
+
+    phases = VAE.phases
+    with monkeypatch.context() as patch:
+        patch.setattr(VAE, "phases", lambda family, step: os.kill(os.getpid(), signal.SIGTERM) or phases(family, step))
+        stopped = aigc(*stripes_npz, "--out", "my run")
+    assert stopped.exit_code == 143
+    assert "stopped by SIGTERM at step 1" in stopped.stderr
+    [command] = [line for line in stopped.stderr.splitlines() if line.startswith("To go on: ")]
+    words = shlex.split(command.removeprefix("To go on: "))
+    assert words[0] == "aigc" and words[-1] == "--resume" and "my run" in words
+    assert aigc(*words[1:]).exit_code == 0
+    lines = Path("my run", "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 20
+
+
+def test_train_dry_run_prints_the_plan_and_writes_nothing(aigc, stripes_npz):
+    done = aigc(*stripes_npz, "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    for words in ("latent                 4", "('flip', 'shift')", "stripes, 300 images, 8 x 8 x 1", "at most 20"):
+        assert words in done.stdout.replace("['flip', 'shift']", "('flip', 'shift')")
+    assert all(name in done.stdout for name in ("fingerprint", "minutes", "disk, in MB", "validation", "0: "))
+    assert not list(Path().iterdir())
 
 
 def test_export_hands_over_to_the_public_api_and_prints_the_path(aigc, monkeypatch, tmp_path):

@@ -60,6 +60,10 @@ class Dataset:
             digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of these rows, uint8 (k, height, width, channels)."""
+        return self.images[rows]
+
     def split(self, validation: float, test: float) -> dict[str, NDArray[np.int64]]:
         """Split into train, validation and test, and return the indices of each.
 

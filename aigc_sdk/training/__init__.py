@@ -3,6 +3,7 @@
 from aigc_sdk.training.eager import EagerGenerator
 from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, Losses
 from aigc_sdk.training.loop import train
+from aigc_sdk.training.plan import Plan, plan
 from aigc_sdk.training.random import Stream
 from aigc_sdk.training.run import Run, export
 
@@ -13,8 +14,10 @@ __all__ = [
     "Family",
     "FamilyConfig",
     "Losses",
+    "Plan",
     "Run",
     "Stream",
     "export",
+    "plan",
     "train",
 ]

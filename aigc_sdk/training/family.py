@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,7 +17,8 @@ from aigc_sdk.errors import InvalidConfig, UnknownName
 # and "labels" int64 (n,) when the data has labels.
 Batch = dict[str, Tensor]
 
-# What a family hands from one batch to the next: the state of a recurrent network, nothing otherwise.
+# What a family hands from one batch to the next: the state of a recurrent network, nothing otherwise. It may hold
+# dicts, lists and tuples of detached tensors, numbers and texts, which is what a checkpoint can keep.
 Carry = Any
 
 
@@ -55,6 +56,22 @@ class FamilyConfig(BaseModel):
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data to validate on")
     test_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data that training never sees")
     checkpoint_minutes: float = Field(5, gt=0, description="minutes between checkpoints with their sample grids")
+    early_stop_epochs: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better validation, and export the best weights"
+    )
+    balance_classes: bool = Field(
+        False, description="draw every class equally often; label -1 of the model still draws as the data has them"
+    )
+    augment: tuple[Literal["flip", "shift"], ...] = Field(
+        (), description="vary images: flip mirrors every second one, shift moves them by up to an eighth of a side"
+    )
+    log_steps: int = Field(50, ge=1, description="steps between lines in metrics.jsonl")
+    tensorboard: bool = Field(False, description="write TensorBoard's events into the run folder too")
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Family(nn.Module):
@@ -62,7 +79,9 @@ class Family(nn.Module):
 
     The loop calls `build` once, then `training_step` for each phase of each step with the same batch, then
     `backward`, clips, and steps the optimizer of that phase's name. `sampler` is what gets exported.
-    It is a torch module, so that weights, averaging and checkpoints need no code of a family's own.
+    It is a torch module, so that weights, averaging and checkpoints need no code of a family's own. What decides how
+    a training goes on has to be in its state dict, its optimizers, the carry or torch's own random numbers: then a
+    training that was killed goes on to the same weights.
 
     Attributes:
         Config: its options.

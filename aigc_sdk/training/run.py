@@ -2,40 +2,36 @@
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, InvalidModel, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.exporter import Exportable, ExportReport
-from aigc_sdk.files import write_bytes
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import FamilySpec, sdk_version
+from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
 from aigc_sdk.training.eager import EagerGenerator, weights_sha256
-from aigc_sdk.training.family import Family, parse_config
+from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
-CHECKPOINT = "checkpoint.safetensors"
 
 _log = logging.getLogger("aigc_sdk")
 
-# Tensors of the averaged weights carry this prefix in a checkpoint, those being trained the other.
-EMA = "ema."
-TRAINED = "trained."
-
 
 class RunRecord(BaseModel):
-    """What a run folder says of itself, in `run.json`."""
+    """What a run folder says of itself, in `run.json`.
+
+    Attributes:
+        init: where the weights came from and what did not fit, see `start_from`; None for random ones.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +46,7 @@ class RunRecord(BaseModel):
     environment: dict[str, JsonValue]
     sdk_version: str
     started: str
+    init: dict[str, JsonValue] | None = None
 
     def data_spec(self) -> DataSpec:
         """Return the description of the data that the family was built for."""
@@ -81,9 +78,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, in order."""
+        """The lines of `metrics.jsonl`, in order; half a line, of a training that was killed, is left out."""
         path = self.folder / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     @property
     def models(self) -> dict[str, Path]:
@@ -97,20 +95,33 @@ class Run:
         family: type[Family] = spec.resolve()
         return family
 
+    def options(self) -> FamilyConfig:
+        """Return the family's options in this run.
+
+        Raises:
+            InvalidConfig: the family has no longer such options.
+        """
+        try:
+            return parse_config(self.record.family, self.family_class().Config, self.record.config)
+        except (InvalidConfig, UnknownName) as error:
+            raise InvalidConfig(
+                f"{self.folder} was made by version {self.record.sdk_version} of the SDK with options that"
+                f" {sdk_version()} does not take: {error}"
+            ) from error
+
     def family(self) -> Family:
         """Rebuild the family with the averaged weights of the last checkpoint, in evaluation mode.
 
         Raises:
             TrainingFailed: there is no checkpoint that fits.
         """
-        family_class = self.family_class()
-        family = family_class(parse_config(self.record.family, family_class.Config, self.record.config))
+        family = self.family_class()(self.options())
         family.build(self.record.data_spec())
-        path = self.folder / CHECKPOINT
+        weights = load_averaged_weights(self.folder)
         try:
-            tensors = load_tensors(path.read_bytes())
-            family.load_state_dict({k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)})
-        except (OSError, SafetensorError, RuntimeError) as error:
+            family.load_state_dict(weights)
+        except RuntimeError as error:
+            path = self.folder / CHECKPOINT
             raise TrainingFailed(f"{path} does not hold the weights of this run: {error}.") from error
         return family.eval()
 
@@ -157,10 +168,11 @@ class Run:
         return checked(ModelCard, values)
 
     def _scores(self) -> tuple[dict[str, JsonValue], ...]:
-        """Return the figures of the last validation, as the card keeps them."""
-        last = next((line for line in reversed(self.metrics) if "validation" in line), None)
-        if last is None:
+        """Return the figures of the validation that the weights are of, as the card keeps them."""
+        lines = [line for line in self.metrics if "validation" in line]
+        if not lines:
             return ()
+        last = min(lines, key=_first_figure) if self.record.config.get("early_stop_epochs") else lines[-1]
         n = self.record.data.split["validation"]
         return tuple(
             {"metric": name, "value": value, "split": "validation", "n": n, "step": last["step"]}
@@ -188,19 +200,9 @@ def file_name(task: str, *, first: bool) -> str:
     return "model.onnx" if first else f"model.{task}.onnx"
 
 
-def save_checkpoint(folder: Path, trained: dict[str, Tensor], ema: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write the weights being trained and the averaged ones, whole or not at all.
-
-    Args:
-        folder: the run folder.
-        trained: the state dict of the family.
-        ema: that of its average.
-        state: what else to keep, as JSON in the file's header.
-    """
-    tensors = {TRAINED + name: tensor for name, tensor in trained.items()}
-    tensors |= {EMA + name: tensor for name, tensor in ema.items()}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(folder / CHECKPOINT, save_tensors(contiguous, {"state": json.dumps(state)}))
+def _first_figure(line: dict[str, Any]) -> float:
+    figure: float = next(iter(line["validation"].values()))
+    return math.inf if math.isnan(figure) else figure
 
 
 def now() -> str:

@@ -1,0 +1,96 @@
+"""Batches: in which order the data is seen, and how pixels become what a family gets."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aigc_sdk.data import Dataset
+from aigc_sdk.training.family import Batch
+
+Rows = NDArray[np.int64]
+
+# An image is shifted by at most this part of its side.
+_SHIFT = 1 / 8
+
+
+def epoch_rows(rows: Rows, seed: int, epoch: int, n: int, classes: Rows | None = None) -> Rows:
+    """Return the rows of one epoch in order; they follow from the seed and the epoch's number alone.
+
+    Args:
+        rows: int64 (m,), the rows to choose from.
+        seed: of the training.
+        epoch: its number.
+        n: how many; without classes at most m, and none comes twice.
+        classes: int64 (m,), the class of each row. Then every class comes equally often, to one, and a row of a
+            class comes again only after all others of it.
+
+    Returns:
+        int64 (n,).
+
+    Example:
+        >>> rows, classes = np.arange(10), np.array([0] * 8 + [1] * 2)
+        >>> np.bincount(classes[epoch_rows(rows, 0, 1, 8, classes)])
+        array([4, 4])
+    """
+    random = np.random.default_rng([seed, epoch])
+    if classes is None:
+        return random.permutation(rows)[:n]
+    present = np.unique(classes)
+    quotas = n // len(present) + (random.permutation(len(present)) < n % len(present))
+    drawn = [_cycle(rows[classes == each], int(quota), random) for each, quota in zip(present, quotas, strict=True)]
+    return random.permutation(np.concatenate(drawn))
+
+
+def _cycle(rows: Rows, n: int, random: np.random.Generator) -> Rows:
+    rounds = [random.permutation(rows) for _ in range(-(-n // len(rows)))]
+    return np.concatenate([rows[:0], *rounds])[:n]
+
+
+def batches(
+    data: Dataset, rows: Rows, size: int, device: torch.device, augment: tuple[str, ...] = ()
+) -> Iterator[Batch]:
+    """Yield batches of `size` in the order of the rows; the last may be smaller.
+
+    Args:
+        data: where the images and labels are.
+        rows: int64 (n,).
+        size: items in a batch.
+        device: to put them on.
+        augment: "flip", "shift": how to vary each image, by torch's random numbers.
+    """
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        pixels = torch.from_numpy(data.pixels(chosen)).to(device)
+        if augment:
+            pixels = vary(pixels, augment)
+        pixels = pixels.permute(0, 3, 1, 2)
+        # Into a new tensor, because to the convolutions a single channel at the end looks like channels last.
+        batch = {"images": torch.empty(pixels.shape, device=device).copy_(pixels).div_(255)}
+        if data.labels is not None:
+            batch["labels"] = torch.from_numpy(data.labels[chosen]).to(device)
+        yield batch
+
+
+def vary(pixels: torch.Tensor, augment: tuple[str, ...]) -> torch.Tensor:
+    """Return images (n, height, width, channels), each mirrored or not, and shifted by up to an eighth of its side.
+
+    What a shift uncovers is filled by repeating the edge. The random numbers are drawn on the CPU, so that they
+    are the same on every device.
+    """
+    n, height, width, _ = pixels.shape
+    y, x = torch.arange(height).expand(n, height), torch.arange(width).expand(n, width)
+    if "shift" in augment:
+        y, x = (_shifted(place) for place in (y, x))
+    if "flip" in augment:
+        x = torch.where(torch.rand(n, 1) < 0.5, width - 1 - x, x)
+    y, x, item = y.to(pixels.device), x.to(pixels.device), torch.arange(n, device=pixels.device)
+    return pixels[item[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def _shifted(places: torch.Tensor) -> torch.Tensor:
+    """Return the places (n, side) that each item's pixels are taken from."""
+    n, side = places.shape
+    most = max(1, round(side * _SHIFT))
+    return (places + torch.randint(-most, most + 1, (n, 1))).clamp(0, side - 1)
