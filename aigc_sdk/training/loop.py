@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import Dataset, load_data
+from aigc_sdk.data import Dataset, ImageOptions, load_data
 from aigc_sdk.errors import StorageError, TrainingFailed
 from aigc_sdk.files import atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
@@ -50,7 +50,7 @@ def train(family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, 
     family_class: type[Family] = default_registry().find("family", family).resolve()
     options = parse_config(family, family_class.Config, config)
     check_seed(seed)
-    dataset = load_data(data)
+    dataset = load_data(data, ImageOptions.of_config(options.model_dump()), workers=options.workers)
     split = dataset.split(options.validation_fraction, options.test_fraction)
 
     # Everything random inside comes from this one seed, and the caller's generators stay as they were.
@@ -255,12 +255,11 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
 
 def _batches(data: Dataset, indices: NDArray[np.int64], size: int, device: torch.device) -> Iterator[Batch]:
     """Yield batches of `size` in the order of the indices; the last may be smaller."""
-    images = torch.from_numpy(data.images)
     labels = None if data.labels is None else torch.from_numpy(data.labels)
     order = torch.from_numpy(indices)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        chosen = images[rows].to(device).permute(0, 3, 1, 2)
+        chosen = torch.from_numpy(data.pixels(rows.numpy())).to(device).permute(0, 3, 1, 2)
         # Into a new tensor, because to the convolutions a single channel at the end looks like channels last.
         batch = {"images": torch.empty(chosen.shape, device=device).copy_(chosen).div_(255)}
         if labels is not None:
