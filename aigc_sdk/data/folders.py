@@ -151,7 +151,9 @@ def parquet_source(path: Path) -> ImageSource:
         try:
             with parquet.ParquetFile(path) as file:
                 yield file
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
+            if getattr(error, "errno", None):  # Arrow's own have none
+                raise
             raise InvalidData(f"{path} is broken: {error}.") from error
 
     with opened() as file:

@@ -174,7 +174,7 @@ def _shape(source: ImageSource, options: ImageOptions, pool: Workers) -> tuple[t
     for chunk, found in _run(pool, source, probe, lambda _, items: (items, options)):
         n += len(chunk)
         for entry, size in zip(chunk, found, strict=True):
-            if isinstance(size, tuple):
+            if size is not None and not isinstance(size, Rejected):
                 sizes[size[:2]] += 1
                 channels = max(channels, size[2])
                 first.setdefault(size[:2], entry.name)
