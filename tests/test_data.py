@@ -418,7 +418,7 @@ PNG = png(GREY[0, ..., 0])
         ({}, "has no images, but nothing; images end in .bmp, .gif, .jpeg"),
         ({"a.txt": b"", "b/c.csv": b""}, "has no images, but 2 files such as a.txt"),
         ({".hidden.png": b""}, "has no images, but 1 files such as .hidden.png"),
-        ({"a.png": PNG, "b.png": PNG, "c.png": png(GREY[0, 1:, :, 0])}, "2 of 3 are 4 x 5 pixels, c.png is not. .*image_s"),
+        ({"a.png": PNG, "b.png": PNG, "c.png": png(GREY[0, 1:, :, 0])}, "4 x 5 pixels, c.png is not. .*image_size=64"),
         ({"a.png": PNG, "cat/b.png": PNG}, "1 images of its own and others in sub-folders; sub-folders are labels"),
         ({"a.png": b""}, r"can be used. 0 images read, 1 file left out\n  unreadable: 1 \(a.png: cannot"),
         ({"a.png": b"hello"}, r"\(a.png: cannot identify image file\)"),

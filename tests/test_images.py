@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from click.testing import CliRunner
 from PIL import ImageCms, ImageOps
 
+import aigc_sdk as sdk
+from aigc_sdk.cli import app
 from aigc_sdk.data import Dataset, ImageOptions, load_data, pixels
 from aigc_sdk.data.images import Rejected, decode
 from aigc_sdk.data.workers import WorkerLost, Workers
@@ -257,6 +260,21 @@ def test_array_of_one_image_or_of_all_the_same_raises(images):
         InvalidData, match=r"are (one alone; give at least two|all the same; there is nothing to learn)"
     ):
         load_data(images)
+
+
+def test_folder_of_photographs_trains_with_options_and_the_card_tells_them(tmp_path):
+    for i in range(24):
+        size = (12 + i % 5, 10 + i % 3, 3)
+        write(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", png(RNG.integers(0, 256, size, np.uint8)))
+    options = ["image_size=[8, 16]", "image_fit=stretch", "image_mode=grey", "steps=2", "latent=2", "width=8"]
+    out = tmp_path / "run"
+    arguments = [argument for option in options for argument in ("-c", option)]
+    done = CliRunner().invoke(app, ["train", "vae", str(tmp_path / "data"), "--out", str(out), *arguments])
+    assert done.exit_code == 0, done.output
+    card = sdk.load(out).card
+    assert tuple(card.output.shape)[-3:] == (8, 16, 1)
+    # With what the card says, the same data is read again.
+    assert load_data(tmp_path / "data", ImageOptions.of_config(card.config)).fingerprint == card.data.fingerprint
 
 
 # The file of pixels

@@ -31,7 +31,7 @@ from aigc_sdk.files import atomic_write, cache_folder, make_folder, storage_erro
 
 MEMORY_BYTES = 256 * 2**20  # pixels up to here are held in memory
 
-_FEW = 512  # images are decoded sooner than processes start that could help
+_FEW = 128  # images are decoded sooner than processes start that could help
 _CHUNK = 16  # images in a call of a worker
 _STRAYS = 0.1  # images of another size are left out up to this share, and more are an error
 _KEEP_DAYS = 30
