@@ -16,7 +16,16 @@ from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
 from aigc_sdk.generation import Model, generate, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
-from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelFile, ModelSpec, missing_package, sdk_version
+from aigc_sdk.specs import (
+    ExporterSpec,
+    FamilySpec,
+    GeneratorSpec,
+    ModelFile,
+    ModelSpec,
+    ReaderSpec,
+    missing_package,
+    sdk_version,
+)
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
@@ -35,6 +44,7 @@ __all__ = [
     "ModelCard",
     "ModelFile",
     "ModelSpec",
+    "ReaderSpec",
     "errors",
     "export",
     "generate",
@@ -69,8 +79,9 @@ def train(
 
     Args:
         family: the name of a family, for example "vae".
-        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), an array uint8
-            (n, height, width, channels), or a pair of such an array and its labels (n,).
+        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), a `.csv` or `.parquet`
+            table of images and labels, an array uint8 (n, height, width, channels), or a pair of such an array and its
+            labels (n,).
         out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
         resume: go on with the run in `out`, which has to be of the same family, config, seed and data.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
+from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec, ReaderSpec
 
 if TYPE_CHECKING:
     from aigc_sdk.contents import Contents
@@ -47,6 +47,21 @@ def aigc_register_generators(register: Callable[[GeneratorSpec], None]) -> None:
 @hookspec
 def aigc_register_exporters(register: Callable[[ExporterSpec], None]) -> None:
     """Declare file formats that `sdk.export` can write. Call `register` once for each."""
+
+
+@hookspec
+def aigc_register_readers(register: Callable[[ReaderSpec], None]) -> None:
+    """Declare readers of files of training data. Call `register` once for each.
+
+    A reader is a function: its target, called with the `pathlib.Path` of a file that ends in one of its suffixes,
+    gives (or is a generator of) pairs `(image, label)`. An image is uint8 (height, width) or (height, width, 1, 3 or
+    4), or a Pillow image; images may differ in size and channels, which are brought to one form as those of a folder
+    are. A label is a text, a whole number, or None; all of them or none. Give one pair at a time, so that a file
+    larger than memory can be read, and the same pairs each time: a reader may be called more than once for a file.
+
+    Files that the SDK reads itself (.npz, .npy, IDX, .csv, .tsv, .parquet) and folders never come to a reader. What a
+    reader raises stops the training with PluginError.
+    """
 
 
 @hookspec

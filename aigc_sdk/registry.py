@@ -26,7 +26,7 @@ import pluggy
 from aigc_sdk import hookspecs
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
-from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec
+from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec, ReaderSpec
 
 BUILT_IN = "aigc-sdk"
 
@@ -41,6 +41,7 @@ vars(_HOOKSPECS).update({name: hook for name, hook in vars(hookspecs).items() if
 REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
     "aigc_register_families": ("family", FamilySpec),
     "aigc_register_exporters": ("format", ExporterSpec),
+    "aigc_register_readers": ("reader", ReaderSpec),
     "aigc_register_models": ("model", ModelSpec),
     "aigc_register_generators": ("model", GeneratorSpec),
 }
@@ -132,6 +133,12 @@ class Registry:
         if failed := [plugin.name for plugin in self.plugins if plugin.state == "failed"]:
             raise UnknownName(f"{unknown} Plugins that failed: {', '.join(failed)}; `aigc plugins` says why.")
         raise unknown
+
+    def readers(self, file_name: str) -> list[tuple[Plugin, ReaderSpec]]:
+        """Return the readers of files whose names end like this one, with their plugins; built-in ones alone if any."""
+        name = file_name.lower()
+        offers = [(plugin, spec) for plugin, spec in self._offers("reader") if name.endswith(spec.suffixes)]
+        return [offer for offer in offers if offer[0].distribution == BUILT_IN] or offers
 
     def hooks(self, name: str) -> list[Callable[..., list[Any]]]:
         """Return the callers of a policy hook, one for each plugin that implements it, in their order.

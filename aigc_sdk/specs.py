@@ -126,6 +126,27 @@ class ExporterSpec(_CodeSpec):
 
 
 @dataclass(frozen=True)
+class ReaderSpec(_CodeSpec):
+    """A reader of files of training data, found by the end of their names.
+
+    The target, called with the path of a file, gives pairs (image, label) one after the other: see the hook
+    `aigc_register_readers`.
+
+    Example:
+        >>> ReaderSpec(name="dicom", target="my_package.dicom:read", suffixes=(".dcm",)).suffixes
+        ('.dcm',)
+    """
+
+    suffixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        are_suffixes = isinstance(self.suffixes, tuple) and all(str(each)[:1] == "." for each in self.suffixes)
+        if not are_suffixes or not self.suffixes:
+            raise ValueError(f"{self.name!r} has the suffixes {self.suffixes!r}; give a tuple such as ('.dcm',)")
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """One file of a ready-made model: its path inside the plugin's package and the sha256 of its bytes.
 

@@ -146,7 +146,7 @@ def test_train_unknown_family_raises(tmp_path, stripes):
 
 def test_train_images_too_large_raises_and_writes_nothing(tmp_path):
     with pytest.raises(InvalidData, match="200 x 200"):
-        sdk.train("vae", np.zeros((10, 200, 200, 1), np.uint8), out=tmp_path / "run")
+        sdk.train("vae", np.random.default_rng(0).integers(0, 256, (10, 200, 200, 1), np.uint8), out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +196,7 @@ def test_train_full_disk_raises_ours_and_leaves_no_temporary(tmp_path):
     program = (
         "import resource, sys, numpy as np, aigc_sdk as sdk, aigc_sdk.training, aigc_vae.family\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
-        "images = np.zeros((64, 8, 8, 1), 'uint8')\n"
+        "images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), 'uint8')\n"
         "try: sdk.train('vae', images, out=sys.argv[1], steps=2, batch_size=16)\n"
         "except sdk.errors.StorageError as error: print('ours:', error)\n"
     )

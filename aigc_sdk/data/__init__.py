@@ -1,6 +1,7 @@
-"""Stage 1, data: readers, the data set in memory, its fingerprint and its split."""
+"""Stage 1, data: readers, cleaning with its report, the data set, its fingerprint and its split."""
 
-from aigc_sdk.data.dataset import Dataset, DataSpec
+from aigc_sdk.data.dataset import DataReport, Dataset, DataSpec
+from aigc_sdk.data.images import ImageOptions
 from aigc_sdk.data.readers import load_data
 
-__all__ = ["DataSpec", "Dataset", "load_data"]
+__all__ = ["DataReport", "DataSpec", "Dataset", "ImageOptions", "load_data"]

@@ -1,17 +1,21 @@
-"""A data set of images in memory, its fingerprint, and its split into train, validation and test."""
+"""A data set of images, its fingerprint, its report, and its split into train, validation and test."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.data.images import pixel_digest
+from aigc_sdk.data.pixels import PixelFile
 from aigc_sdk.errors import InvalidData
 
-Array = NDArray[Any]
+_EXAMPLES = 5  # of what is left out, named for each reason
+_CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -29,40 +33,114 @@ class DataSpec:
     label_frequencies: tuple[float, ...]
 
 
+@dataclass
+class Skipped:
+    """How many were left out for one reason, and the first few of them by name."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataReport:
+    """What reading a data set found; `str` of it is for people.
+
+    Attributes:
+        n: how many images were read and kept.
+        skipped: what was left out, by reason.
+        notes: what else is worth knowing.
+
+    Example:
+        >>> report = DataReport(n=3)
+        >>> report.skip("unreadable", "cat.png", "image file is truncated")
+        >>> print(report)
+        3 images read, 1 file left out
+          unreadable: 1 (cat.png: image file is truncated)
+    """
+
+    n: int = 0
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def skip(self, reason: str, name: str, detail: str = "") -> None:
+        """Count one that is left out."""
+        skipped = self.skipped.setdefault(reason, Skipped())
+        skipped.count += 1
+        if len(skipped.examples) < _EXAMPLES:
+            skipped.examples.append(f"{name}: {detail}" if detail else name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        left_out = sum(skipped.count for skipped in self.skipped.values())
+        files = f", {left_out:,} {'file' if left_out == 1 else 'files'} left out" if left_out else ""
+        lines = [f"{self.n:,} images read{files}"]
+        for reason, skipped in self.skipped.items():
+            more = ", ..." if skipped.count > len(skipped.examples) else ""
+            lines.append(f"  {reason}: {skipped.count:,} ({', '.join(skipped.examples)}{more})")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images with or without labels.
 
     Attributes:
         name: what people call it.
-        images: uint8 (n, height, width, channels), channels 1, 3 or 4.
+        images: uint8 (n, height, width, channels), channels 1, 3 or 4: an array, or a file that is read by rows.
         labels: int64 (n,), indices into label_names, or None.
         label_names: the names of the classes.
+        report: what reading it found.
+        known_digests: uint64 (n,), `pixel_digest` of each image, where reading found them already.
     """
 
     name: str
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | PixelFile
     labels: NDArray[np.int64] | None
     label_names: tuple[str, ...]
+    report: DataReport = field(default_factory=DataReport)
+    known_digests: NDArray[np.uint64] | None = None
 
     @property
     def n(self) -> int:
         """The number of images."""
         return len(self.images)
 
+    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of these rows, int64 (k,), as uint8 (k, height, width, channels).
+
+        Example:
+            >>> data = Dataset("ramp", np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), None, ())
+            >>> data.pixels(np.array([1, 1])).ravel().tolist()
+            [4, 5, 6, 7, 4, 5, 6, 7]
+        """
+        return self.images[rows]
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """`pixel_digest` of each image, uint64 (n,)."""
+        if self.known_digests is not None:
+            return self.known_digests
+        return np.array([pixel_digest(image) for chunk in self._chunks() for image in chunk], np.uint64)
+
     @cached_property
     def fingerprint(self) -> str:
         """The sha256 of the shape, the label names, the pixels and the labels."""
         header = json.dumps([self.images.shape, self.label_names])
         digest = hashlib.sha256(header.encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for chunk in self._chunks():
+            digest.update(np.ascontiguousarray(chunk).data)
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images of these rows, uint8 (k, height, width, channels)."""
-        return self.images[rows]
+    def _chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the images in order, as few at a time as memory allows."""
+        size = max(1, _CHUNK_BYTES // int(np.prod(self.images.shape[1:])))
+        for start in range(0, self.n, size):
+            yield self.images[start : start + size]
 
     def split(self, validation: float, test: float) -> dict[str, NDArray[np.int64]]:
         """Split into train, validation and test, and return the indices of each.
@@ -77,7 +155,7 @@ class Dataset:
         Raises:
             InvalidData: nothing is left to train on.
         """
-        place = np.array([_fraction(image) for image in self.images])
+        place = self.digests / 2**64
         parts = {
             "train": np.flatnonzero(place >= test + validation),
             "validation": np.flatnonzero((place >= test) & (place < test + validation)),
@@ -94,8 +172,3 @@ class Dataset:
             return DataSpec((height, width, channels), (), ())
         counts = np.bincount(self.labels[train], minlength=len(self.label_names))
         return DataSpec((height, width, channels), self.label_names, tuple((counts / counts.sum()).tolist()))
-
-
-def _fraction(image: Array) -> float:
-    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64

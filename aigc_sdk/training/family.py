@@ -42,6 +42,19 @@ class FamilyConfig(BaseModel):
     license: str = Field("unspecified", description="licence of the trained model, in the card")
     intended_use: str = Field("unspecified", description="what the model is meant for, in the card")
 
+    image_size: int | tuple[int, int] | None = Field(
+        None, description="pixels a side, or [height, width], to bring images to; if left out, all must be of one size"
+    )
+    image_fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="how an image of another aspect gets there"
+    )
+    image_mode: Literal["auto", "grey", "rgb", "rgba"] = Field(
+        "auto", description="channels; auto takes the most that any image needs"
+    )
+    workers: int | None = Field(
+        None, ge=0, le=64, description="processes that decode images; one for each core if left out, 0 for none"
+    )
+
     epochs: int | None = Field(20, ge=1, description="stop after so many passes over the training data")
     steps: int | None = Field(None, ge=1, description="stop after so many steps, if that comes first")
     minutes: float | None = Field(None, gt=0, description="stop after so many minutes, if that comes first")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import Dataset, load_data
+from aigc_sdk.data import Dataset, ImageOptions, load_data
 from aigc_sdk.errors import Interrupted, InvalidConfig, StorageError, TrainingFailed
 from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
@@ -79,7 +79,7 @@ def read_inputs(
     check_seed(seed)
     if options.tensorboard:
         check_tensorboard()
-    dataset = load_data(data)
+    dataset = load_data(data, ImageOptions.of_config(options.model_dump()), workers=options.workers)
     split = dataset.split(options.validation_fraction, options.test_fraction)
     if options.early_stop_epochs is not None and not len(split["validation"]):
         raise InvalidConfig(

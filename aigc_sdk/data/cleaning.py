@@ -1,0 +1,92 @@
+"""Cleaning: of all that was decoded, the images that are kept, and a report of the others."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.data.dataset import DataReport, Dataset
+from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.pixels import MEMORY_BYTES, Decoded, ImageSource
+from aigc_sdk.errors import InvalidData
+
+
+def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Dataset:
+    """Make a Dataset of the images that can be used.
+
+    Left out are those that could not be decoded, those without a label where others have one, and all but the first
+    of exact copies.
+
+    Args:
+        source: where the images came from.
+        decoded: what became of each.
+        report: what is left out is added to it.
+
+    Raises:
+        InvalidData: none is left, or the labels are no labels.
+    """
+    rows = _kept(decoded, report)
+    if not rows:
+        raise InvalidData(f"No image of {source.name} can be used. {report}")
+    labels = None if decoded.labels[rows[0]] is None else np.array([decoded.labels[row] for row in rows])
+    indices, names = named_labels(source.name, len(rows), labels, source.label_names)
+    kept = np.array(rows, np.int64)
+    images = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take(kept)
+    if len(kept) * int(np.prod(decoded.shape)) <= MEMORY_BYTES:
+        images = decoded.images[kept]
+    report.n = len(kept)
+    report.notes += _notes(decoded, indices, names)
+    digests = np.array([decoded.results[row] for row in rows], np.uint64)
+    return Dataset(source.name, images, indices, names, report, digests)
+
+
+def named_labels(
+    name: str, n: int, labels: NDArray[Any] | None, label_names: tuple[str, ...] | None
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Return labels as indices, int64 (n,), and the names of the classes; raises InvalidData for what is no label."""
+    if labels is None:
+        return None, ()
+    if labels.shape != (n,) or labels.dtype.kind not in "iuU":
+        raise InvalidData(f"{name}: the labels are {labels.dtype} {labels.shape}; give whole numbers or texts ({n},).")
+    if "" in (labels if label_names is None else label_names):
+        raise InvalidData(f"{name}: a label is empty; give every class a name.")
+    if label_names is None:
+        names, indices = np.unique(labels, return_inverse=True)
+        return indices.astype(np.int64), tuple(map(str, names.tolist()))
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(label_names):
+        raise InvalidData(f"{name}: the labels are not all indices of the {len(label_names)} label names.")
+    if len(set(label_names)) < len(label_names):
+        raise InvalidData(f"{name}: a label name stands twice among {', '.join(label_names)}.")
+    return labels.astype(np.int64), label_names
+
+
+def _kept(decoded: Decoded, report: DataReport) -> list[int]:
+    """Return the rows that are kept, and report the others."""
+    rows: list[int] = []
+    first: dict[int, int] = {}
+    has_labels = any(label not in (None, "") for label in decoded.labels)
+    for row, (name, label, result) in enumerate(zip(decoded.names, decoded.labels, decoded.results, strict=True)):
+        if isinstance(result, Rejected):
+            report.skip(result.reason, name, result.detail)
+        elif has_labels and label in (None, ""):
+            report.skip("no label", name)
+        elif (other := first.setdefault(result, row)) != row and _is_copy(decoded, row, other):
+            differs = label != decoded.labels[other]
+            report.skip("copy with another label" if differs else "copy", name, f"of {decoded.names[other]}")
+        else:
+            rows.append(row)
+    return rows
+
+
+def _is_copy(decoded: Decoded, row: int, other: int) -> bool:
+    return bool(np.array_equal(decoded.images[row], decoded.images[other]))
+
+
+def _notes(decoded: Decoded, indices: NDArray[np.int64] | None, names: tuple[str, ...]) -> list[str]:
+    height, width, channels = decoded.shape
+    notes = [f"{width} x {height} pixels, {channels} {'channel' if channels == 1 else 'channels'}"]
+    counts = Counter([] if indices is None else indices.tolist())
+    if alone := [names[index] for index in sorted(counts) if counts[index] == 1]:
+        notes.append(f"only one image of each of these labels: {', '.join(alone)}")
+    return notes

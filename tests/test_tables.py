@@ -1,0 +1,229 @@
+"""Tables of images and labels, .csv and .parquet, and the readers of plugins."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from aigc_sdk.data import ImageOptions, load_data, plugins
+from aigc_sdk.errors import InvalidData, MissingPackage, PluginError
+from test_data import GREY, png, same, write, write_image
+from test_registry import Site
+
+
+@pytest.fixture
+def images(tmp_path):
+    for i, image in enumerate(GREY):
+        write_image(tmp_path / "images" / f"{i}.png", image)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "header", ["path,label", "id;File_Name;CLASS", "\ufeffimage\ttarget", "label,filepath", "filename, label"]
+)
+def test_csv_columns_are_found_by_their_names(images, header):
+    separator = next(each for each in ";\t," if each in header)
+    rows = []
+    for i in range(6):
+        cells = {"id": "7", **dict.fromkeys(("label", "class", "target"), str(9 + i % 2))}
+        columns = [column.strip("\ufeff ").lower() for column in header.split(separator)]
+        rows.append(separator.join(cells.get(column, f"images/{i}.png") for column in columns))
+    data = load_data(write(images / "table.csv", "\n".join([header, *rows, ""]).encode()))
+    assert same(data, GREY, [0, 1] * 3, ("9", "10"))
+    assert data.name == "table"
+
+
+def test_csv_without_labels_or_with_some_missing(images):
+    assert same(load_data(write(images / "a.csv", b"path\nimages/0.png\nimages/1.png\n")), GREY[:2])
+    rows = b'path,label\nimages/0.png,a\nimages/1.png,\nimages/2.png,"b, c"\nimages/9.png,a\n,a\n\nimages/4.png\n'
+    data = load_data(write(images / "b.csv", rows))
+    assert same(data, GREY[[0, 2]], [0, 1], ("a", "b, c"))
+    assert data.report.skipped["no label"].examples == ["images/1.png", "images/4.png"]
+    assert data.report.skipped["missing"].examples == ["images/9.png: there is no such file"]
+    assert data.report.skipped["unreadable"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "has the columns none; name the one with the images path, file"),
+        (b"a,b\n1,2\n", "has the columns a, b; name the one with the images path, file"),
+        (b"path\n", "No image of t can be used"),
+        (b"path,label\n\xff\xfe,1\n", "t.csv is no table in UTF-8"),
+        (b"path\n" + b"x" * 200_000 + b"\n", "t.csv is no table in UTF-8: field larger"),
+        (b"path,label\na\0.png,1\n", "No image of t can be used"),
+    ],
+)
+def test_csv_that_is_broken_raises(tmp_path, data, message):
+    with pytest.raises(InvalidData, match=message):
+        load_data(write(tmp_path / "t.csv", data))
+
+
+def parquet(path, columns, metadata=None):
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    table = pa.table(columns)
+    pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, path)
+    return path
+
+
+def test_parquet_of_paths_bytes_or_both_is_read(images):
+    names = [f"images/{i}.png" for i in range(6)]
+    data = [png(image[..., 0]) for image in GREY]
+    labels = [2, 0, 1, 1, 0, 2]
+    assert same(
+        load_data(parquet(images / "a.parquet", {"file_name": names, "label": labels})), GREY, labels, ("0", "1", "2")
+    )
+    assert same(load_data(parquet(images / "b.parquet", {"image": data})), GREY)
+    both = [{"bytes": each, "path": "x.png"} for each in data[:3]] + [
+        {"bytes": None, "path": name} for name in names[3:]
+    ]
+    features = {"info": {"features": {"label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"}}}}
+    path = parquet(images / "c.parquet", {"image": both, "label": labels}, {"huggingface": json.dumps(features)})
+    assert same(load_data(path), GREY, labels, ("cat", "dog", "owl"))
+    assert same(load_data(path, workers=1), GREY, labels, ("cat", "dog", "owl"))
+    assert load_data(path, ImageOptions(8)).images.shape == (6, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"pixels": [1]}, "has the columns pixels; name the one"),
+        ({"image": [1, 2]}, "row 0 has 1 for an image; give a path or the bytes of a file"),
+        ({"image": [b"", b"x"]}, "unreadable: 2"),
+        ({"image": [b"x"], "label": [[1]]}, r"the label \[1\] is no text and no whole number"),
+        ({"image": [None, None]}, "No image of t can be used"),
+    ],
+)
+def test_parquet_that_holds_no_images_raises(tmp_path, columns, message):
+    with pytest.raises(InvalidData, match=message):
+        load_data(parquet(tmp_path / "t.parquet", columns))
+
+
+def test_parquet_that_is_broken_raises(tmp_path):
+    whole = parquet(tmp_path / "t.parquet", {"image": [png(image[..., 0]) for image in GREY]}).read_bytes()
+    flipped = whole.replace(b"IDAT", b"\0\0\0\0").replace(b"PNG", b"\xff\xff\xff")
+    for data in (b"", b"hello", whole[:-10], whole[100:], flipped, whole[:8] + bytes(100) + whole[108:]):
+        with pytest.raises(InvalidData, match=r"t.parquet is broken: .|can be used"):
+            load_data(write(tmp_path / "t.parquet", data))
+
+
+def test_parquet_without_pyarrow_raises_with_the_line_that_installs_it(tmp_path):
+    code = "import sys; sys.modules['pyarrow'] = None\nfrom aigc_sdk.data import load_data\nload_data(sys.argv[1])"
+    path = write(tmp_path / "t.parquet", b"")
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert "MissingPackage: Reading .parquet needs the package 'pyarrow'" in done.stderr
+    assert "pip install 'aigc-sdk[data]'" in done.stderr
+    assert issubclass(MissingPackage, ImportError)
+
+
+# Readers of plugins
+
+READER = """
+import aigc_sdk as sdk
+import numpy as np
+import PIL.Image
+
+@sdk.hookimpl
+def aigc_register_readers(register):
+    register(sdk.ReaderSpec(name="boxes", target=__name__ + ":read", suffixes=(".box", ".tar.box")))
+
+def read(path):
+    for i, side in enumerate(path.read_bytes()):
+        pixels = np.full((side, side, 3), 10 * i, np.uint8)
+        yield (PIL.Image.fromarray(pixels) if i % 2 else pixels), "ab"[i % 2]
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    site = Site(tmp_path)
+    monkeypatch.setattr(plugins, "default_registry", site.registry)
+    yield site
+    for module in site.modules:
+        sys.modules.pop(module, None)
+
+
+def test_reader_of_a_plugin_reads_files_of_its_suffix(site, tmp_path):
+    site.install("my-boxes", READER)
+    data = load_data(write(tmp_path / "some.BOX", bytes([4, 4, 4, 4])))
+    assert same(
+        data,
+        np.arange(4, dtype=np.uint8)[:, None, None, None] * np.full((1, 4, 4, 3), 10, np.uint8),
+        [0, 1, 0, 1],
+        ("a", "b"),
+    )
+    write(tmp_path / "more.box", bytes([4, 9, 3, 4, 0]))
+    with pytest.raises(
+        PluginError, match=r"The reader 'boxes' of my-boxes failed on .*more.box: TypeError: it gave an array"
+    ):
+        load_data(tmp_path / "more.box")
+    mixed = load_data(write(tmp_path / "more.box", bytes([4, 9, 3, 4])), ImageOptions(8))
+    assert mixed.images.shape == (4, 8, 8, 3)
+
+
+def test_reader_may_leave_labels_out_and_is_found_in_a_real_installation(site, tmp_path):
+    site.install("my-boxes", READER.replace('"ab"[i % 2]', "None"))
+    path = write(tmp_path / "some.box", bytes([4] * 4))
+    code = "from aigc_sdk.data import load_data; import sys; data = load_data(sys.argv[1]); print(data.n, data.labels)"
+    environment = {"PYTHONPATH": str(tmp_path), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code, path], env=environment, capture_output=True, text=True)
+    assert done.stdout == "4 None\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("path.read_bytes()", "1 / 0", "ZeroDivisionError: division by zero"),
+        (", \"ab\"[i % 2]", "", "ValueError: .*unpack"),
+        ('"ab"[i % 2]', "i / 2", "TypeError: it gave the label 0.0"),
+        ("np.uint8)", "float)", r"TypeError: it gave an array float64 \(4, 4, 3\), not uint8"),
+        ("side, 3)", "side, 2)", r"TypeError: it gave an array uint8 \(4, 4, 2\), not uint8"),
+        ("(PIL.Image.fromarray(pixels) if i % 2 else pixels)", "'x'", "TypeError: it gave a str, not uint8"),
+        ("    for i", "    return 5\n    for i", None),
+        ("def read(path)", "def read()", "TypeError: read.. takes 0"),
+    ],
+)  # fmt: skip
+def test_reader_that_fails_is_named(site, tmp_path, old, new, reason):
+    site.install("my-boxes", READER.replace(old, new))
+    path = write(tmp_path / "some.box", bytes([4, 4]))
+    error, message = (PluginError, f"The reader 'boxes' of my-boxes failed on .*some.box: {reason}")
+    if reason is None:  # a generator that returns at once has no images
+        error, message = InvalidData, "No image of some can be used"
+    with pytest.raises(error, match=message):
+        load_data(path)
+
+
+def test_readers_of_two_plugins_for_one_suffix_cancel_out_and_a_built_in_wins(site, tmp_path):
+    site.install("one", READER)
+    site.install("two", READER)
+    path = write(tmp_path / "some.box", bytes([4, 4]))
+    with pytest.raises(
+        PluginError, match=r"Several plugins read some\.box: one of one, two of two; name the one to use"
+    ):
+        load_data(path)
+    site.install("aigc-sdk", READER, "own")
+    assert load_data(path).n == 2
+
+
+@pytest.mark.parametrize("suffixes", ["()", '".box"', '("box",)', "(1,)", '[".box"]'])
+def test_reader_without_suffixes_fails_when_registered(site, suffixes):
+    site.install("my-boxes", READER.replace('(".box", ".tar.box")', suffixes))
+    (plugin,) = site.registry().plugins
+    assert plugin.state == "failed" and "give a tuple such as ('.dcm',)" in plugin.reason
+
+
+def test_reader_never_gets_what_is_read_already(site, tmp_path):
+    site.install("my-boxes", READER.replace('".box", ".tar.box"', '".npy", ".csv"'))
+    file = io.BytesIO()
+    np.save(file, GREY)
+    assert same(load_data(write(tmp_path / "x.npy", file.getvalue())), GREY)
+    PIL.Image.fromarray(GREY[0, ..., 0]).save(tmp_path / "0.png")
+    PIL.Image.fromarray(GREY[1, ..., 0]).save(tmp_path / "1.png")
+    assert same(load_data(write(tmp_path / "x.csv", b"path\n0.png\n1.png\n")), GREY[:2])
