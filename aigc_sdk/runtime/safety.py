@@ -257,14 +257,21 @@ def _read_card(model: "onnx.ModelProto") -> ModelCard:
 
 def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     """Compare the declared inputs and outputs with the card's."""
-    output = card.output
-    if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
-        raise InvalidModel(f"its card says {output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
-    wanted = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)]
-    _compare("inputs", [_declared(value) for value in graph.input], wanted)
-    outputs: list[Any] = [("content", output.dtype, output.shape)]
-    if output.length:
-        outputs.append(("length", "int64", ()))
+    content = card.input or card.output
+    if content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
+        raise InvalidModel(
+            f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
+        )
+    contents: list[Any] = [("content", content.dtype, content.shape)]
+    if content.length:
+        contents.append(("length", "int64", ()))
+    if card.kind == "measure":
+        if card.output.dtype != "float32" or len(card.output.shape) != 1 or card.output.length:
+            raise InvalidModel(f"its card says {card.output}; the value of a measure is float32 (K,)")
+        inputs, outputs = contents, [("value", "float32", card.output.shape)]
+    else:
+        inputs, outputs = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)], contents
+    _compare("inputs", [_declared(value) for value in graph.input], inputs)
     _compare("outputs", [_declared(value) for value in graph.output], outputs)
     defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
     if defaults:
