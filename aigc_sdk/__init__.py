@@ -14,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
+from aigc_sdk.evaluation.extractors import measure
 from aigc_sdk.generation import Model, generate, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
-from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelFile, ModelSpec, missing_package, sdk_version
+from aigc_sdk.specs import (
+    ExporterSpec,
+    FamilySpec,
+    GeneratorSpec,
+    MeasureSpec,
+    ModelFile,
+    ModelSpec,
+    missing_package,
+    sdk_version,
+)
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
@@ -31,6 +41,7 @@ __all__ = [
     "FamilySpec",
     "GeneratorSpec",
     "Image",
+    "MeasureSpec",
     "Model",
     "ModelCard",
     "ModelFile",
@@ -40,6 +51,7 @@ __all__ = [
     "generate",
     "hookimpl",
     "load",
+    "measure",
     "models",
     "plugins",
     "train",

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidModel, shown
+from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
 from aigc_sdk.seeds import MAX_SEED
 
 CONTRACT = 1
@@ -291,7 +291,8 @@ class ModelCard(_Part):
     """What a model file says of itself.
 
     Of the kind "model" it makes content of seeds and controls. Of the kind "measure" it makes numbers, `value`
-    float32 (n, K), of content: `input` then says of which, and there are no controls. `graph_sha256` is that of the file without its metadata, so that a score can be added later
+    float32 (n, K), of content: `input` says of which, there are no controls, and its golden items have no seeds but
+    `content`. `graph_sha256` is that of the file without its metadata, so that a score can be added later
     without changing the model's identity. A model in training, which has no graph yet, carries
     the hash of its weights there and no golden items.
 
@@ -332,6 +333,16 @@ class ModelCard(_Part):
     def control(self, name: str) -> Control | None:
         """Return the control of that name, or None."""
         return next((control for control in self.controls if control.name == name), None)
+
+    def check_kind(self, kind: Literal["model", "measure"]) -> None:
+        """Raise InvalidRequest when a measure is asked for content, or a model for numbers."""
+        if self.kind == kind:
+            return
+        does, use = {
+            "model": ("makes contents and measures none", f"sdk.generate({self.name!r})"),
+            "measure": ("takes contents and returns numbers", f"sdk.measure({self.name!r}, contents)"),
+        }[self.kind]
+        raise InvalidRequest(f"{self.name!r} is a {self.kind}: it {does}. Use {use}.")
 
     def to_json(self) -> str:
         """Return the card as JSON, the same text for the same card; a model's has no `input`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
-from aigc_sdk.errors import InvalidModel, InvalidRequest
+from aigc_sdk.errors import InvalidModel
 from aigc_sdk.runtime.safety import Verdict, check_model, read_model
 from aigc_sdk.runtime.session import Session
 
@@ -76,16 +76,3 @@ def load_bytes(data: bytes, *, device: str, name: str) -> tuple[Session, ModelCa
     if CARD_KEY not in session.metadata:
         raise InvalidModel(f"{name} has no card (metadata {CARD_KEY!r}).")
     return session, ModelCard.from_checked_json(session.metadata[CARD_KEY])
-
-
-def check_kind(card: ModelCard, kind: str) -> None:
-    """Raise InvalidRequest when a measure is asked for content, or a model for numbers."""
-    if card.kind == kind:
-        return
-    if card.kind == "measure":
-        raise InvalidRequest(
-            f"{card.name!r} is a measure: it takes contents and returns numbers. Use sdk.measure({card.name!r}, contents)."
-        )
-    raise InvalidRequest(
-        f"{card.name!r} is a model: it makes contents and measures none. Use sdk.generate({card.name!r})."
-    )

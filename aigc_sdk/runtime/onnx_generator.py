@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import GenerationFailed, InvalidModel
 from aigc_sdk.generator import Generator, check_content
-from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, check_kind, load_bytes, open_file
+from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
 from aigc_sdk.runtime.session import Session
 
 Array = NDArray[Any]
@@ -33,7 +33,7 @@ class OnnxGenerator(Generator):
     """
 
     def __init__(self, session: Session, card: ModelCard) -> None:
-        check_kind(card, "model")
+        card.check_kind("model")
         self.card = card
         self.provider = f"{session.provider} (onnxruntime {ort.__version__})"
         self._session: Session | None = session

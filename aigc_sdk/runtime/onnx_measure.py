@@ -9,17 +9,18 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from aigc_sdk.card import CARD_KEY, Golden, ModelCard
+from aigc_sdk.card import CARD_KEY, Golden, ModelCard, Packed
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest
-from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, check_kind, load_bytes, open_file
+from aigc_sdk.files import atomic_write
+from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.runtime.session import Session
 
 if TYPE_CHECKING:
     import onnx
 
-# Golden values pass when they differ by at most this much, or this share of them where they are beyond 1.
-GOLDEN_TOLERANCE = 1e-4
+# Values are the same when they differ by at most this much, or by this share of them where they are beyond 1.
+_TOLERANCE = 1e-4
 
 # Items in one run: the activations of a network at 224 x 224 pixels then stay below 200 MB.
 BATCH_SIZE = 32
@@ -37,7 +38,7 @@ class OnnxMeasure:
     """
 
     def __init__(self, session: Session, card: ModelCard) -> None:
-        check_kind(card, "measure")
+        card.check_kind("measure")
         self.card = card
         self.provider = f"{session.provider} (onnxruntime {ort.__version__})"
         self._session: Session | None = session
@@ -87,7 +88,7 @@ class OnnxMeasure:
 
     def _check_content(self, content: NDArray[Any]) -> None:
         taken = self.card.input
-        if taken is None or (content.dtype, content.shape[1:]) != (taken.dtype, taken.shape) or not len(content):
+        if taken is None or content.dtype != taken.dtype or content.shape[1:] != taken.shape or not len(content):
             raise InvalidRequest(
                 f"{self.card.name} measures contents of {taken and taken.dtype} {taken and taken.shape}, at least one;"
                 f" these are {content.dtype} {content.shape[1:]}, {len(content)} of them."
@@ -96,14 +97,49 @@ class OnnxMeasure:
     def check_golden(self) -> tuple[bool, str]:
         """Measure the golden contents of the card again; return whether they pass, and what was measured."""
         card, golden = self.card, self.card.golden
-        if golden is None or card.input is None:
+        content = golden.controls.get("content") if golden else None
+        if golden is None or card.input is None or not isinstance(content, Packed):
             raise InvalidModel(f"The card of {card.name} has no golden items.")
-        content = golden.control("content", card.input.dtype)
         wanted = golden.array(card.output.dtype)
-        gap = np.abs(self.run(content, deadline=time.monotonic() + GOLDEN_DEADLINE_S) - wanted)
-        passed = (gap <= GOLDEN_TOLERANCE * np.maximum(1, np.abs(wanted))).all()
-        return bool(passed), f"the values differ by at most {gap.max():.1e}"
+        value = self.run(content.array(card.input.dtype), deadline=time.monotonic() + GOLDEN_DEADLINE_S)
+        return within_tolerance(value, wanted), f"the values differ by at most {np.abs(value - wanted).max():.1e}"
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
+
+
+def within_tolerance(value: NDArray[Any], wanted: NDArray[Any]) -> bool:
+    """Whether two values of one measure are the same but for rounding; NaN never is."""
+    return bool((np.abs(value - wanted) <= _TOLERANCE * np.maximum(1, np.abs(wanted))).all())
+
+
+def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[Any]) -> bytes:
+    """Return the bytes of a measure that passes the loader's checks: the graph with its card.
+
+    Args:
+        graph: content in, value out.
+        card: complete but for `graph_sha256` and `golden`.
+        content: the golden items, at most 16; they stay in the card, so they should pack well.
+
+    Raises:
+        InvalidModel: it does not pass; says why.
+    """
+
+    def data(card: ModelCard) -> bytes:
+        graph.ClearField("metadata_props")
+        graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
+        return bytes(graph.SerializeToString(deterministic=True))
+
+    card = replace(card, graph_sha256=graph_sha256(graph))
+    value = OnnxMeasure.from_bytes(data(card)).run(content)
+    finished = data(replace(card, golden=Golden.of(np.zeros(0, np.int64), {"content": content}, value)))
+    check_model(finished, card.name)
+    return finished
+
+
+def write_measure(data: bytes, path: Path) -> None:
+    """Write a finished measure, and its card beside it as NAME.card.json; raises StorageError."""
+    with atomic_write(path) as file, atomic_write(path.with_suffix(".card.json")) as card_file:
+        file.write_bytes(data)
+        card_file.write_text(check_model(data, path.name).to_json(), encoding="utf-8")

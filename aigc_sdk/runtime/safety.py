@@ -136,7 +136,7 @@ def check_model(data: bytes, name: str) -> ModelCard:
         _check_graphs(model.graph)
         card = _read_card(model)
         _check_signature(model.graph, card)
-        _check_golden(card)
+        _check_measured(card) if card.input else _check_golden(card)
         if graph_sha256(model) != card.graph_sha256:
             raise InvalidModel("its graph is not the one that its card was written for (graph_sha256 differs)")
     except InvalidModel as error:
@@ -321,6 +321,21 @@ def _check_golden(card: ModelCard) -> None:
         if not all(_can_be_fed(value, control) for value in values):
             raise InvalidModel(f"its golden items have values of {control.name!r} that cannot be fed")
     golden.array(card.output.dtype)
+
+
+def _check_measured(card: ModelCard) -> None:
+    """Refuse golden items of a measure that are not content with the values measured of it."""
+    golden, taken = card.golden, card.input
+    if golden is None or taken is None or golden.seeds or set(golden.controls) != {"content"}:
+        raise InvalidModel("its card has no golden items of a measure: no seeds, 'content', and the values")
+    content = golden.controls["content"]
+    if not isinstance(content, Packed) or not content.shape or not 1 <= content.shape[0] <= MAX_GOLDEN_ITEMS:
+        raise InvalidModel(f"its golden content is not 1 to {MAX_GOLDEN_ITEMS} items, packed")
+    n = content.shape[0]
+    if content.shape != (n, *taken.shape) or golden.shape != (n, *card.output.shape):
+        raise InvalidModel(f"its golden items are {content.shape} and {golden.shape}, its card says otherwise")
+    content.array(taken.dtype)
+    _check_values(golden.array(card.output.dtype), "the golden value")
 
 
 def _can_be_fed(value: float, control: Control) -> bool:
