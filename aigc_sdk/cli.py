@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -153,7 +152,7 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
     from aigc_sdk.generation import open_any
 
     card = open_any(model, task=task).card
-    values = {name: value for name, value in asdict(card).items() if name != "golden"}
+    values = {name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}
     if as_json:
         _print_json(values)
         return

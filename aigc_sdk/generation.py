@@ -369,9 +369,7 @@ def open_any(
 
 def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None) -> Generator | OnnxMeasure:
     if isinstance(source := location.source, GeneratorSpec):
-        generator = _call_plugin(source, location.task)
-        if not isinstance(generator, Generator):
-            raise PluginError(f"{source.target} returned {shown(generator)}, which is no Generator.")
+        generator: Generator = _call_plugin(source, location.task, Generator)
         return generator
     if isinstance(source, MeasureSpec):
         if shape is None:
@@ -379,7 +377,7 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
                 f"{source.name!r} is a measure that is made for the contents at hand; use"
                 f" sdk.measure({source.name!r}, contents)."
             )
-        source = Path(_call_plugin(source, shape))
+        source = _call_plugin(source, shape, Path)
     from aigc_sdk.runtime import open_model
 
     opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
@@ -387,14 +385,17 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
     return opened
 
 
-def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any) -> Any:
+def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[Any]) -> Any:
     factory = spec.resolve()
     try:
-        return factory(argument)
+        made = factory(argument)
+        if not isinstance(made, wanted):
+            raise TypeError(f"{spec.target} returned {shown(made)}, which is no {wanted.__name__}")
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise PluginError(f"{spec.name!r} cannot start: {reason(error)}.") from error
+        raise PluginError(f"The {'generator' if wanted is Generator else 'measure'} {spec.name!r} cannot start: {reason(error)}.") from error
+    return made
 
 
 def _open_generator(location: _Location, device: str) -> Generator:

@@ -88,10 +88,10 @@ class OnnxMeasure:
 
     def _check_content(self, content: NDArray[Any]) -> None:
         taken = self.card.input
-        if taken is None or content.dtype != taken.dtype or content.shape[1:] != taken.shape or not len(content):
+        if taken is None or content.dtype != taken.dtype or content.shape[1:] != taken.shape or not content.size:
+            wanted = taken and f"{taken.dtype} (n, {', '.join(map(str, taken.shape))}), n at least 1"
             raise InvalidRequest(
-                f"{self.card.name} measures contents of {taken and taken.dtype} {taken and taken.shape}, at least one;"
-                f" these are {content.dtype} {content.shape[1:]}, {len(content)} of them."
+                f"{self.card.name} measures contents of {wanted}; these are {content.dtype} {content.shape}."
             )
 
     def check_golden(self) -> tuple[bool, str]:

@@ -50,13 +50,14 @@ def measure_for(shape: tuple[int, ...]) -> Path:
         from aigc_metrics.efficientnet_graph import make_graph, read_weights
         from aigc_sdk.runtime.onnx_measure import finish_measure, write_measure
 
-        graph = make_graph(read_weights(_installed_weights()), (height, width, channels))
+        graph = make_graph(read_weights(installed_weights()), (height, width, channels))
         make_folder(path.parent)
         write_measure(finish_measure(graph, _card(shape), _golden_images(shape)), path)
     return path
 
 
-def _installed_weights() -> bytes:
+def installed_weights() -> bytes:
+    """Return the bytes of the package's weights; raises MissingPackage, or InvalidData when they are others."""
     try:
         data = importlib.resources.files(PACKAGE).joinpath(FILE).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
