@@ -394,7 +394,9 @@ def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise PluginError(f"The {'generator' if wanted is Generator else 'measure'} {spec.name!r} cannot start: {reason(error)}.") from error
+        raise PluginError(
+            f"The {'generator' if wanted is Generator else 'measure'} {spec.name!r} cannot start: {reason(error)}."
+        ) from error
     return made
 
 

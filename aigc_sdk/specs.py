@@ -176,6 +176,8 @@ class ModelSpec(_Spec):
         super().__post_init__()
         if not self.files or not all(isinstance(file, ModelFile) for file in self.files.values()):
             raise ValueError(f"the files of {self.name!r} are {shown(self.files)}; give a ModelFile for each task")
+        if self.kind not in ("model", "measure"):
+            raise ValueError(f"the kind of {self.name!r} is {shown(self.kind)}, not 'model' or 'measure'")
 
     def path(self, task: str) -> Path:
         """Return where the file of a task is.
