@@ -394,9 +394,8 @@ def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise PluginError(
-            f"The {'generator' if wanted is Generator else 'measure'} {spec.name!r} cannot start: {reason(error)}."
-        ) from error
+        what = "generator" if wanted is Generator else "measure"
+        raise PluginError(f"The {what} {spec.name!r} cannot start: {reason(error)}.") from error
     return made
 
 
