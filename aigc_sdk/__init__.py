@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
+from aigc_sdk.evaluation.extractors import measure
 from aigc_sdk.generation import Model, generate, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import (
     ExporterSpec,
     FamilySpec,
     GeneratorSpec,
+    MeasureSpec,
     ModelFile,
     ModelSpec,
     ReaderSpec,
@@ -40,6 +42,7 @@ __all__ = [
     "FamilySpec",
     "GeneratorSpec",
     "Image",
+    "MeasureSpec",
     "Model",
     "ModelCard",
     "ModelFile",
@@ -50,6 +53,7 @@ __all__ = [
     "generate",
     "hookimpl",
     "load",
+    "measure",
     "models",
     "plugins",
     "train",

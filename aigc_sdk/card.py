@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidModel, shown
+from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
 from aigc_sdk.seeds import MAX_SEED
 
 CONTRACT = 1
@@ -205,7 +205,7 @@ class Control(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec(_Part):
-    """The `content` output: dtype and the shape of one item.
+    """An array of items, `content` or a measure's `value`: dtype and the shape of one item.
 
     `length` says that the items are of variable length and a second output `length` int64 (n,) counts them.
     """
@@ -217,10 +217,13 @@ class OutputSpec(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSummary(_Part):
-    """What a model was trained on: a name for people, a fingerprint for programs, and how it was split."""
+    """What a model was trained on: a name for people, a fingerprint for programs, and how it was split.
+
+    The fingerprint is None where others trained the network, on data that the SDK has not seen.
+    """
 
     name: str
-    fingerprint: Sha256
+    fingerprint: Sha256 | None
     n: Annotated[int, Limit(ge=1)]
     split: dict[str, int]
 
@@ -287,7 +290,9 @@ class Golden(_Part):
 class ModelCard(_Part):
     """What a model file says of itself.
 
-    `graph_sha256` is that of the file without its metadata, so that a score can be added later
+    Of the kind "model" it makes content of seeds and controls. Of the kind "measure" it makes numbers, `value`
+    float32 (n, K), of content: `input` says of which, there are no controls, and its golden items have no seeds but
+    `content`. `graph_sha256` is that of the file without its metadata, so that a score can be added later
     without changing the model's identity. A model in training, which has no graph yet, carries
     the hash of its weights there and no golden items.
 
@@ -299,7 +304,7 @@ class ModelCard(_Part):
     """
 
     contract: Literal[1] = 1
-    kind: Literal["model"] = "model"
+    kind: Literal["model", "measure"] = "model"
     name: Name
     version: str
     license: str
@@ -311,6 +316,7 @@ class ModelCard(_Part):
     modality: Literal["image"]
     portable: bool = True
     controls: tuple[Control, ...]
+    input: OutputSpec | None = None  # of a measure alone
     output: OutputSpec
     config: dict[str, Any]
     data: DataSummary
@@ -318,13 +324,30 @@ class ModelCard(_Part):
     graph_sha256: Sha256
     golden: Golden | None = None
 
+    def __post_init__(self) -> None:
+        if (self.kind == "measure") != (self.input is not None):
+            raise ValueError("a measure says what its input is, and a model has none")
+        if self.kind == "measure" and self.controls:
+            raise ValueError("a measure has no controls")
+
     def control(self, name: str) -> Control | None:
         """Return the control of that name, or None."""
         return next((control for control in self.controls if control.name == name), None)
 
+    def check_kind(self, kind: Literal["model", "measure"]) -> None:
+        """Raise InvalidRequest when a measure is asked for content, or a model for numbers."""
+        if self.kind == kind:
+            return
+        does, use = {
+            "model": ("makes contents and measures none", f"sdk.generate({self.name!r})"),
+            "measure": ("takes contents and returns numbers", f"sdk.measure({self.name!r}, contents)"),
+        }[self.kind]
+        raise InvalidRequest(f"{self.name!r} is a {self.kind}: it {does}. Use {use}.")
+
     def to_json(self) -> str:
-        """Return the card as JSON, the same text for the same card."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        """Return the card as JSON, the same text for the same card; a model's has no `input`."""
+        values = {name: value for name, value in asdict(self).items() if name != "input" or value is not None}
+        return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_checked_json(cls, text: str) -> "ModelCard":
@@ -337,6 +360,8 @@ class ModelCard(_Part):
             values = _with_tuples(json.loads(text))
             values["controls"] = tuple(Control(**_with_tuples(control)) for control in values["controls"])
             values["output"] = OutputSpec(**_with_tuples(values["output"]))
+            if taken := values.get("input"):
+                values["input"] = OutputSpec(**_with_tuples(taken))
             values["data"] = DataSummary(**values["data"])
             if golden := values.get("golden"):
                 fed = {

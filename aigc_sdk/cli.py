@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -142,13 +141,13 @@ def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
 @app.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the models that can be loaded by name."""
+    """List the models and measures that can be had by name."""
     found = sdk.models()
     if as_json:
         _print_json([vars(model) for model in found])
     else:
-        _print_table("name", "tasks", "licence", "what")(
-            (model.name, ", ".join(model.tasks), model.license, model.summary) for model in found
+        _print_table("name", "kind", "tasks", "licence", "what")(
+            (model.name, model.kind, ", ".join(model.tasks), model.license, model.summary) for model in found
         )
 
 
@@ -177,16 +176,19 @@ def plugins(as_json: bool) -> None:
 @task_option
 @json_option
 def inspect(model: str, task: str | None, as_json: bool) -> None:
-    """Show what a model says of itself: its card."""
-    with sdk.load(model, task=task) as loaded:
-        card = loaded.card
-    values = {name: value for name, value in asdict(card).items() if name != "golden"}
+    """Show what a model or a measure says of itself: its card."""
+    from aigc_sdk.generation import open_any
+
+    card = open_any(model, task=task).card
+    values = {name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}
     if as_json:
         _print_json(values)
         return
     for name in ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256"):
         click.echo(f"{name:13} {_printable(values[name])}")
-    click.echo(f"{'output':13} {card.modality}, {card.output.dtype} {card.output.shape}")
+    if card.input:
+        click.echo(f"{'input':13} {card.modality}, {card.input.dtype} {card.input.shape}")
+    click.echo(f"{'output':13} {'value' if card.input else card.modality}, {card.output.dtype} {card.output.shape}")
     click.echo(f"{'data':13} {_printable(card.data.name)}, {card.data.n} items, {card.data.split}")
     for score in values["scores"]:
         click.echo(f"{'score':13} {_printable(', '.join(f'{key} {value}' for key, value in score.items()))}")

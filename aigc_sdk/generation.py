@@ -29,10 +29,11 @@ from aigc_sdk.errors import (
 from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request
-from aigc_sdk.specs import GeneratorSpec, ModelSpec, sdk_version
+from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
     from aigc_sdk.card import ModelCard
+    from aigc_sdk.runtime import OnnxMeasure
 
 
 class Model:
@@ -215,43 +216,44 @@ def generate(
 
 def open_generator(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> Generator:
     """Return what is under a model, without the path that requests take; raises as `load` does."""
-    return _open(_locate(model, task), device)
+    return _open_generator(_locate(model, task), device)
 
 
 def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> tuple[bool, str]:
     """Make the golden items of a model file again; return whether they pass, and what was measured."""
-    from aigc_sdk.runtime import OnnxGenerator
+    from aigc_sdk.runtime import OnnxGenerator, OnnxMeasure
 
-    generator = open_generator(model, task=task, device=device)
-    if not isinstance(generator, OnnxGenerator):
+    opened = open_any(model, task=task, device=device)
+    if not isinstance(opened, OnnxGenerator | OnnxMeasure):
         raise InvalidRequest(f"{model!r} is a generator of a plugin; only model files have golden items.")
-    return generator.check_golden()
+    return opened.check_golden()
 
 
 def model_file(model: str | os.PathLike[str], *, task: str | None = None) -> Path:
     """Return the path of the ONNX file behind a name, a path or a run folder; raises as `load` does."""
     source = _locate(model, task).source
-    if isinstance(source, GeneratorSpec):
-        raise InvalidRequest(f"{model!r} is a generator of a plugin; it has no model file.")
+    if not isinstance(source, Path):
+        raise InvalidRequest(f"{model!r} is a generator or a measure of a plugin; it has no model file.")
     return source
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that can be loaded by name."""
+    """A model or a measure that can be had by name: for `sdk.load`, or for `sdk.measure`, as `kind` says."""
 
     name: str
     tasks: tuple[str, ...]
     summary: str
     license: str
+    kind: str = "model"
 
 
 def models() -> list[ModelInfo]:
-    """Return the models that can be loaded by name, sorted by it.
+    """Return the models and measures that can be had by name, sorted by it.
 
     Example:
         >>> import aigc_sdk as sdk
-        >>> [model.name for model in sdk.models()]
+        >>> [model.name for model in sdk.models() if model.kind == "model"]
         ['digits-vae']
     """
     registry = default_registry()
@@ -262,7 +264,7 @@ def models() -> list[ModelInfo]:
         except PluginError:  # two plugins claim it; `plugins()` shows both
             continue
         tasks = tuple(spec.files) if isinstance(spec, ModelSpec) else spec.tasks
-        found.append(ModelInfo(name, tasks, spec.summary, getattr(spec, "license", "")))
+        found.append(ModelInfo(name, tasks, spec.summary, getattr(spec, "license", ""), spec.kind))
     return found
 
 
@@ -281,13 +283,13 @@ def plugins() -> list[Plugin]:
 class _Location:
     """Where a model is: a file, with the sha256 it should have if it is ready-made, or a generator plugin."""
 
-    source: Path | GeneratorSpec
+    source: Path | GeneratorSpec | MeasureSpec
     task: str | None
     trusted_sha256: str | None = None
 
     def stamp(self) -> tuple[int, ...]:
         """Return what changes when the file does."""
-        if isinstance(self.source, GeneratorSpec):
+        if not isinstance(self.source, Path):
             return ()
         try:
             status = self.source.stat()
@@ -312,12 +314,12 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     chosen = task or named_task or tasks[0]
     if chosen not in tasks:
         raise UnknownName.of(f"task of {spec.name}", chosen, tasks)
-    if isinstance(spec, GeneratorSpec):
+    if not isinstance(spec, ModelSpec):
         return _Location(spec, chosen)
     return _Location(spec.path(chosen), chosen, spec.files[chosen].sha256)
 
 
-def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec, str | None]:
+def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str | None]:
     """Return the spec and the task of NAME, NAME:TASK, DISTRIBUTION:NAME or DISTRIBUTION:NAME:TASK."""
     registry = default_registry()
     try:
@@ -343,28 +345,71 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises on a path that is too long
 
 
-def _open(location: _Location, device: str) -> Generator:
-    if isinstance(location.source, GeneratorSpec):
-        spec, factory = location.source, location.source.resolve()
-        try:
-            generator = factory(location.task)
-            if not isinstance(generator, Generator):
-                raise TypeError(f"{spec.target} returned {shown(generator)}, which is no Generator")
-        except AigcError:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
-            raise PluginError(f"The generator {spec.name!r} cannot start: {reason(error)}.") from error
-        return generator
-    from aigc_sdk.runtime import OnnxGenerator
+def open_any(
+    model: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    device: str = "auto",
+    shape: tuple[int, ...] | None = None,
+) -> Generator | OnnxMeasure:
+    """Open what a name, a path or a run folder stands for, be it a model or a measure.
 
-    opened = OnnxGenerator.open(location.source, device=device, trusted_sha256=location.trusted_sha256)
+    Args:
+        model: as in `load`.
+        task: which task of it; without it, its first.
+        device: as in `load`.
+        shape: of one item of the contents, for a measure that is made for them.
+
+    Raises:
+        InvalidRequest: a measure that is made for the contents, and no shape.
+        UnknownName, InvalidModel, StorageError, DeviceUnavailable, PluginError, MissingPackage: as in `load`.
+    """
+    return _open(_locate(model, task), device, shape)
+
+
+def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None) -> Generator | OnnxMeasure:
+    if isinstance(source := location.source, GeneratorSpec):
+        generator: Generator = _call_plugin(source, location.task, Generator)
+        return generator
+    if isinstance(source, MeasureSpec):
+        if shape is None:
+            raise InvalidRequest(
+                f"{source.name!r} is a measure that is made for the contents at hand; use"
+                f" sdk.measure({source.name!r}, contents)."
+            )
+        source = _call_plugin(source, shape, Path)
+    from aigc_sdk.runtime import open_model
+
+    opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
     _check_task(opened.card, location.task)
+    return opened
+
+
+def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[Any]) -> Any:
+    factory = spec.resolve()
+    try:
+        made = factory(argument)
+        if not isinstance(made, wanted):
+            raise TypeError(f"{spec.target} returned {shown(made)}, which is no {wanted.__name__}")
+    except AigcError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        what = "generator" if wanted is Generator else "measure"
+        raise PluginError(f"The {what} {spec.name!r} cannot start: {reason(error)}.") from error
+    return made
+
+
+def _open_generator(location: _Location, device: str) -> Generator:
+    opened = _open(location, device)
+    if not isinstance(opened, Generator):
+        opened.card.check_kind("model")
+    assert isinstance(opened, Generator)
     return opened
 
 
 @lru_cache(maxsize=4)
 def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Model:  # noqa: ARG001 - part of the key
-    return Model(_open(location, device))
+    return Model(_open_generator(location, device))
 
 
 def _check_task(card: ModelCard, task: str | None) -> None:

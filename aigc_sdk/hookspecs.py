@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec, ReaderSpec
+from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, MeasureSpec, ModelSpec, ReaderSpec
 
 if TYPE_CHECKING:
     from aigc_sdk.contents import Contents
@@ -66,7 +66,12 @@ def aigc_register_readers(register: Callable[[ReaderSpec], None]) -> None:
 
 @hookspec
 def aigc_register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Declare ready-made models inside the plugin's package. Call `register` once for each."""
+    """Declare ready-made models and measures inside the plugin's package. Call `register` once for each."""
+
+
+@hookspec
+def aigc_register_measures(register: Callable[[MeasureSpec], None]) -> None:
+    """Declare measures that are made on first use. Call `register` once for each; their names are those of models."""
 
 
 @hookspec

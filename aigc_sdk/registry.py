@@ -26,7 +26,7 @@ import pluggy
 from aigc_sdk import hookspecs
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
-from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, ModelSpec, ReaderSpec
+from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, MeasureSpec, ModelSpec, ReaderSpec
 
 BUILT_IN = "aigc-sdk"
 
@@ -36,14 +36,15 @@ POLICY_HOOKS = ("aigc_before_generate", "aigc_after_generate")
 _HOOKSPECS = ModuleType("hooks")
 vars(_HOOKSPECS).update({name: hook for name, hook in vars(hookspecs).items() if name.startswith("aigc_")})
 
-# What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models
-# and generators share their names, because both are what `sdk.load` takes.
+# What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models,
+# generators and measures share their names: one name is one thing, for `sdk.load` as for `sdk.measure`.
 REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
     "aigc_register_families": ("family", FamilySpec),
     "aigc_register_exporters": ("format", ExporterSpec),
     "aigc_register_readers": ("reader", ReaderSpec),
     "aigc_register_models": ("model", ModelSpec),
     "aigc_register_generators": ("model", GeneratorSpec),
+    "aigc_register_measures": ("model", MeasureSpec),
 }
 
 _log = logging.getLogger("aigc_sdk")

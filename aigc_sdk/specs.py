@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from aigc_sdk.errors import MissingPackage, PluginError, reason, shown
 
@@ -104,11 +104,28 @@ class GeneratorSpec(_CodeSpec):
     """
 
     tasks: tuple[str, ...] = ("generate",)
+    kind: ClassVar[str] = "model"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.tasks, tuple) or not self.tasks:
             raise ValueError(f"{self.name!r} has the tasks {self.tasks!r}; give a tuple of at least one name")
+
+
+@dataclass(frozen=True)
+class MeasureSpec(_CodeSpec):
+    """A measure that is made on this machine, of weights that another package brings, for the contents at hand.
+
+    The target, called with the shape of the contents (height, width, channels), gives the path of the `.onnx` file.
+
+    Example:
+        >>> MeasureSpec(name="big-net", target="my_package.big_net:convert", extra="evaluate").kind
+        'measure'
+    """
+
+    license: str = ""
+    kind: ClassVar[str] = "measure"
+    tasks: ClassVar[tuple[str, ...]] = ("features",)
 
 
 @dataclass(frozen=True)
@@ -159,7 +176,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ModelSpec(_Spec):
-    """A ready-made model: ONNX files, one for each task, inside the import package `package`.
+    """A ready-made model or measure: ONNX files, one for each task, inside the import package `package`.
 
     The first task is what a caller gets who names none.
 
@@ -173,12 +190,15 @@ class ModelSpec(_Spec):
     files: Mapping[str, ModelFile]
     summary: str = ""
     license: str = ""
+    kind: Literal["model", "measure"] = "model"
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.files or not all(isinstance(file, ModelFile) for file in self.files.values()):
             raise ValueError(f"the files of {self.name!r} are {shown(self.files)}; give a ModelFile for each task")
+        if self.kind not in ("model", "measure"):
+            raise ValueError(f"the kind of {self.name!r} is {shown(self.kind)}, not 'model' or 'measure'")
 
     def path(self, task: str) -> Path:
         """Return where the file of a task is.

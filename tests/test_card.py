@@ -53,6 +53,24 @@ def test_card_of_parts_made_by_hand_is_checked_whole(card):
         checked(ModelCard, vars(card) | {"controls": (wrong,)})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "measure"}, "a measure says what its input is, and a model has none"),
+        ({"input": {"dtype": "uint8", "shape": [8, 8, 1]}}, "a measure says what its input is"),
+        ({"kind": "measure", "input": {"dtype": "uint8", "shape": [8, 8, 1]}}, "a measure has no controls"),
+        ({"kind": "measure", "input": {"dtype": "object", "shape": []}}, r"wrong at input\.dtype"),
+    ],
+)
+def test_card_that_is_half_a_measure_is_refused(card, values, message):
+    with pytest.raises(InvalidModel, match=message):
+        ModelCard.from_json(changed(card, **values))
+
+
+def test_card_of_a_model_says_nothing_of_an_input(card):
+    assert "input" not in json.loads(card.to_json())
+
+
 def test_card_cannot_be_changed(card):
     with pytest.raises(FrozenInstanceError):
         card.name = "other"

@@ -219,7 +219,13 @@ def test_models_lists_names_tasks_and_licences(aigc, monkeypatch):
     shown = aigc("models").stdout
     assert all(word in shown for word in ("squares", "generate, mirror", "MIT", "grey [8 x 8] squares"))
     assert json.loads(aigc("models", "--json").stdout) == [
-        {"name": "squares", "tasks": ["generate", "mirror"], "summary": "grey [8 x 8] squares", "license": "MIT"}
+        {
+            "name": "squares",
+            "tasks": ["generate", "mirror"],
+            "summary": "grey [8 x 8] squares",
+            "license": "MIT",
+            "kind": "model",
+        }
     ]
 
 
@@ -247,6 +253,13 @@ def test_inspect_shows_the_card(aigc, tmp_path):
     assert "intended_use  tests\\x1b[2J only\n" in shown
     values = json.loads(aigc("inspect", path, "--json").stdout)
     assert values == {k: v for k, v in json.loads(card.to_json()).items() if k != "golden"}
+
+
+def test_inspect_and_selftest_take_measures(aigc):
+    shown = aigc("inspect", "digits-features").stdout
+    assert "input         image, uint8 (28, 28, 1)" in shown and "output        value, float32 (64,)" in shown
+    assert json.loads(aigc("inspect", "digits-features:classify", "--json").stdout)["task"] == "classify"
+    assert aigc("selftest", "digits-features").stdout.startswith("passed: the values differ by at most")
 
 
 def test_selftest_passes(aigc, tiny_path):

@@ -20,16 +20,19 @@ from aigc_sdk.errors import ContractBroken, UnknownName
 from aigc_sdk.generation import model_file, open_generator
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Registry, default_registry
-from aigc_sdk.testing import CHECKS, families, models, plugins
+from aigc_sdk.runtime import OnnxMeasure
+from aigc_sdk.testing import CHECKS, families, measures, models, plugins
 from aigc_sdk.testing.checks import run_checks
 from aigc_sdk.testing.families import FamilyCase
 from aigc_sdk.testing.models import ModelCase
 from aigc_sdk.training import Family, FamilyConfig, Losses
+from tiny_measure import contents, make_measure_card, make_measure_graph, write_tiny_measure
 from tiny_model import make_card, make_graph, to_bytes, write_pixel_model, write_tiny_model
 
 PLUGINS = [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
 FAMILIES = [spec.name for plugin in sdk.plugins() for kind, spec in plugin.specs if kind == "family"]
-MODELS = [(model.name, task) for model in sdk.models() for task in model.tasks]
+MODELS = [(model.name, task) for model in sdk.models() if model.kind == "model" for task in model.tasks]
+MEASURES = [(name, task) for name in ("digits-features",) for task in ("features", "classify")]
 
 # Finished runs that the tests share anyway, by family; another family is trained and exported for its check.
 RUNS = {"vae": "trained"}
@@ -72,11 +75,68 @@ def test_every_ready_made_model_keeps_the_contract(name, task, check):
     check(testing.model_case(name, task))
 
 
+@pytest.mark.parametrize("check", CHECKS["measure"], ids=named)
+@pytest.mark.parametrize(("name", "task"), MEASURES)
+def test_every_ready_made_measure_keeps_the_contract(name, task, check):
+    check(testing.measure_case(name, task))
+
+
+def test_check_model_of_a_measure_runs_the_checks_of_measures():
+    assert testing.check_model("digits-features") == [check.__name__ for check in CHECKS["measure"]]
+
+
+def test_measure_without_its_card_beside_fails(tmp_path):
+    with pytest.raises(ContractBroken, match=r"check_measure_card_lies_beside_the_file .* found none"):
+        testing.check_model(write_tiny_measure(tmp_path / "alone.onnx"))
+
+
+class Spoilt:
+    """A measure in numpy, spoilt by `values`."""
+
+    card = make_measure_card(make_measure_graph())
+
+    def __init__(self, values):
+        self.run = lambda content: np.asarray(values(content), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "check"),
+    [
+        (lambda content: np.zeros((len(content), 3)), "check_other_contents_have_other_values"),
+        (lambda content: content.mean((1, 2)) - content.mean(), "check_values_do_not_depend_on_others"),
+    ],
+)
+def test_measure_that_is_spoilt_fails_its_check(values, check, tmp_path):
+    with pytest.raises(ContractBroken, match=check):
+        run_checks("The measure", CHECKS["measure"][-2:], measures.MeasureCase(Spoilt(values), tmp_path))
+
+
+def test_measure_whose_graph_breaks_a_rule_fails(tmp_path):
+    path = write_tiny_measure(tmp_path / "tiny.onnx")
+    graph = make_measure_graph()
+    graph.graph.node.append(onnx.helper.make_node("RandomUniform", [], ["unused"], shape=[1]))
+    (tmp_path / "random.onnx").write_bytes(to_bytes(graph, make_measure_card(graph)))
+    case = measures.MeasureCase(OnnxMeasure.open(path), tmp_path / "random.onnx")
+    with pytest.raises(ContractBroken, match=r"check_measure_file_keeps_the_rules .*it uses RandomUniform"):
+        run_checks("The measure", CHECKS["measure"], case)
+
+
+def test_check_model_of_a_measure_with_other_golden_values_fails(tmp_path):
+    golden = Golden.of(np.zeros(0, np.int64), {"content": contents(4)}, np.ones((4, 3), np.float32))
+    path = write_tiny_measure(tmp_path / "other.onnx", golden=golden)
+    path.with_suffix(".card.json").write_text(make_measure_card(make_measure_graph(), golden=golden).to_json())
+    with pytest.raises(ContractBroken, match=r"check_golden_values_are_measured .*the values differ by at most"):
+        testing.check_model(path)
+
+
 def test_every_check_says_its_rule_and_is_in_the_table():
     listed = [check for checks in CHECKS.values() for check in checks]
     assert all(re.fullmatch(r"[A-Z].*\.", check.__doc__) for check in listed)
     written = {
-        name for module in (models, families, plugins) for name in vars(module) if re.match("check_(?!content$)", name)
+        name
+        for module in (models, measures, families, plugins)
+        for name in vars(module)
+        if re.match("check_(?!content$)", name)
     }
     assert {check.__name__ for check in listed} == written
 

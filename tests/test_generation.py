@@ -215,11 +215,11 @@ def test_generate_deadline_passes_raises(tiny):
 
 
 def test_generate_path_stays_loaded_until_the_file_changes(tiny_path, monkeypatch):
-    from aigc_sdk.runtime import OnnxGenerator
+    from aigc_sdk import runtime
 
     opened = []
-    really_open = OnnxGenerator.open
-    monkeypatch.setattr(OnnxGenerator, "open", lambda path, **how: opened.append(path) or really_open(path, **how))
+    really_open = runtime.open_model
+    monkeypatch.setattr(runtime, "open_model", lambda path, **how: opened.append(path) or really_open(path, **how))
     first = sdk.generate(tiny_path, seed=1)
     assert pixels(sdk.generate(str(tiny_path), seed=1)) == pixels(first)
     assert opened == [tiny_path]

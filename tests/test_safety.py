@@ -22,6 +22,7 @@ from aigc_sdk.card import CARD_KEY, Control, Golden, OutputSpec
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, StorageError
 from aigc_sdk.runtime import OnnxGenerator, session
 from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, read_model
+from tiny_measure import SHAPE, K, contents, expected_value, make_measure_card, make_measure_graph, write_tiny_measure
 from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 # More bytes than there are addresses, so that no machine ever gives them, however it over-commits.
@@ -263,7 +264,8 @@ def test_check_card_not_json_is_refused(text, message):
         ('"config": {}', '"config": {"\\udfff": 1}', "surrogates not allowed"),
         ('"contract": 1', '"contract": 2', "follows contract 2"),
         ('"contract": 1', '"contract": "1"', "follows contract '1'"),
-        ('"kind": "model"', '"kind": "measure"', "wrong at kind"),
+        ('"kind": "model"', '"kind": "score"', "wrong at kind"),
+        ('"kind": "model"', '"kind": "measure"', "a measure says what its input is, and a model has none"),
         ('"config": {}', '"config": {}, "rights": "all"', "wrong at rights"),
         ('"license": "Apache-2.0", ', "", "wrong at license"),
         ('"name": "tiny"', '"name": "../../tiny"', "wrong at name"),
@@ -964,3 +966,114 @@ def test_golden_of_another_machine_is_not_refused(tmp_path):
     feeds = {control.name: np.full(4, control.default, control.dtype) for control in CONTROLS}
     golden = Golden.of(np.arange(4), feeds, expected(np.arange(4), shift=1))
     assert len(load(tmp_path, with_card(graph, golden=golden)).generate(2)) == 2
+
+
+# ---------------------------------------------------------------- measures
+
+
+def measure_with(graph: ModelProto, **changes) -> bytes:
+    return to_bytes(graph, make_measure_card(graph, **changes))
+
+
+def edited_measure(**changes) -> bytes:
+    graph = make_measure_graph()
+    values = json.loads(make_measure_card(graph).to_json())
+    return to_bytes(graph, json.dumps({**values, **changes}))
+
+
+def test_tiny_measure_untouched_is_accepted(tmp_path):
+    path = write_tiny_measure(tmp_path / "measure.onnx")
+    assert check_model(path.read_bytes(), path.name).kind == "measure"
+    np.testing.assert_allclose(sdk.measure(path, contents(3)), expected_value(contents(3)), rtol=1e-5, atol=1e-5)
+
+
+def test_check_measure_truncated_or_damaged_is_refused_or_harmless():
+    random = np.random.default_rng(2)
+    data = measure_with(make_measure_graph())
+    for length in range(1, len(data), 61):
+        refused(data[:length])
+    for _ in range(500):
+        at = int(random.integers(len(data)))
+        try:
+            check_model(data[:at] + bytes([data[at] ^ 1 << int(random.integers(8))]) + data[at + 1 :], "damaged.onnx")
+        except InvalidModel:
+            continue
+
+
+@pytest.mark.parametrize("operator", ["RandomNormalLike", "Bernoulli"])
+def test_check_measure_with_a_random_operator_is_refused(operator):
+    graph = make_measure_graph()
+    graph.graph.node.append(helper.make_node(operator, ["pixels"], ["noise"]))
+    assert f"it uses {operator}" in refused(measure_with(graph))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (lambda g: set_dims(g.input[0], "n", *SHAPE[:2], 3), "its inputs are"),
+        (lambda g: set_type(g.input[0], TensorProto.FLOAT), "its inputs are"),
+        (lambda g: setattr(g.input[0], "name", "pixels_in"), "its inputs are"),
+        (lambda g: g.input.append(helper.make_tensor_value_info("seed", TensorProto.INT64, ["n"])), "its inputs are"),
+        (lambda g: set_dims(g.input[0], 1, *SHAPE), "the first dimension of 'content' is not the free number"),
+        (lambda g: set_dims(g.output[0], "n", K + 1), "its outputs are"),
+        (lambda g: set_type(g.output[0], TensorProto.DOUBLE), "its outputs are"),
+        (lambda g: setattr(g.output[0], "name", "content"), "its outputs are"),
+        (
+            lambda g: g.initializer.append(numpy_helper.from_array(np.zeros((1, *SHAPE), np.uint8), "content")),
+            "default",
+        ),
+        (lambda g: setattr(g.initializer[0], "raw_data", g.initializer[0].raw_data[:-4]), "its shape (64, 3) says"),
+    ],
+)
+def test_check_measure_unlike_its_card_is_refused(tamper, message):
+    graph = make_measure_graph()
+    tamper(graph.graph)
+    assert message in refused(measure_with(graph))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "model"}, "a measure says what its input is, and a model has none"),
+        ({"input": None}, "a measure says what its input is, and a model has none"),
+        ({"input": {"dtype": "float32", "shape": [8, 8, 1]}}, "an image is uint8"),
+        ({"input": {"dtype": "uint8", "shape": [64]}}, "an image is uint8"),
+        ({"input": {"dtype": "uint8", "shape": [8, 8, 1], "length": True}}, "its inputs are"),
+        ({"output": {"dtype": "uint8", "shape": [3]}}, "the value of a measure is float32 (K,)"),
+        ({"output": {"dtype": "float32", "shape": [3, 1]}}, "the value of a measure is float32 (K,)"),
+        ({"output": {"dtype": "float32", "shape": [3], "length": True}}, "the value of a measure is float32 (K,)"),
+        ({"output": {"dtype": "float32", "shape": [4]}}, "its outputs are"),
+        ({"graph_sha256": "0" * 64}, "graph_sha256 differs"),
+    ],
+)
+def test_check_measure_card_tampered_is_refused(changes, message):
+    assert message in refused(edited_measure(**changes))
+
+
+def packed(array) -> dict:
+    return {"shape": list(array.shape), "data": base64.b64encode(zlib.compress(array.tobytes())).decode()}
+
+
+@pytest.mark.parametrize(
+    ("golden", "message"),
+    [
+        (None, "no golden items of a measure"),
+        ({"seeds": [1, 2, 3, 4]}, "no golden items of a measure"),
+        ({"controls": {}}, "no golden items of a measure"),
+        ({"controls": {"content": [1, 2]}}, "not 1 to 16 items, packed"),
+        ({"controls": {"content": packed(contents(17))}}, "not 1 to 16 items, packed"),
+        ({"controls": {"content": packed(contents(0))}}, "not 1 to 16 items, packed"),
+        ({"controls": {"content": packed(contents(3))}}, "its golden items are (3, 8, 8, 1) and (4, 3)"),
+        ({"controls": {"content": packed(contents(4)[:, :4])}}, "its golden items are (4, 4, 8, 1)"),
+        ({"controls": {"content": {**packed(contents(4)), "data": "%%%"}}}, "cannot be unpacked"),
+        ({"controls": {"content": {**packed(contents(4)), "data": packed(contents(5))["data"]}}}, "does not hold 256"),
+        ({"controls": {"content": {"shape": [], "data": ""}}}, "not 1 to 16 items, packed"),
+        ({"shape": [4, 2]}, "its golden items are"),
+        ({"content": ""}, "cannot be unpacked"),
+        ({"content": packed(np.full((4, K), np.nan, np.float32))["data"]}, "the golden value holds NaN"),
+        ({"content": packed(np.full((4, K), np.inf, np.float32))["data"]}, "the golden value holds an infinity"),
+    ],
+)
+def test_check_measure_golden_tampered_is_refused(golden, message):
+    values = json.loads(make_measure_card(make_measure_graph()).to_json())["golden"]
+    assert message in refused(edited_measure(golden=golden and {**values, **golden}))

@@ -136,7 +136,7 @@ def check_model(data: bytes, name: str) -> ModelCard:
         _check_graphs(model.graph)
         card = _read_card(model)
         _check_signature(model.graph, card)
-        _check_golden(card)
+        _check_measured(card) if card.input else _check_golden(card)
         if graph_sha256(model) != card.graph_sha256:
             raise InvalidModel("its graph is not the one that its card was written for (graph_sha256 differs)")
     except InvalidModel as error:
@@ -257,14 +257,21 @@ def _read_card(model: "onnx.ModelProto") -> ModelCard:
 
 def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     """Compare the declared inputs and outputs with the card's."""
-    output = card.output
-    if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
-        raise InvalidModel(f"its card says {output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
-    wanted = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)]
-    _compare("inputs", [_declared(value) for value in graph.input], wanted)
-    outputs: list[Any] = [("content", output.dtype, output.shape)]
-    if output.length:
-        outputs.append(("length", "int64", ()))
+    content = card.input or card.output
+    if content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
+        raise InvalidModel(
+            f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
+        )
+    contents: list[Any] = [("content", content.dtype, content.shape)]
+    if content.length:
+        contents.append(("length", "int64", ()))
+    if card.kind == "measure":
+        if card.output.dtype != "float32" or len(card.output.shape) != 1 or card.output.length:
+            raise InvalidModel(f"its card says {card.output}; the value of a measure is float32 (K,)")
+        inputs, outputs = contents, [("value", "float32", card.output.shape)]
+    else:
+        inputs, outputs = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)], contents
+    _compare("inputs", [_declared(value) for value in graph.input], inputs)
     _compare("outputs", [_declared(value) for value in graph.output], outputs)
     defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
     if defaults:
@@ -314,6 +321,21 @@ def _check_golden(card: ModelCard) -> None:
         if not all(_can_be_fed(value, control) for value in values):
             raise InvalidModel(f"its golden items have values of {control.name!r} that cannot be fed")
     golden.array(card.output.dtype)
+
+
+def _check_measured(card: ModelCard) -> None:
+    """Refuse golden items of a measure that are not content with the values measured of it."""
+    golden, taken = card.golden, card.input
+    if golden is None or taken is None or golden.seeds or set(golden.controls) != {"content"}:
+        raise InvalidModel("its card has no golden items of a measure: no seeds, 'content', and the values")
+    content = golden.controls["content"]
+    if not isinstance(content, Packed) or not content.shape or not 1 <= content.shape[0] <= MAX_GOLDEN_ITEMS:
+        raise InvalidModel(f"its golden content is not 1 to {MAX_GOLDEN_ITEMS} items, packed")
+    n = content.shape[0]
+    if content.shape != (n, *taken.shape) or golden.shape != (n, *card.output.shape):
+        raise InvalidModel(f"its golden items are {content.shape} and {golden.shape}, its card says otherwise")
+    content.array(taken.dtype)
+    _check_values(golden.array(card.output.dtype), "the golden value")
 
 
 def _can_be_fed(value: float, control: Control) -> bool:

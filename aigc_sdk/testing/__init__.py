@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigc_sdk.errors import UnknownName
-from aigc_sdk.generation import model_file, open_generator
+from aigc_sdk.generation import model_file, open_any, open_generator
+from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.testing.checks import Check, run_checks
 from aigc_sdk.testing.families import FAMILY_CHECKS, FamilyCase
 from aigc_sdk.testing.feeds import example_feeds
+from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
 from aigc_sdk.testing.models import FILE_CHECKS, GENERATOR_CHECKS, ModelCase
 from aigc_sdk.testing.plugins import PLUGIN_CHECKS
 
@@ -28,6 +30,7 @@ __all__ = ["CHECKS", "check_family", "check_model", "check_plugin", "example_fee
 # All checks, by what they check, in their order.
 CHECKS: Mapping[str, tuple[Check, ...]] = {
     "model": (*FILE_CHECKS, *GENERATOR_CHECKS),
+    "measure": MEASURE_CHECKS,
     "family": FAMILY_CHECKS,
     "plugin": PLUGIN_CHECKS,
 }
@@ -41,11 +44,21 @@ def model_case(model: str | os.PathLike[str], task: str | None = None) -> ModelC
     return ModelCase(generator, model_file(model, task=task) if isinstance(generator, OnnxGenerator) else None)
 
 
+def measure_case(measure: str | os.PathLike[str], task: str | None = None) -> MeasureCase:
+    """Open a measure's file for its checks; raises as `aigc_sdk.measure` does."""
+    from aigc_sdk.runtime import OnnxMeasure
+
+    path = model_file(measure, task=task)
+    return MeasureCase(OnnxMeasure.open(path), path)
+
+
 def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> list[str]:
-    """Check a model file, a ready-made model, or a generator of a plugin; return the names of what was checked.
+    """Check a file of either kind, a ready-made model or measure, or a generator of a plugin.
+
+    Returns the names of what was checked.
 
     Args:
-        model: what `aigc_sdk.load` takes.
+        model: what `aigc_sdk.load` takes, or a measure.
         task: which task of it; without it, its first.
 
     Raises:
@@ -56,6 +69,10 @@ def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> li
         >>> check_model("digits-vae")[-1]
         'check_values_out_of_range_are_refused'
     """
+    if not isinstance(opened := open_any(model, task=task), Generator):
+        return run_checks(
+            f"The measure {opened.card.name}:{opened.card.task}", MEASURE_CHECKS, measure_case(model, task)
+        )
     case = model_case(model, task)
     checks = CHECKS["model"] if case.path else GENERATOR_CHECKS
     return run_checks(f"The model {case.generator.card.name}:{case.generator.card.task}", checks, case)

@@ -52,19 +52,35 @@ def convert(sampler: nn.Module, controls: tuple[Control, ...], outputs: tuple[st
     """
     seeds = torch.arange(TRACED_N)
     feeds = {c.name: torch.full((TRACED_N, *c.shape), c.default or 0, dtype=_DTYPES[c.dtype]) for c in controls}
+    return _trace(sampler, {"seed": seeds}, {"controls": feeds}, outputs)
+
+
+def convert_measure(network: nn.Module, content: torch.Tensor) -> onnx.ModelProto:
+    """Trace a network f(content) -> value, in evaluation mode, with content like this (n, ...); raises ExportFailed."""
+    return _trace(network, {"content": content}, {}, ("value",))
+
+
+def _trace(
+    module: nn.Module,
+    arrays: dict[str, torch.Tensor],
+    groups: dict[str, dict[str, torch.Tensor]],
+    outputs: tuple[str, ...],
+) -> onnx.ModelProto:
+    """Trace module(*arrays, **groups), the number of items free."""
     free = {0: torch.export.Dim("n", min=1, max=2**20)}
+    inside = {name: dict.fromkeys(group, free) for name, group in groups.items()}
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own insides
             program = torch.onnx.export(
-                sampler,
-                (seeds,),
-                kwargs={"controls": feeds},
+                module,
+                tuple(arrays.values()),
+                kwargs=groups,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["seed", *feeds],
+                input_names=[*arrays, *(name for group in groups.values() for name in group)],
                 output_names=list(outputs),
-                dynamic_shapes={"seed": free, "controls": dict.fromkeys(feeds, free)},
+                dynamic_shapes={**dict.fromkeys(arrays, free), **inside},
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )

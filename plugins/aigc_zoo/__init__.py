@@ -1,6 +1,6 @@
-"""Ready-made models, each with the recipe that reproduces it in `recipes/`.
+"""Ready-made models and measures, each with the recipe that reproduces it in `recipes/`.
 
-`models/index.json` lists them; `benchmarks/make_model.py` writes it together with the files.
+`models/index.json` lists them; `benchmarks/make_model.py` and `make_measure.py` write it together with the files.
 """
 
 import json
@@ -24,5 +24,6 @@ def aigc_register_models(register: Callable[[ModelSpec], None]) -> None:
                 },
                 summary=entry["summary"],
                 license=entry["license"],
+                kind=entry.get("kind", "model"),
             )
         )
