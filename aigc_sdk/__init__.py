@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
-from aigc_sdk.evaluation.extractors import measure
+from aigc_sdk.evaluation import Report, evaluate, measure
+from aigc_sdk.evaluator import Score
 from aigc_sdk.generation import Model, generate, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import (
+    EvaluatorSpec,
     ExporterSpec,
     FamilySpec,
     GeneratorSpec,
@@ -38,6 +40,7 @@ __version__ = sdk_version()
 
 __all__ = [
     "Contents",
+    "EvaluatorSpec",
     "ExporterSpec",
     "FamilySpec",
     "GeneratorSpec",
@@ -48,7 +51,10 @@ __all__ = [
     "ModelFile",
     "ModelSpec",
     "ReaderSpec",
+    "Report",
+    "Score",
     "errors",
+    "evaluate",
     "export",
     "generate",
     "hookimpl",

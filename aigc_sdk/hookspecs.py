@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from aigc_sdk.specs import ExporterSpec, FamilySpec, GeneratorSpec, MeasureSpec, ModelSpec, ReaderSpec
+from aigc_sdk.specs import (
+    EvaluatorSpec,
+    ExporterSpec,
+    FamilySpec,
+    GeneratorSpec,
+    MeasureSpec,
+    ModelSpec,
+    ReaderSpec,
+)
 
 if TYPE_CHECKING:
     from aigc_sdk.contents import Contents
@@ -62,6 +70,11 @@ def aigc_register_readers(register: Callable[[ReaderSpec], None]) -> None:
     Files that the SDK reads itself (.npz, .npy, IDX, .csv, .tsv, .parquet) and folders never come to a reader. What a
     reader raises stops the training with PluginError.
     """
+
+
+@hookspec
+def aigc_register_evaluators(register: Callable[[EvaluatorSpec], None]) -> None:
+    """Declare metrics that `sdk.evaluate` can measure. Call `register` once for each."""
 
 
 @hookspec

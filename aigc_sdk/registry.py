@@ -26,7 +26,16 @@ import pluggy
 from aigc_sdk import hookspecs
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
-from aigc_sdk.specs import API_VERSION, ExporterSpec, FamilySpec, GeneratorSpec, MeasureSpec, ModelSpec, ReaderSpec
+from aigc_sdk.specs import (
+    API_VERSION,
+    EvaluatorSpec,
+    ExporterSpec,
+    FamilySpec,
+    GeneratorSpec,
+    MeasureSpec,
+    ModelSpec,
+    ReaderSpec,
+)
 
 BUILT_IN = "aigc-sdk"
 
@@ -42,6 +51,7 @@ REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
     "aigc_register_families": ("family", FamilySpec),
     "aigc_register_exporters": ("format", ExporterSpec),
     "aigc_register_readers": ("reader", ReaderSpec),
+    "aigc_register_evaluators": ("metric", EvaluatorSpec),
     "aigc_register_models": ("model", ModelSpec),
     "aigc_register_generators": ("model", GeneratorSpec),
     "aigc_register_measures": ("model", MeasureSpec),

@@ -164,6 +164,16 @@ class ReaderSpec(_CodeSpec):
 
 
 @dataclass(frozen=True)
+class EvaluatorSpec(_CodeSpec):
+    """A metric; the target is a subclass of `aigc_sdk.evaluator.Evaluator`, made without arguments.
+
+    Example:
+        >>> EvaluatorSpec(name="sharpness", target="my_package.sharpness:Sharpness").name
+        'sharpness'
+    """
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """One file of a ready-made model: its path inside the plugin's package and the sha256 of its bytes.
 

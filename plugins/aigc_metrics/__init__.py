@@ -2,7 +2,21 @@
 
 from collections.abc import Callable
 
-from aigc_sdk import MeasureSpec, hookimpl
+from aigc_sdk import EvaluatorSpec, MeasureSpec, hookimpl
+
+_METRICS = {
+    "frechet": ("frechet:Frechet", "distance between the distributions of the features (Heusel et al. 2017)"),
+    "precision": ("manifold:Precision", "share of generated items among the real ones (Kynkaanniemi et al. 2019)"),
+    "recall": ("manifold:Recall", "share of real items that the model covers (Kynkaanniemi et al. 2019)"),
+    "copying": ("copying:Copying", "share of generated items that lie on training items (after Meehan et al. 2020)"),
+}
+
+
+@hookimpl
+def aigc_register_evaluators(register: Callable[[EvaluatorSpec], None]) -> None:
+    """Declare the metrics."""
+    for name, (target, summary) in _METRICS.items():
+        register(EvaluatorSpec(name=name, target=f"aigc_metrics.{target}", summary=summary))
 
 
 @hookimpl

@@ -1,0 +1,181 @@
+"""`sdk.evaluate`: from a model and a reference to a report."""
+
+import logging
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.contents import Contents
+from aigc_sdk.errors import AigcError, InvalidData, InvalidRequest, PluginError, shown
+from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing
+from aigc_sdk.evaluation.neighbours import nearest
+from aigc_sdk.evaluation.parts import Part, find_parts
+from aigc_sdk.evaluation.report import Pair, Pictures, Report
+from aigc_sdk.evaluation.subject import find_subject
+from aigc_sdk.evaluator import Evaluator, Samples, Score
+from aigc_sdk.generation import Model
+from aigc_sdk.registry import default_registry
+from aigc_sdk.seeds import check_seed
+from aigc_sdk.specs import sdk_version
+
+Images = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+
+# Without n, as many items are generated as there are held-out ones, but no more than this.
+MOST_ITEMS = 10_000
+# Of larger training sets so many are looked at, drawn with the seed.
+MOST_TRAIN = 100_000
+_SHOWN = 64
+_PAIRS = 8
+_PAIRS_OF = 1000
+_NO_TRAIN = "nobody said what the model was trained on; give train=, or a reference that is the training data itself"
+
+_log = logging.getLogger("aigc_sdk")
+
+
+def evaluate(
+    model_or_contents: str | os.PathLike[str] | Model | Contents | Images,
+    reference: Any,
+    *,
+    train: Any = None,
+    metrics: Iterable[str] | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    extractor: Any = None,
+    **controls: Any,
+) -> Report:
+    """Measure how good a model is: how near its items are to real ones, how true and varied, and whether it copies.
+
+    Generated items are compared with as many of the reference. When the reference is the data that the model was
+    trained on, its test part is used, and its train part for copying and for the baseline. With other data `train`
+    says what the model was trained on; without it copying is not measured. `n` sets how many items; scores of
+    different n do not compare.
+
+    Args:
+        model_or_contents: as in `aigc_sdk.load`; or contents that were made, as `Contents` or uint8 (n, h, w, c).
+        reference: data as in `aigc_sdk.train`, of the size that the model makes.
+        train: the data that the model was trained on, when the reference is other data.
+        metrics: names, for example ["frechet", "copying"]; without it, all that are installed.
+        n: how many items; without it, as many as there are held-out ones, at most 10,000.
+        seed: of the generated items, of what is drawn from larger data, and of the bootstrap.
+        extractor: what turns items into features: the name or path of a measure; without it, the one for this size.
+        controls: as in `aigc_sdk.generate`.
+
+    Raises:
+        UnknownName: no such model, metric, extractor or control.
+        InvalidRequest: n, seed or a control that cannot be used.
+        InvalidData: data that cannot be read or compared, too few items for a metric, or constant features.
+        InvalidModel: a broken model or extractor.
+        MissingPackage: the `evaluate` extra is not installed; says the pip line.
+        PluginError: a metric failed.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> sdk.evaluate("digits-vae", "no-data-here.npz")
+        Traceback (most recent call last):
+        aigc_sdk.errors.InvalidData: There is no data at no-data-here.npz.
+    """
+    evaluators = _evaluators(metrics)
+    check_seed(seed)
+    subject = find_subject(model_or_contents, controls)
+    whole, train_part = find_parts(subject.card, subject.shape, reference, train)
+    n = subject.count(n, default=min(len(whole), MOST_ITEMS))
+    real = whole.take(n, seed)
+    known = None if train_part is None else train_part.take(MOST_TRAIN, seed)
+    for name, evaluator in evaluators.items():
+        _check_enough(name, evaluator, n, len(real))
+    measure = find_extractor(extractor, subject.shape)
+
+    fake = subject.make(n, seed, controls)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(0 if known is None else len(known))
+    samples = _samples(measure, fake, real, known, order)
+    common = {
+        "n_real": len(real),
+        "n_fake": n,
+        "extractor": measure.card.name,
+        "extractor_sha256": measure.card.graph_sha256,
+        "resizing": resizing(measure),
+        "reference": whole.fingerprint,
+        "seed": seed,
+    }
+    measurable = {name: each for name, each in evaluators.items() if known is not None or not each.needs_train}
+    scores = [_score(name, each, samples, common) for name, each in measurable.items()]
+    return Report(
+        subject=subject.name,
+        scores=tuple(scores),
+        not_measured={name: _NO_TRAIN for name in evaluators if name not in measurable},
+        explanations={name: each.explanation for name, each in evaluators.items()},
+        protocol=common
+        | {
+            "model": subject.origin,
+            "controls": {name: shown(value) for name, value in controls.items()},
+            "reference_name": whole.name,
+            "train_name": known and known.name,
+            "train": train_part and train_part.fingerprint,
+            "n_train": known and len(known),
+            "sdk_version": sdk_version(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+        pictures=Pictures(
+            fake=fake[:_SHOWN],
+            real=real.images()[rng.permutation(len(real))[:_SHOWN]],
+            pairs=() if known is None else _pairs(samples, fake, known, order),
+            metrics_file=None if subject.folder is None else subject.folder / "metrics.jsonl",
+        ),
+    )
+
+
+def _evaluators(metrics: Iterable[str] | None) -> dict[str, Evaluator]:
+    registry = default_registry()
+    if isinstance(metrics, str):
+        raise InvalidRequest(f"metrics is the text {shown(metrics)}; give a list of names.")
+    names = registry.names("metric") if metrics is None else list(dict.fromkeys(metrics))
+    if not names:
+        raise InvalidRequest(f"metrics is empty; give some of {', '.join(registry.names('metric'))}.")
+    return {name: registry.find("metric", name).resolve()() for name in names}
+
+
+def _check_enough(name: str, evaluator: Evaluator, n_fake: int, n_real: int) -> None:
+    if min(n_fake, n_real) < evaluator.fewest:
+        raise InvalidData(
+            f"The metric {name} needs at least {evaluator.fewest} generated and as many held-out items;"
+            f" there are {n_fake} and {n_real}. Give more, or leave it out with metrics=."
+        )
+
+
+def _samples(measure: Extractor, fake: Images, real: Part, train: Part | None, order: Rows) -> Samples:
+    """Return the features of all items, the training items in the given order."""
+    made = extract(measure, fake)
+    found = {"reference": extract_cached(measure, real)}
+    if train is not None:
+        found["train"] = extract_cached(measure, train)[order]
+    for what, features in found.items():
+        check_features(features, what, measure, made.shape[1])
+    return Samples(made, found["reference"], found.get("train"))
+
+
+def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, Any]) -> Score:
+    _log.info("measuring %s", name)
+    try:
+        measured = evaluator.measure(samples, common["seed"])
+        if not np.isfinite([measured.value, *measured.interval]).all():
+            raise ValueError(f"it returned {shown(measured)}")
+    except AigcError:
+        raise
+    except Exception as error:  # a plugin's metric may raise anything
+        raise PluginError(f"The metric {name!r} failed: {type(error).__name__}: {error}.") from error
+    return Score(metric=name, direction=evaluator.direction, **common, **vars(measured))
+
+
+def _pairs(samples: Samples, fake: Images, train: Part, order: Rows) -> tuple[Pair, ...]:
+    """Return the generated items that are nearest to a training item, among the first 1,000, each with that item."""
+    assert samples.train is not None
+    distances, indices = nearest(samples.fake[:_PAIRS_OF], samples.train)
+    closest = np.argsort(distances[:, 0], kind="stable")[:_PAIRS]
+    originals = train.dataset.images[train.rows[order[indices[closest, 0]]]]
+    return tuple(map(Pair, fake[closest], originals, distances[closest, 0].tolist()))

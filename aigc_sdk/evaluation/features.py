@@ -1,0 +1,125 @@
+"""Features: what an extractor makes of contents, checked, and kept in the cache for data sets."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.errors import InvalidData, InvalidModel, InvalidRequest, StorageError, shown
+from aigc_sdk.evaluation.parts import Part
+from aigc_sdk.files import atomic_write, cache_folder, make_folder
+
+Array = NDArray[Any]
+Features = NDArray[np.float32]
+
+_BATCH = 1000
+
+_log = logging.getLogger("aigc_sdk")
+
+
+class Extractor(Protocol):
+    """What turns contents into features: a measure of the contract, or anything with its `card` and `run`."""
+
+    card: Any
+
+    def run(self, content: Array) -> Array:
+        """Return float32 (n, K) for content (n, ...); row i depends on item i alone."""
+
+
+def find_extractor(given: Any, shape: tuple[int, ...]) -> Extractor:
+    """Return the extractor: what was given, loaded if it is a name or a path, or else the one for this shape.
+
+    Args:
+        given: a name, a path, an Extractor, or None.
+        shape: (height, width, channels) of an item.
+
+    Raises:
+        InvalidRequest: what was given is no extractor.
+        UnknownName, InvalidModel, StorageError, MissingPackage: as in `aigc_sdk.measure`.
+    """
+    if given is not None and not isinstance(given, str | os.PathLike):
+        if not callable(getattr(given, "run", None)) or not hasattr(given, "card"):
+            raise InvalidRequest(f"extractor is {shown(given)}; give the name or the path of a measure.")
+        extractor: Extractor = given
+        return extractor
+    opened = open_any(choose_extractor(shape) if given is None else given, shape=shape)
+    return opened
+
+
+def resizing(extractor: Extractor) -> str:
+    """Return what the extractor does to the size of an item, in words, as its card says."""
+    return str(extractor.card.config.get("resizing", "none"))
+
+
+def extract(extractor: Extractor, content: Array) -> Features:
+    """Return the features of the contents, float32 (n, K).
+
+    Raises:
+        InvalidModel: the extractor returned something else, or numbers that are not finite.
+    """
+    name = extractor.card.name
+    parts: list[Array] = []
+    for start in range(0, len(content), _BATCH):
+        batch = content[start : start + _BATCH]
+        made = np.asarray(extractor.run(batch))
+        width = parts[0].shape[1] if parts else made.shape[-1] if made.ndim else 0
+        if made.dtype != np.float32 or made.shape != (len(batch), width) or not width:
+            raise InvalidModel(
+                f"The extractor {name} returned {made.dtype} {made.shape} for {len(batch)} items;"
+                f" it has to return float32 ({len(batch)}, K)."
+            )
+        if not np.isfinite(made).all():
+            raise InvalidModel(f"The extractor {name} returned numbers that are not finite; use another one.")
+        parts.append(made)
+    return np.concatenate(parts)
+
+
+def extract_cached(extractor: Extractor, part: Part) -> Features:
+    """Return the features of a part of a data set, from the cache when they are there.
+
+    The key is what makes them and what they are of: the extractor's `graph_sha256` and the part's fingerprint.
+    """
+    path = cache_folder() / "features" / extractor.card.graph_sha256 / f"{part.fingerprint}.npy"
+    if (cached := _read(path, len(part))) is not None:
+        return cached
+    _log.info("features of %d items of %s", len(part), part.name)
+    features = extract(extractor, part.images())
+    try:
+        make_folder(path.parent)
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, features, allow_pickle=False)
+    except StorageError as error:  # the features are there all the same
+        _log.warning("The features were not kept: %s", error)
+    return features
+
+
+def check_features(features: Features, what: str, extractor: Extractor, width: int) -> None:
+    """Raise when features are not of the width of others, or all the same, so that nothing can be measured.
+
+    Raises:
+        InvalidModel: the extractor makes rows of another width for other items.
+        InvalidData: the features are constant.
+    """
+    name = extractor.card.name
+    if features.shape[1] != width:
+        raise InvalidModel(f"The extractor {name} returned {width} features for some items, {features.shape[1]} else.")
+    if not (features != features[0]).any():
+        raise InvalidData(
+            f"{what}: the extractor {name} sees no difference between the {len(features)} items, all features are"
+            " constant. Use other data or another extractor."
+        )
+
+
+def _read(path: Path, n: int) -> Features | None:
+    """Return the features in a file, or None when it is not there, damaged, or of another number of items."""
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 2 or len(found) != n:
+        return None
+    return found if np.isfinite(found).all() else None

@@ -1,0 +1,109 @@
+"""Which items are real and held out, and which the model was trained on."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.data import Dataset, load_data
+from aigc_sdk.errors import InvalidData
+
+if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+    from aigc_sdk.card import ModelCard
+
+Array = NDArray[Any]
+
+_SPLIT = ("validation_fraction", "test_fraction")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of a data set.
+
+    Attributes:
+        dataset: the whole of it.
+        rows: int64 (n,), the indices of the items, ascending.
+        name: for people, for example "mnist (test)".
+    """
+
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """The data set's own when it is the whole of it, and else the sha256 of that and the rows."""
+        if len(self) == self.dataset.n:
+            return self.dataset.fingerprint
+        return hashlib.sha256(self.dataset.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+
+    def images(self) -> NDArray[np.uint8]:
+        """Return the items, uint8 (n, height, width, channels)."""
+        return self.dataset.images[self.rows]
+
+    def take(self, n: int, seed: int) -> "Part":
+        """Return n of the items, drawn with the seed, or all when there are no more."""
+        if n >= len(self):
+            return self
+        rows = np.random.default_rng(seed).choice(self.rows, n, replace=False)
+        return Part(self.dataset, np.sort(rows), self.name)
+
+
+def find_parts(
+    card: "ModelCard | None", shape: tuple[int, ...], reference: Any, train: Any
+) -> tuple[Part, Part | None]:
+    """Return the held-out part of the reference, and what the model was trained on if that is known.
+
+    Data with the card's fingerprint is split as the training split it: the reference is then its test part, and
+    training items are its train part. Other data is taken whole.
+
+    Args:
+        card: of the model; None when nobody knows which model made the contents.
+        shape: (height, width, channels) of a generated item.
+        reference: as `load_data` takes it.
+        train: the same, or None.
+
+    Raises:
+        InvalidData: the data cannot be read, is of another size, is the same twice, or its split cannot be told.
+    """
+    real = _load(reference, shape, "reference")
+    is_own = card is not None and real.fingerprint == card.data.fingerprint
+    known = real if train is None and is_own else None if train is None else _load(train, shape, "train")
+    if known is not None and known.fingerprint == real.fingerprint and not is_own:
+        raise InvalidData(
+            "reference and train are the same data; a reference has to be data that the model was not trained on."
+        )
+    return _part(card, real, "test"), None if known is None else _part(card, known, "train")
+
+
+def _load(source: Any, shape: tuple[int, ...], what: str) -> Dataset:
+    dataset = load_data(source)
+    if dataset.images.shape[1:] != shape:
+        raise InvalidData(
+            f"{what}: the images of {dataset.name} are {dataset.images.shape[1:]}, the generated ones {shape}"
+            " (height, width, channels); bring them to one size first."
+        )
+    return dataset
+
+
+def _part(card: "ModelCard | None", dataset: Dataset, name: str) -> Part:
+    if card is None or dataset.fingerprint != card.data.fingerprint:
+        return Part(dataset, np.arange(dataset.n), dataset.name)
+    fractions = [card.config.get(key) for key in _SPLIT]
+    if not all(isinstance(fraction, int | float) and 0 <= fraction < 1 for fraction in fractions):
+        raise InvalidData(
+            f"{dataset.name} is what {card.name} was trained on, but its card does not tell how it was split"
+            f" ({', '.join(_SPLIT)}). Give a reference that it was not trained on, and train= for copying."
+        )
+    split = dataset.split(*fractions)
+    if {part: len(rows) for part, rows in split.items()} != card.data.split:
+        raise InvalidData(
+            f"{dataset.name} is what {card.name} was trained on, but splits into other parts here than its card says"
+            f" ({card.data.split}). Give a reference that it was not trained on, and train= for copying."
+        )
+    return Part(dataset, split[name], f"{dataset.name} ({name} part)")

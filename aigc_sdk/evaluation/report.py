@@ -1,0 +1,110 @@
+"""Report: the scores with the protocol they were measured by, as JSON and as a page to look at."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.errors import UnknownName
+from aigc_sdk.evaluator import Score
+from aigc_sdk.files import make_folder, write_bytes
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated item, the training item nearest to it, and how far apart their features are."""
+
+    fake: Image
+    train: Image
+    distance: float
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a report shows beside the figures.
+
+    Attributes:
+        fake: uint8 (n, height, width, channels), some generated items.
+        real: the same, some of the reference.
+        pairs: the generated items that are nearest to training items.
+        metrics_file: the losses of the run, one JSON object in a line; may be missing.
+    """
+
+    fake: Image
+    real: Image
+    pairs: tuple[Pair, ...] = ()
+    metrics_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `sdk.evaluate` returns: `report["recall"]` is a Score, `save(folder)` writes the files.
+
+    Attributes:
+        subject: the model's name, or "contents".
+        scores: what was measured.
+        not_measured: metric -> why not.
+        explanations: metric -> what it is, in plain words.
+        protocol: all that the figures depend on.
+        pictures: what the page shows.
+
+    Example:
+        >>> import numpy as np, aigc_sdk as sdk
+        >>> squares = np.random.default_rng(0).integers(0, 256, (3, 100, 28, 28, 1)).astype("uint8")
+        >>> report = sdk.evaluate(squares[0], squares[1], train=squares[2], metrics=["recall", "copying"])
+        >>> [score.metric for score in report.scores], report["copying"].details["p"] > 0.05
+        (['recall', 'copying'], True)
+    """
+
+    subject: str
+    scores: tuple[Score, ...]
+    not_measured: Mapping[str, str]
+    explanations: Mapping[str, str]
+    protocol: Mapping[str, Any]
+    pictures: Pictures
+
+    def __getitem__(self, metric: str) -> Score:
+        for score in self.scores:
+            if score.metric == metric:
+                return score
+        raise UnknownName.of("score", metric, [score.metric for score in self.scores])
+
+    def to_json(self) -> str:
+        """Return the figures and the protocol as JSON."""
+        values = {
+            "subject": self.subject,
+            "scores": [score.to_dict() for score in self.scores],
+            "not_measured": dict(self.not_measured),
+            "protocol": dict(self.protocol),
+        }
+        return json.dumps(values, ensure_ascii=False, indent=1)
+
+    def to_html(self) -> str:
+        """Return the report as one page of HTML that needs no other file.
+
+        Raises:
+            MissingPackage: there are losses to draw, and the `evaluate` extra is not installed; says the pip line.
+        """
+        from aigc_sdk.evaluation.page import page
+
+        return page(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write `report.json` and `report.html` into the folder and return the path of the page.
+
+        Raises:
+            MissingPackage: as in `to_html`; nothing was written.
+            StorageError: a file cannot be written.
+        """
+        html = self.to_html()
+        made = make_folder(folder)
+        write_bytes(made / "report.json", self.to_json().encode())
+        write_bytes(made / "report.html", html.encode())
+        return made / "report.html"
