@@ -16,6 +16,7 @@ import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
+from aigc_sdk.files import write_bytes
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
@@ -136,6 +137,43 @@ def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
     """Write one task of a finished run to a file, after verifying it."""
     _log_to_stderr()  # what was verified
     click.echo(sdk.export(run, out, task=task, format=file_format))
+
+
+@app.command()
+@model_argument
+@click.option("--reference", required=True, help="real data: a file or folder as for `aigc train`")
+@click.option("--train", help="what the model was trained on, if the reference is other data")
+@click.option("--metrics", help="names with commas between; all if left out")
+@click.option("-n", type=int, help="how many items to generate; as many as the reference has held out if left out")
+@click.option("--seed", type=int, default=0, help="of the items and of the bootstrap")
+@assignments("control")
+@click.option("--extractor", help="a measure that turns items into features; the one for this size if left out")
+@click.option("--report", type=_PATH, help="write the page with pictures to this .html file")
+@json_option
+def evaluate(
+    model: str,
+    reference: str,
+    train: str | None,
+    metrics: str | None,
+    n: int | None,
+    seed: int,
+    control: tuple[str, ...],
+    extractor: str | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how good a model is against real data, and whether it copies what it was trained on."""
+    _log_to_stderr()
+    with sdk.load(model) as loaded:
+        controls = _controls(loaded.card, control)
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    made = sdk.evaluate(model, reference, train=train, metrics=names, n=n, seed=seed, extractor=extractor, **controls)
+    if as_json:
+        click.echo(made.to_json())
+    else:
+        _print_scores(made)
+    if report is not None:  # last, so that the figures are there when it cannot be written
+        write_bytes(report, made.to_html().encode())
 
 
 @app.command()
@@ -329,6 +367,22 @@ def _print_plan(plan: Any) -> None:
     click.echo(f"{'minutes':22} about {plan.minutes:.1f}, without the export")
     parts = ", ".join(f"{name} {disk[name]:.1f}" for name in ("checkpoint", "models", "samples"))
     click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak")
+
+
+def _print_scores(report: sdk.Report) -> None:
+    rows = [
+        (
+            score.metric,
+            f"{score.value:.4g}",
+            f"{score.interval[0]:.4g} to {score.interval[1]:.4g}",
+            "" if score.baseline is None else f"{score.baseline:.4g}",
+            score.direction,
+            score.verdict,
+        )
+        for score in report.scores
+    ]
+    missing = [(name, "-", "", "", "", f"not measured: {reason}") for name, reason in report.not_measured.items()]
+    _print_table("metric", "value", "95 % interval", "training items", "better", "meaning")(rows + missing)
 
 
 def _print_table(*titles: str) -> Any:

@@ -65,12 +65,12 @@ def bootstrap_deviation(fake: Array, real: Array, seed: int) -> float:
     """Return the standard deviation of the distance over resamples of both sets.
 
     The interval is the value with 1.96 of them to both sides and no percentile, because resampled sets are farther
-    apart than the sets themselves. Wide features, whose distances take seconds, get 20 resamples, others 200.
+    apart than the sets themselves. Wide features, whose distances take seconds, get 20 resamples, others 100.
     """
     rng = np.random.default_rng(seed)
 
     def resampled(x: Array) -> Moments:
         return moments(x, rng.multinomial(len(x), np.full(len(x), 1 / len(x))))
 
-    resamples = 200 if fake.shape[1] <= 256 else 20
+    resamples = 100 if fake.shape[1] <= 256 else 20
     return float(np.std([distance(resampled(fake), resampled(real)) for _ in range(resamples)], ddof=1))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.evaluation.neighbours import squared_distances
+from aigc_sdk.evaluation.neighbours import smallest, squared_distances
 from aigc_sdk.evaluator import Evaluator, Measured, Samples
 
 Array = NDArray[Any]
@@ -60,7 +60,7 @@ def radii(items: Array) -> NDArray[np.float64]:
     for rows, distances in squared_distances(items, items):
         # Itself is at distance 0, whatever rounding says.
         distances[np.arange(len(distances)), np.arange(len(items))[rows]] = -1
-        squared[rows] = np.partition(distances, k)[:, k]
+        squared[rows] = smallest(distances, k + 1)[0][:, k]
     return squared
 
 
