@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidData, InvalidModel, InvalidRequest, StorageError, shown
+from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
 from aigc_sdk.evaluation.parts import Part
 from aigc_sdk.files import atomic_write, cache_folder, make_folder
 
@@ -43,10 +44,8 @@ def find_extractor(given: Any, shape: tuple[int, ...]) -> Extractor:
     if given is not None and not isinstance(given, str | os.PathLike):
         if not callable(getattr(given, "run", None)) or not hasattr(given, "card"):
             raise InvalidRequest(f"extractor is {shown(given)}; give the name or the path of a measure.")
-        extractor: Extractor = given
-        return extractor
-    opened = open_any(choose_extractor(shape) if given is None else given, shape=shape)
-    return opened
+        return given  # type: ignore[no-any-return]  # it has what an Extractor has
+    return choose_extractor(shape) if given is None else open_measure(given, shape)
 
 
 def resizing(extractor: Extractor) -> str:

@@ -87,8 +87,9 @@ def _pairs(report: "Report") -> str:
     """Show the generated items that are nearest to training items: copies would be seen here first."""
     if not report.pictures.pairs:
         return ""
+    words = "a generated item and the training item nearest to it"
     figures = "".join(
-        f"<figure>{_picture(_grid(np.stack([pair.fake, pair.train]), 2), 'a generated item and the training item nearest to it')}"
+        f"<figure>{_picture(_grid(np.stack([pair.fake, pair.train]), 2), words)}"
         f"<figcaption>{pair.distance:.3g}</figcaption></figure>"
         for pair in report.pictures.pairs
     )

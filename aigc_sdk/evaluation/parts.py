@@ -94,8 +94,8 @@ def _load(source: Any, shape: tuple[int, ...], what: str) -> Dataset:
 def _part(card: "ModelCard | None", dataset: Dataset, name: str) -> Part:
     if card is None or dataset.fingerprint != card.data.fingerprint:
         return Part(dataset, np.arange(dataset.n), dataset.name)
-    fractions = [card.config.get(key) for key in _SPLIT]
-    if not all(isinstance(fraction, int | float) and 0 <= fraction < 1 for fraction in fractions):
+    fractions = [value for key in _SPLIT if isinstance(value := card.config.get(key), int | float)]
+    if len(fractions) < len(_SPLIT):
         raise InvalidData(
             f"{dataset.name} is what {card.name} was trained on, but its card does not tell how it was split"
             f" ({', '.join(_SPLIT)}). Give a reference that it was not trained on, and train= for copying."

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents
-from aigc_sdk.data import load_data
 from aigc_sdk.errors import InvalidRequest, shown
+from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
@@ -72,12 +72,16 @@ class Subject:
 
 
 def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
-    """Load what `sdk.evaluate` was given; raises as `aigc_sdk.load` and `load_data` do."""
+    """Load what `sdk.evaluate` was given; raises as `aigc_sdk.load` does."""
     if not isinstance(given, Contents | np.ndarray):
         model = load(given)
         folder = Path(given) if isinstance(given, str | os.PathLike) and os.path.isdir(given) else None  # noqa: PTH112 - Path.is_dir raises on a path that is too long
         return Subject(model.card.name, tuple(model.card.output.shape), model, folder=folder)
     if controls:
         raise InvalidRequest(f"The contents are made already; {min(controls)} is for a model.")
-    images = load_data(given.to_numpy() if isinstance(given, Contents) else given).images
+    images = as_array(given)
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise InvalidRequest(
+            f"The contents are {images.dtype} {images.shape}; give uint8 (n, height, width, channels)."
+        )
     return Subject("contents", images.shape[1:], images=images)

@@ -1,4 +1,4 @@
-"""The Frechet distance between Gaussians fitted to features (Heusel et al. 2017, "GANs trained by a two time-scale ...").
+"""The Frechet distance between Gaussians fitted to features (Heusel et al. 2017, eq. 6).
 
 With Inception's features it is called FID; with any other extractor it is not, and its values do not compare.
 """
