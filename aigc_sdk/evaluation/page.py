@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aigc_sdk.evaluation.report import Image, Report
 
 # Lines of a run's metrics.jsonl hold these beside the losses.
-_NO_LOSS = {"step", "epoch", "minutes", "items_per_s", "learning_rate"}
+_NO_LOSS = {"step", "validation", "epoch", "minutes", "items_per_s", "learning_rate"}
 _MOST_LINES = 200_000
 _MOST_CURVES = 9
 
