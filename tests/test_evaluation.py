@@ -160,7 +160,9 @@ def test_evaluate_with_a_reference_of_another_kind_says_so(tiny, reference, word
 
 
 def test_evaluate_with_too_few_reference_items_says_so(tiny, images):
-    with pytest.raises(errors.InvalidData, match="recall needs at least 20 generated and as many held-out items; there"):
+    with pytest.raises(
+        errors.InvalidData, match="recall needs at least 20 generated and as many held-out items; there"
+    ):
         evaluate(tiny, images[:19])
 
 
@@ -169,7 +171,9 @@ def test_evaluate_with_the_reference_as_train_says_so(images):
         evaluate(images[:100], images[100:300], train=images[100:300])
 
 
-@pytest.mark.parametrize("config", [{}, {"validation_fraction": "x", "test_fraction": 0.1}, SPLIT | {"test_fraction": 0}])
+@pytest.mark.parametrize(
+    "config", [{}, {"validation_fraction": "x", "test_fraction": 0.1}, SPLIT | {"test_fraction": 0}]
+)
 def test_evaluate_with_a_card_that_hides_its_split_says_so(tmp_path, images, config):
     data = load_data(images)
     summary = DataSummary(name="array", fingerprint=data.fingerprint, n=data.n, split={"train": 1200, "test": 597})

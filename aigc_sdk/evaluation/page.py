@@ -84,7 +84,7 @@ def _samples(report: "Report") -> str:
 
 
 def _pairs(report: "Report") -> str:
-    """Show the generated items that are nearest to training items: copies would be seen here first."""
+    """Show the generated items that look most like copies beside what they would be copies of."""
     if not report.pictures.pairs:
         return ""
     words = "a generated item and the training item nearest to it"
@@ -94,8 +94,9 @@ def _pairs(report: "Report") -> str:
         for pair in report.pictures.pairs
     )
     return (
-        "<section><h2>Nearest training items</h2><p>The generated items that come nearest to a training item, left, and"
-        f" that item, right; below, the distance of their features.</p><div class=pairs>{figures}</div></section>\n"
+        "<section><h2>Nearest training items</h2><p>The generated items that look most like copies, left, each with the"
+        " training item nearest to it, right: they are far nearer to that one than to the next. Below, the distance of"
+        f" their features.</p><div class=pairs>{figures}</div></section>\n"
     )
 
 

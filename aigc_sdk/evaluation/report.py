@@ -33,7 +33,7 @@ class Pictures:
     Attributes:
         fake: uint8 (n, height, width, channels), some generated items.
         real: the same, some of the reference.
-        pairs: the generated items that are nearest to training items.
+        pairs: the generated items that look most like copies.
         metrics_file: the losses of the run, one JSON object in a line; may be missing.
     """
 

@@ -173,9 +173,13 @@ def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, 
 
 
 def _pairs(samples: Samples, fake: Images, train: Part, order: Rows) -> tuple[Pair, ...]:
-    """Return the generated items that are nearest to a training item, among the first 1,000, each with that item."""
+    """Return what looks most like a copy among the first 1,000 items, each with the training item nearest to it.
+
+    That is an item far nearer to one training item than to the next ones; plain items are near to many.
+    """
     assert samples.train is not None
-    distances, indices = nearest(samples.fake[:_PAIRS_OF], samples.train)
-    closest = np.argsort(distances[:, 0], kind="stable")[:_PAIRS]
-    originals = train.dataset.images[train.rows[order[indices[closest, 0]]]]
-    return tuple(map(Pair, fake[closest], originals, distances[closest, 0].tolist()))
+    distances, indices = nearest(samples.fake[:_PAIRS_OF], samples.train, min(5, len(train)))
+    ratios = distances[:, 0] / np.maximum(distances[:, -1], np.finfo(float).tiny)
+    chosen = np.argsort(ratios, kind="stable")[:_PAIRS]
+    originals = train.dataset.images[train.rows[order[indices[chosen, 0]]]]
+    return tuple(map(Pair, fake[chosen], originals, distances[chosen, 0].tolist()))
