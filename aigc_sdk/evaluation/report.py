@@ -57,7 +57,7 @@ class Report:
 
     Example:
         >>> import numpy as np, aigc_sdk as sdk
-        >>> squares = np.random.default_rng(0).integers(0, 256, (3, 100, 28, 28, 1)).astype("uint8")
+        >>> squares = np.random.default_rng(1).integers(0, 256, (3, 100, 28, 28, 1)).astype("uint8")
         >>> report = sdk.evaluate(squares[0], squares[1], train=squares[2], metrics=["recall", "copying"])
         >>> [score.metric for score in report.scores], report["copying"].details["p"] > 0.05
         (['recall', 'copying'], True)
