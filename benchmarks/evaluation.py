@@ -2,8 +2,8 @@
 
     python benchmarks/evaluation.py
 
-Everything is MNIST: of its training digits 20,000 are what an imagined model was trained on, 5,000 are held out, and
-5,000 others are what an honest and perfect model would make. Faults are planted in those. `digits-vae` is then
+Everything is MNIST: of its training digits 20,000 are what an imagined model was trained on, 10,000 are held out, and
+10,000 others are what an honest and perfect model would make. Faults are planted in those. `digits-vae` is then
 measured against its own data, as `aigc evaluate digits-vae` does it.
 """
 
@@ -38,8 +38,8 @@ def main() -> int:
     with np.load(fetch("mnist"), allow_pickle=False) as archive:
         images, labels = archive["images"], archive["labels"]
     order = np.random.default_rng(0).permutation(len(images))
-    train, real, honest = (images[part] for part in np.split(order[: 20_000 + 2 * N], [20_000, 20_000 + N]))
-    honest_labels = labels[order[20_000 + N : 20_000 + 2 * N]]
+    train, real, honest = (images[part] for part in np.split(order[:40_000], [20_000, 30_000]))
+    honest_labels = labels[order[30_000:40_000]]
 
     agreement(report, sdk.generate("digits-vae", N, seed=0).to_numpy(), real)
     faults(report, train, real, honest, honest_labels)
@@ -51,8 +51,8 @@ def main() -> int:
 
 def agreement(report: Report, fake: Images, real: Images) -> None:
     """Compare with scipy's root of a matrix and scikit-learn's neighbours on the same features."""
-    scores = sdk.evaluate(fake, real, metrics=["frechet", "precision", "recall"])
-    x, y = (sdk.measure("digits-features", images).astype(np.float64) for images in (fake, real))
+    scores = sdk.evaluate(fake, real[:N], metrics=["frechet", "precision", "recall"])
+    x, y = (sdk.measure("digits-features", images).astype(np.float64) for images in (fake, real[:N]))
     wanted = {"frechet": frechet(x, y), "precision": share_inside(x, y), "recall": share_inside(y, x)}
     for name, value in wanted.items():
         report.figure(f"{name} of digits-vae: ours", scores[name].value)
@@ -81,16 +81,16 @@ def share_inside(items: Array, manifold: Array, k: int = 3) -> float:
 def faults(report: Report, train: Images, real: Images, honest: Images, labels: Array) -> None:
     """Plant faults one by one; each score that is to notice has to leave the interval of the honest one."""
     copies = honest.copy()
-    copies[: N // 10] = train[: N // 10]
+    copies[: len(copies) // 10] = train[: len(copies) // 10]
     planted = {
-        "noise": (noisy(honest, 25), {"frechet": "up", "precision": "down"}),
-        "blur": (blurred(honest), {"frechet": "up", "precision": "down", "recall": "down"}),
-        "no sevens": (honest[labels != 7], {"frechet": "up", "recall": "down"}),
+        "noise": (noisy(honest[:N], 25), {"frechet": "up", "precision": "down"}),
+        "blur": (blurred(honest[:N]), {"frechet": "up", "precision": "down", "recall": "down"}),
+        "no sevens": (honest[labels != 7][:N], {"frechet": "up", "recall": "down"}),
         "10 % copies": (copies, {"copying": "up"}),
     }
     for fault, (fake, wanted) in planted.items():
-        # The same number of honest items, because scores of different numbers do not compare.
-        good = sdk.evaluate(honest[: len(fake)], real, train=train, metrics=wanted)
+        # As many honest items, because scores of different numbers do not compare.
+        good = sdk.evaluate(honest, real, train=train, metrics=wanted, n=len(fake))
         bad = sdk.evaluate(fake, real, train=train, metrics=wanted)
         for metric, way in wanted.items():
             a, b = good[metric], bad[metric]
@@ -101,7 +101,7 @@ def faults(report: Report, train: Images, real: Images, honest: Images, labels: 
 
 def copying(report: Report, train: Images, real: Images, honest: Images) -> None:
     """Measure p for models that return training items, more or less disguised, and for honest ones."""
-    copies = train[np.random.default_rng(1).integers(0, len(train), N)]
+    copies, honest = train[np.random.default_rng(1).integers(0, len(train), N)], honest[:N]
     memorising = {
         "training items": copies,
         "training items, shifted by 1 pixel": np.roll(copies, 1, axis=2),
