@@ -80,7 +80,8 @@ class Score:
     """A figure with its 95 % bootstrap interval, and all that it depends on.
 
     Scores compare by their values, and only scores of one protocol do: same metric, extractor, resizing, reference
-    and numbers of items.
+    and numbers of items. `reference` and `train` are fingerprints of data; `train` is that of the training items for
+    a metric that is about them, and else None.
 
     Example:
         >>> common = {"metric": "recall", "direction": "higher", "n_real": 100, "n_fake": 100, "extractor": "digits"}
@@ -101,6 +102,7 @@ class Score:
     resizing: str
     reference: str
     seed: int
+    train: str | None = None
     baseline: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
     verdict: str = ""
@@ -108,7 +110,7 @@ class Score:
     @property
     def protocol(self) -> dict[str, Any]:
         """What two scores have to share to be compared."""
-        names = ("metric", "extractor_sha256", "resizing", "reference", "n_real", "n_fake")
+        names = ("metric", "extractor_sha256", "resizing", "reference", "train", "n_real", "n_fake")
         return {name: getattr(self, name) for name in names}
 
     @property

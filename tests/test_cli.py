@@ -209,7 +209,7 @@ def test_success_has_exit_code_0(monkeypatch, tiny_path, tmp_path):
 def test_help_lists_the_commands(aigc):
     done = aigc("--help")
     assert done.exit_code == 0
-    for command in ("generate", "train", "export", "models", "plugins", "inspect", "selftest", "doctor"):
+    for command in ("generate", "train", "export", "models", "plugins", "inspect", "selftest", "doctor", "evaluate"):
         assert f"\n  {command} " in done.stdout
 
 

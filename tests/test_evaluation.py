@@ -85,6 +85,7 @@ def test_evaluate_with_the_models_data_as_train_uses_its_train_part(own, images)
     report = evaluate(own, other, train=images, metrics=["copying"])
     assert report.protocol["n_train"] == sdk.load(own).card.data.split["train"]
     assert report["copying"].n_real == 300
+    assert report["copying"].train == report.protocol["train"]
 
 
 def test_evaluate_with_n_draws_as_many_real_items_by_seed(images):
@@ -182,6 +183,16 @@ def test_evaluate_with_a_card_that_hides_its_split_says_so(tmp_path, images, con
         evaluate(path, images)
 
 
+def test_evaluate_against_own_data_without_a_test_part_says_so(tmp_path, images):
+    data = load_data(images)
+    config = SPLIT | {"test_fraction": 0.0}
+    split = {part: len(rows) for part, rows in data.split(*config.values()).items()}
+    summary = DataSummary(name="array", fingerprint=data.fingerprint, n=data.n, split=split)
+    path = write_tiny_model(tmp_path / "own.onnx", data=summary, config=config)
+    with pytest.raises(errors.InvalidData, match="its test part is empty"):
+        evaluate(path, images)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -275,7 +286,14 @@ def test_scores_of_one_protocol_compare():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"metric": "recall"}, {"extractor_sha256": "b" * 64}, {"resizing": "x"}, {"reference": "s" * 64}, {"n_fake": 8}],
+    [
+        {"metric": "recall"},
+        {"extractor_sha256": "b" * 64},
+        {"resizing": "x"},
+        {"reference": "s" * 64},
+        {"train": "t"},
+        {"n_fake": 8},
+    ],
 )
 def test_scores_of_other_protocols_do_not_compare(changes):
     for compare in (lambda a, b: a < b, lambda a, b: a >= b, lambda a, b: a.compare(b)):

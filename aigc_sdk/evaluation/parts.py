@@ -106,4 +106,9 @@ def _part(card: "ModelCard | None", dataset: Dataset, name: str) -> Part:
             f"{dataset.name} is what {card.name} was trained on, but splits into other parts here than its card says"
             f" ({card.data.split}). Give a reference that it was not trained on, and train= for copying."
         )
+    if not len(split[name]):
+        raise InvalidData(
+            f"{dataset.name} is what {card.name} was trained on, and its {name} part is empty."
+            " Give a reference that it was not trained on, and train= for copying."
+        )
     return Part(dataset, split[name], f"{dataset.name} ({name} part)")

@@ -104,20 +104,21 @@ def evaluate(
         "seed": seed,
     }
     measurable = {name: each for name, each in evaluators.items() if known is not None or not each.needs_train}
-    scores = [_score(name, each, samples, common) for name, each in measurable.items()]
+    scores = [
+        _score(name, each, samples, common | ({"train": known.fingerprint} if known and each.needs_train else {}))
+        for name, each in measurable.items()
+    ]
     return Report(
         subject=subject.name,
         scores=tuple(scores),
         not_measured={name: _NO_TRAIN for name in evaluators if name not in measurable},
         explanations={name: each.explanation for name, each in evaluators.items()},
-        protocol=common
-        | {
+        protocol={
             "model": subject.origin,
             "controls": {name: shown(value) for name, value in controls.items()},
             "reference_name": whole.name,
-            "train_name": known and known.name,
-            "train": train_part and train_part.fingerprint,
-            "n_train": known and len(known),
+            **common,
+            **({} if known is None else {"train_name": known.name, "train": known.fingerprint, "n_train": len(known)}),
             "sdk_version": sdk_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
