@@ -8,6 +8,7 @@
 A model is a pure function from seeds and controls to content, and it is one ONNX file.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
 from aigc_sdk.evaluation import Report, evaluate, measure
 from aigc_sdk.evaluator import Score
-from aigc_sdk.generation import Model, generate, load, models, plugins
+from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import (
     EvaluatorSpec,
@@ -53,15 +54,18 @@ __all__ = [
     "ReaderSpec",
     "Report",
     "Score",
+    "agenerate",
     "errors",
     "evaluate",
     "export",
     "generate",
+    "generate_iter",
     "hookimpl",
     "load",
     "measure",
     "models",
     "plugins",
+    "reproduce",
     "train",
 ]
 
@@ -154,6 +158,49 @@ def export(
     """
     report: ExportReport = _training().export(run, Path(path), task=task, file_format=format)
     return report.path
+
+
+def reproduce(
+    path: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model | None = None,
+    device: str = "auto",
+    **controls: Any,
+) -> Contents:
+    """Make the item of a saved file again, from the provenance that it carries, and compare the two.
+
+    A file of pixels that differ within the tolerance of golden samples, as another processor may make them, is
+    reproduced too; a warning is logged.
+
+    Args:
+        path: a PNG that carries its provenance inside, or another image with its provenance beside as PATH.json.
+        model: what made it, as in `aigc_sdk.load`; without it, the ready-made model of that name.
+        device: as in `aigc_sdk.load`.
+        controls: images and masks that the item was made from; the file holds only their hashes.
+
+    Returns:
+        The one item, made again.
+
+    Raises:
+        NotReproduced: what was made again differs, and by how much; or the model is another than the one then.
+        InvalidProvenance: the file has no provenance, or a broken or forged one.
+        UnknownName: no ready-made model of that name, and none was given.
+        InvalidRequest: an image control is missing, or is another than the one then.
+        StorageError, InvalidModel, Refused, ...: as in `aigc_sdk.load` and `aigc_sdk.generate`.
+
+    Example:
+        >>> import tempfile
+        >>> import aigc_sdk as sdk
+        >>> paths = sdk.generate("digits-vae", 4, seed=7).save(tempfile.mkdtemp())
+        >>> sdk.reproduce(paths[3])[0].seed == sdk.generate("digits-vae", 4, seed=7)[3].seed
+        True
+    """
+    from aigc_sdk import reproduction
+
+    contents, measured = reproduction.reproduce(path, model=model, device=device, controls=controls)
+    if measured != reproduction.IDENTICAL:
+        logging.getLogger("aigc_sdk").warning("%s was reproduced within the tolerance: %s", path, measured)
+    return contents
 
 
 def __getattr__(name: str) -> Any:

@@ -344,6 +344,18 @@ class ModelCard(_Part):
         }[self.kind]
         raise InvalidRequest(f"{self.name!r} is a {self.kind}: it {does}. Use {use}.")
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what the card says, for people: (what, text) for each line."""
+        texts = ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256")
+        return [
+            *((name, getattr(self, name)) for name in texts),
+            *([("input", f"{self.modality}, {self.input.dtype} {self.input.shape}")] if self.input else []),
+            ("output", f"{'value' if self.input else self.modality}, {self.output.dtype} {self.output.shape}"),
+            ("data", f"{self.data.name}, {self.data.n} items, {self.data.split}"),
+            *(("score", ", ".join(f"{key} {value}" for key, value in score.items())) for score in self.scores),
+            *(("control", f"{c.name} ({c.kind}): {c.help}; {c.allowed}; default {c.default}") for c in self.controls),
+        ]
+
     def to_json(self) -> str:
         """Return the card as JSON, the same text for the same card; a model's has no `input`."""
         values = {name: value for name, value in asdict(self).items() if name != "input" or value is not None}
@@ -402,15 +414,15 @@ class ModelCard(_Part):
         return card
 
 
-def parse_strict_json(text: str | bytes) -> Any:
-    """Parse JSON that may be hostile.
+def parse_strict_json(text: str | bytes, what: str = "The card") -> Any:
+    """Parse JSON that may be hostile; `what` is what messages call it.
 
     Raises:
         InvalidModel: more than 1 MB, not UTF-8 or half a surrogate pair, nested deeper than 32, a duplicate
             key, NaN or Infinity, or an integer beyond 64 bits.
     """
     if len(text) > MAX_JSON_BYTES:
-        raise InvalidModel(f"The card is larger than {MAX_JSON_BYTES} bytes.")
+        raise InvalidModel(f"{what} is larger than {MAX_JSON_BYTES} bytes.")
     try:
         values = json.loads(
             text.decode("utf-8") if isinstance(text, bytes) else text,
@@ -422,7 +434,7 @@ def parse_strict_json(text: str | bytes) -> Any:
         _check_depth(values, MAX_JSON_DEPTH)
         json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"The card is not strict JSON: {error}.") from error
+        raise InvalidModel(f"{what} is not strict JSON: {error}.") from error
     return values
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -16,13 +17,20 @@ import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
-from aigc_sdk.files import write_bytes
+from aigc_sdk.files import atomic_write, write_bytes
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, directml, coreml, ...")
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 _PATH = click.Path(path_type=Path)
+
+# A grid.png of more items could hardly be opened.
+_GRID_ITEMS = 256
+
+# What a shell expects of a program that Ctrl-C ended: 128 and the signal's number.
+_INTERRUPTED = 130
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -58,22 +66,64 @@ def generate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Generate items and save them, each with its provenance; for images also grid.png."""
+    """Generate items and save them one by one, each with its provenance; for images also a grid.png of the first 256.
+
+    Ctrl-C ends it with the files that are there, each whole.
+    """
+    stdout = sys.stdout
     # What a plugin prints is not what this command has to say.
     with redirect_stdout(sys.stderr), sdk.load(model, task=task, device=device) as loaded:
-        contents = loaded.generate(n, seed=seed, **_controls(loaded.card, control))
-        folder = out or Path(f"{loaded.card.name}-{contents[0].seed}")
-    paths = contents.save(folder)
-    if len(contents) > 1 and loaded.card.modality == "image":
-        from aigc_sdk.files import atomic_write
-
+        controls = _controls(loaded.card, control)
+        total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)
+        items = chain.from_iterable(loaded.generate_iter(n, seed=seed, **controls))
+        first = next(items)
+        folder = out or Path(f"{loaded.card.name}-{first.seed}")
+        saved, shown = 0, []
+        try:
+            for item in chain([first], items):
+                (path,) = sdk.Contents([item]).save(folder, start=saved, total=total)
+                if as_json:
+                    row = _json({"path": str(path), **item.provenance})
+                    click.echo(("," if saved else "[") + row, stdout, nl=False)
+                if saved < _GRID_ITEMS:
+                    shown.append(item)
+                saved += 1
+        except KeyboardInterrupt:
+            click.echo(f"aigc: stopped after {saved} of {total} items", err=True)
+    if len(shown) > 1 and loaded.card.modality == "image":
         with atomic_write(folder / "grid.png") as temporary:
-            contents.grid().save(temporary, "PNG")
+            sdk.Contents(shown).grid().save(temporary, "PNG")
     if as_json:
-        _print_json([{"path": str(path), **item.provenance} for path, item in zip(paths, contents, strict=True)])
+        click.echo("]")
     else:
-        noun = "item" if len(paths) == 1 else "items"
-        click.echo(f"{len(paths)} {noun} in {folder}, the first from seed {contents[0].seed}")
+        click.echo(f"{saved} {'item' if saved == 1 else 'items'} in {folder}, the first from seed {first.seed}")
+    if saved < total:
+        raise click.exceptions.Exit(_INTERRUPTED)
+
+
+@app.command()
+@click.argument("files", nargs=-1, required=True, type=_PATH)
+@click.option("--model", help="what made them: a name, an .onnx file or a run folder; the ready-made one if left out")
+@assignments("control")
+@device_option
+def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ...], device: str) -> None:
+    """Make items again from the provenance in their files and compare; exit code 1 when one differs.
+
+    -c IMAGE=PATH gives an image that the items were made from.
+    """
+    from aigc_sdk.reproduction import reproduce as run_reproduce
+
+    controls = {_assignment(text)[0]: text.partition("=")[2] for text in control}
+    missed = 0
+    for file in files:
+        try:
+            _, measured = run_reproduce(file, model=model, device=device, controls=controls)
+        except AigcError as error:
+            measured = f"FAILED: {error}"
+            missed += 1
+        click.echo(_printable(f"{file}: {measured}"))
+    if missed:
+        raise click.exceptions.Exit(1)
 
 
 @app.command()
@@ -222,17 +272,8 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(values)
         return
-    for name in ("name", "version", "license", "intended_use", "family", "task", "created", "graph_sha256"):
-        click.echo(f"{name:13} {_printable(values[name])}")
-    if card.input:
-        click.echo(f"{'input':13} {card.modality}, {card.input.dtype} {card.input.shape}")
-    click.echo(f"{'output':13} {'value' if card.input else card.modality}, {card.output.dtype} {card.output.shape}")
-    click.echo(f"{'data':13} {_printable(card.data.name)}, {card.data.n} items, {card.data.split}")
-    for score in values["scores"]:
-        click.echo(f"{'score':13} {_printable(', '.join(f'{key} {value}' for key, value in score.items()))}")
-    for control in card.controls:
-        described = f"{control.name} ({control.kind}): {control.help}; {control.allowed}; default {control.default}"
-        click.echo(f"{'control':13} {_printable(described)}")
+    for name, text in card.rows():
+        click.echo(f"{name:13} {_printable(text)}")
 
 
 @app.command()
@@ -401,7 +442,11 @@ def _print_table(*titles: str) -> Any:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    click.echo(_json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def _log_to_stderr() -> None:

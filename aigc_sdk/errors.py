@@ -2,9 +2,10 @@
 
     AigcError
     ├── InvalidRequest      (ValueError)    a count, seed, control or option that cannot be used
-    ├── InvalidConfig       (ValueError)    a training option of the wrong type or out of range
+    ├── InvalidConfig       (ValueError)    a training option, or a value of a recipe, of the wrong type or out of range
     ├── InvalidData         (ValueError)    training data that cannot be read
     ├── InvalidModel        (ValueError)    a model file that is broken, hostile or not one of ours
+    ├── InvalidProvenance   (ValueError)    a file without provenance, or with one that is broken or forged
     ├── UnknownName         (LookupError)   no model, family, control, option, ... of that name
     ├── MissingPackage      (ImportError)   an optional package is not installed
     ├── PluginError         (ImportError)   a plugin could not be loaded
@@ -13,6 +14,7 @@
     ├── DeviceUnavailable   (RuntimeError)  the named device is not there
     ├── Refused             (RuntimeError)  a policy plugin refused the request or its contents
     ├── GenerationFailed    (RuntimeError)  the model ran and failed
+    ├── NotReproduced       (RuntimeError)  an item made again is not what its file holds
     ├── TrainingFailed      (RuntimeError)  training stopped without a usable model
     ├── Interrupted   (KeyboardInterrupt)   training was stopped by a signal, after it saved a checkpoint
     ├── ExportFailed        (RuntimeError)  the exported file did not pass its checks; nothing was written
@@ -35,7 +37,7 @@ class InvalidRequest(AigcError, ValueError):
 
 
 class InvalidConfig(AigcError, ValueError):
-    """A training option of the wrong type or out of range."""
+    """A training option, or a value of a recipe, of the wrong type or out of range."""
 
 
 class InvalidData(AigcError, ValueError):
@@ -44,6 +46,10 @@ class InvalidData(AigcError, ValueError):
 
 class InvalidModel(AigcError, ValueError):
     """A model file that is broken, hostile or not one of ours."""
+
+
+class InvalidProvenance(AigcError, ValueError):
+    """A file without provenance, or with one that is broken or forged."""
 
 
 class UnknownName(AigcError, LookupError):
@@ -90,6 +96,10 @@ class Refused(AigcError, RuntimeError):
 
 class GenerationFailed(AigcError, RuntimeError):
     """The model ran and failed."""
+
+
+class NotReproduced(AigcError, RuntimeError):
+    """An item made again is not what its file holds."""
 
 
 class TrainingFailed(AigcError, RuntimeError):

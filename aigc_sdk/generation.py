@@ -6,8 +6,9 @@ check the request -> policy plugins -> run in batches -> items with their proven
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, repeat
@@ -28,7 +29,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.generator import Generator, check_content
 from aigc_sdk.registry import Plugin, default_registry
-from aigc_sdk.request import Request, build_request
+from aigc_sdk.request import Request, build_request, build_requests
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
@@ -88,25 +89,54 @@ class Model:
         **controls: Any,
     ) -> Contents:
         """Generate n items. See `aigc_sdk.generate`, which takes the same arguments."""
-        request = build_request(
+        return self._answer(
+            build_request(
+                self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
+            )
+        )
+
+    def generate_iter(
+        self,
+        n: int | None = None,
+        *,
+        seed: int | None = None,
+        seeds: Iterable[int] | None = None,
+        batch_size: int | None = None,
+        deadline_s: float | None = 300,
+        **controls: Any,
+    ) -> Iterator[Contents]:
+        """Generate n items batch by batch. See `aigc_sdk.generate_iter`, which takes the same arguments."""
+        requests = build_requests(
             self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
         )
+        # A generator, so that after an error it is over; to go on would leave a batch out.
+        return (self._answer(request) for request in requests)
+
+    def _answer(self, request: Request, stop: threading.Event | None = None) -> Contents:
+        """Take a request the one path that there is; `stop` ends it before its next batch."""
         registry = default_registry()
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
-        contents = make_contents(self._generator, request)
+        contents = make_contents(self._generator, request, stop)
         for after in registry.hooks("aigc_after_generate"):
             for replaced in after(request=request, contents=contents):
                 contents = replaced
         return contents
 
+    def _repr_html_(self) -> str:
+        """Show the card in a notebook."""
+        import html
 
-def make_contents(generator: Generator, request: Request) -> Contents:
+        rows = (f"<tr><th>{html.escape(what)}</th><td>{html.escape(text)}</td></tr>" for what, text in self.card.rows())
+        return f"<table>{''.join(rows)}</table>"
+
+
+def make_contents(generator: Generator, request: Request, stop: threading.Event | None = None) -> Contents:
     """Run a request batch by batch and return its items with their provenance, before any policy.
 
     Raises:
         DeadlineExceeded: the request's deadline passed.
-        GenerationFailed: the generator failed, or returned something else than its card says.
+        GenerationFailed: the generator failed, or returned something else than its card says, or `stop` was set.
     """
     card, items = generator.card, list[Item]()
     origin = Origin(
@@ -115,6 +145,8 @@ def make_contents(generator: Generator, request: Request) -> Contents:
     kind = MODALITIES[card.modality]
     deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
     for start in range(0, request.n, request.batch_size):
+        if stop is not None and stop.is_set():
+            raise GenerationFailed(f"{card.name} was stopped after {start} of {request.n} items.")
         rows = slice(start, start + request.batch_size)
         seeds = request.seeds[rows]
         batch = {name: values[rows] for name, values in request.controls.items()}
@@ -206,12 +238,102 @@ def generate(
         >>> [item.provenance["controls"]["label"] for item in digits]
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    if isinstance(model, Model):
-        loaded = load(model, task=task, device=device)
-    else:
-        location = _locate(model, task)
-        loaded = _load_cached(location, device, location.stamp())
+    loaded = keep_loaded(model, task=task, device=device)
     return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
+
+
+def generate_iter(
+    model: str | os.PathLike[str] | Model,
+    n: int | None = None,
+    *,
+    seed: int | None = None,
+    seeds: Iterable[int] | None = None,
+    task: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    deadline_s: float | None = 300,
+    **controls: Any,
+) -> Iterator[Contents]:
+    """Generate n items batch by batch, for more of them than fit in memory.
+
+    Joined, the batches are what `generate` makes. What was wrongly asked for raises at once, before the first batch.
+    Policy plugins see every batch as a request of its own. After an error or Ctrl-C the iterator is over, and every
+    batch that it gave is whole.
+
+    Args:
+        model: as in `aigc_sdk.load`.
+        n: how many, up to 2^32; without it, as in `generate`.
+        seed: as in `generate`; the items' seeds are derived when it is their turn.
+        seeds: as in `generate`.
+        task: as in `generate`.
+        batch_size: items in each batch but the last; no effect on what is made.
+        device: as in `aigc_sdk.load`.
+        deadline_s: seconds that one batch may take; None for never.
+        controls: as in `generate`; a list has one value for each of the n items.
+
+    Returns:
+        An iterator over the batches, each Contents.
+
+    Raises:
+        UnknownName, InvalidRequest, Refused, DeadlineExceeded, GenerationFailed: as `generate`.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> [len(batch) for batch in sdk.generate_iter("digits-vae", 600, seed=7, batch_size=256)]
+        [256, 256, 88]
+    """
+    loaded = keep_loaded(model, task=task, device=device)
+    return loaded.generate_iter(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
+
+
+async def agenerate(
+    model: str | os.PathLike[str] | Model,
+    n: int | None = None,
+    *,
+    seed: int | None = None,
+    seeds: Iterable[int] | None = None,
+    task: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    deadline_s: float | None = 300,
+    **controls: Any,
+) -> Contents:
+    """Generate n items without holding up the event loop; takes, returns and raises what `generate` does.
+
+    The work is done in a thread of asyncio's pool. Cancelling the awaiting task ends it before its next batch of
+    items, so a small `batch_size` makes that sooner.
+
+    Example:
+        >>> import asyncio
+        >>> import aigc_sdk as sdk
+        >>> async def both():
+        ...     return await asyncio.gather(*(sdk.agenerate("digits-vae", 2, seed=seed) for seed in (1, 2)))
+        >>> asyncio.run(both())
+        [<Contents: 2 x Image>, <Contents: 2 x Image>]
+    """
+    import asyncio
+
+    stop = threading.Event()
+
+    def run() -> Contents:
+        loaded = keep_loaded(model, task=task, device=device)
+        request = build_request(
+            loaded.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
+        )
+        return loaded._answer(request, stop)
+
+    try:
+        return await asyncio.to_thread(run)
+    finally:
+        stop.set()
+
+
+def keep_loaded(model: str | os.PathLike[str] | Model, *, task: str | None, device: str) -> Model:
+    """Load a model as `load` does; the last four that were given by name or path stay loaded."""
+    if isinstance(model, Model):
+        return load(model, task=task, device=device)
+    location = _locate(model, task)
+    return _load_cached(location, device, location.stamp())
 
 
 def open_generator(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> Generator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents, Image, read_pixels
 from aigc_sdk.errors import InvalidRequest, UnknownName, shown
-from aigc_sdk.seeds import check_seed, check_seeds, draw_seed, item_seeds
+from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
     from aigc_sdk.card import Control, ModelCard
@@ -64,6 +64,41 @@ def build_request(
         UnknownName: a control or choice that the model does not have.
         InvalidRequest: anything else that cannot be used; names it and its allowed range.
     """
+    return next(_requests(card, n, True, seed, seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls))
+
+
+def build_requests(
+    card: ModelCard,
+    n: int | None,
+    *,
+    seed: int | None,
+    seeds: Iterable[int] | None,
+    batch_size: int | None,
+    deadline_s: float | None,
+    controls: Mapping[str, Any],
+) -> Iterator[Request]:
+    """Check what the caller asked for, and return a request for each batch of it, made when it is its turn.
+
+    Together they are the one that `build_request` makes, but n may be as large as an item's index; the deadline is
+    that of each.
+
+    Raises:
+        UnknownName, InvalidRequest: as `build_request`, and now, not when the iteration starts.
+    """
+    return _requests(card, n, False, seed, seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls)
+
+
+def _requests(
+    card: ModelCard,
+    n: int | None,
+    is_whole: bool,
+    seed: int | None,
+    seeds: Iterable[int] | None,
+    *,
+    batch_size: int | None,
+    deadline_s: float | None,
+    controls: Mapping[str, Any],
+) -> Iterator[Request]:
     for name in controls:
         if card.control(name) is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
@@ -76,20 +111,25 @@ def build_request(
         if control.name in controls
     }
     if seeds is None:
-        count = _count(n, given, most)
-        drawn = item_seeds(draw_seed() if seed is None else check_seed(seed), count)
+        count = _count(n, given, most if is_whole else MAX_INDEX)
+        first = draw_seed() if seed is None else check_seed(seed)
     elif n is not None or seed is not None:
         raise InvalidRequest("seeds gives one seed for each item; leave out n and seed.")
     else:
-        drawn = check_seeds(_listed(seeds, "seeds", most))
-        count = len(drawn)
-    return Request(
-        card,
-        drawn,
-        {control.name: _control_array(control, given, count) for control in card.controls},
-        _batch_size(card, batch_size),
-        _deadline(deadline_s),
-    )
+        listed = check_seeds(_listed(seeds, "seeds", most))
+        count = len(listed)
+    size, deadline = _batch_size(card, batch_size), _deadline(deadline_s)
+    span = count if is_whole else min(size, count)
+    per_item = {control.name: _is_per_item(given.get(control.name)) for control in card.controls}
+    arrays = {c.name: _control_array(c, given, count if per_item[c.name] else span) for c in card.controls}
+
+    def part(start: int) -> Request:
+        rows = slice(start, min(start + span, count))
+        drawn = item_seeds(first, rows.stop - start, start) if seeds is None else listed[rows]
+        fed = {name: a[rows] if per_item[name] else a[: len(drawn)] for name, a in arrays.items()}
+        return Request(card, drawn, fed, size, deadline)
+
+    return map(part, range(0, count, span))
 
 
 def _most_items(card: ModelCard) -> int:

@@ -22,6 +22,9 @@ _PARITY = 0x1BD11BDA
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _WORD = 0xFFFFFFFF
 
+# An item's index is one 32-bit word of the counter.
+MAX_INDEX = 2**32
+
 # Items whose seeds are derived at once.
 _LANES = 256
 
@@ -93,8 +96,8 @@ def draw_seed() -> int:
     return secrets.randbits(53)
 
 
-def item_seeds(seed: int, n: int) -> NDArray[np.int64]:
-    """Return the seeds of the n items that a request's seed stands for, int64 (n,).
+def item_seeds(seed: int, n: int, first: int = 0) -> NDArray[np.int64]:
+    """Return the seeds of n of the items that a request's seed stands for, from item `first` on, int64 (n,).
 
     Item 0 carries the seed itself. Item i > 0 carries the top 53 bits of (word0 << 32 | word1) of
     Threefry with the seed's two halves as key and (i, 0x5EED) as counter. So a shorter request is a
@@ -103,15 +106,18 @@ def item_seeds(seed: int, n: int) -> NDArray[np.int64]:
     Example:
         >>> item_seeds(7, 3).tolist()
         [7, 1128727371089977, 8352454184800371]
+        >>> item_seeds(7, 2, first=1).tolist()
+        [1128727371089977, 8352454184800371]
     """
     key = (seed & _WORD, seed >> 32)
     seeds = np.empty(n, "<i8")
     for start in range(0, n, _LANES):
         lanes = min(_LANES, n - start)
         ones = _ones(lanes)
-        index = int.from_bytes(np.arange(start, start + lanes, dtype="<i8").tobytes(), "little")
+        index = int.from_bytes(np.arange(first + start, first + start + lanes, dtype="<i8").tobytes(), "little")
         word0, word1 = threefry(key, (index, ones * ITEM_STREAM), lanes)
         bits = ((word0 << 32 | word1) >> 11) & (ones * MAX_SEED)
         seeds[start : start + lanes] = np.frombuffer(bits.to_bytes(8 * lanes, "little"), "<i8")
-    seeds[0] = seed
+    if first == 0:
+        seeds[0] = seed
     return seeds.astype(np.int64, copy=False)

@@ -1,5 +1,6 @@
 """What every modality shares: an item with its seed and provenance, and the batch."""
 
+import base64
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 from aigc_sdk.errors import InvalidRequest
 from aigc_sdk.files import make_folder, write_bytes
 
+if TYPE_CHECKING:
+    from aigc_sdk.contents.image import Image
+
 PROVENANCE_KEY = "aigc.provenance"
+
+# What a notebook shows: items, and pixels of the longer side of each.
+_SHOWN_ITEMS = 64
+_SHOWN_SIDE = 56
 
 Array = NDArray[Any]
 
@@ -61,6 +69,14 @@ class Item(ABC):
             "provider": origin.provider,
         }
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is of the same kind, with the same data and provenance."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return np.array_equal(self.data, other.data) and self.provenance == other.provenance
+
+    __hash__ = None  # type: ignore[assignment]  # the data can be changed in place
+
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the item with its provenance, whole or not at all, and return the path."""
@@ -83,11 +99,15 @@ def _recorded(value: Any) -> Any:
 class Contents:
     """A batch of generated items, in the order of the request: a sequence with `.save(folder)`.
 
+    A slice and a sum are Contents again, whose items keep their seeds and provenance. In a notebook it shows itself.
+
     Example:
         >>> import aigc_sdk as sdk
         >>> digits = sdk.generate("digits-vae", 3, seed=7, label=4)
         >>> len(digits), digits[0].seed, digits.to_numpy().shape
         (3, 7, (3, 28, 28, 1))
+        >>> digits[::-1] + digits[:1]
+        <Contents: 4 x Image>
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -105,6 +125,11 @@ class Contents:
     def __add__(self, other: "Contents") -> "Contents":
         return Contents([*self, *other]) if isinstance(other, Contents) else NotImplemented
 
+    def __eq__(self, other: object) -> bool:
+        return self._items == other._items if isinstance(other, Contents) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as that of its items
+
     def __repr__(self) -> str:
         kinds = type(self._items[0]).__name__ if self._items else "item"
         return f"<Contents: {len(self)} x {kinds}>"
@@ -119,15 +144,20 @@ class Contents:
             raise InvalidRequest(f"{self!r} is no array; only items of one shape are.")
         return np.stack([item.data for item in self._items])
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str], *, start: int = 0, total: int | None = None) -> list[Path]:
         """Write every item into the folder as 00.png, 01.png, ... and return the paths.
+
+        Args:
+            folder: made if it is missing.
+            start: the number of the first item, to go on where the batch before ended.
+            total: how many items there will be in all, which sets the number of digits; start + len without it.
 
         Raises:
             StorageError: the folder cannot be made, or a file cannot be written.
         """
         made = make_folder(folder)
-        digits = max(2, len(str(len(self) - 1)))
-        return [item.save(made / f"{i:0{digits}}{item.suffix}") for i, item in enumerate(self._items)]
+        digits = max(2, len(str((total or start + len(self)) - 1)))
+        return [item.save(made / f"{i:0{digits}}{item.suffix}") for i, item in enumerate(self._items, start)]
 
     def grid(self, columns: int | None = None) -> Any:
         """Return all items side by side as one PIL image, row by row; for images.
@@ -138,11 +168,29 @@ class Contents:
         Raises:
             InvalidRequest: the items are not images of one size, or columns is not at least 1.
         """
-        from aigc_sdk.contents.image import Image, paste_grid
+        from aigc_sdk.contents.image import paste_grid
+
+        if columns is not None and (not isinstance(columns, int) or columns < 1):
+            raise InvalidRequest(f"columns is {columns!r}; give a whole number of at least 1.")
+        return paste_grid([image.to_pil() for image in self._images()], columns)
+
+    def _images(self) -> "list[Image]":
+        from aigc_sdk.contents.image import Image
 
         images = [item for item in self._items if isinstance(item, Image)]
         if not images or len(images) < len(self) or len({image.data.shape for image in images}) > 1:
             raise InvalidRequest(f"{self!r} has no grid; only images of one size have one.")
-        if columns is not None and (not isinstance(columns, int) or columns < 1):
-            raise InvalidRequest(f"columns is {columns!r}; give a whole number of at least 1.")
-        return paste_grid([image.to_pil() for image in images], columns)
+        return images
+
+    def _repr_html_(self) -> str | None:
+        """Show the first images in a notebook, and say how many more there are; None leaves it to `repr`."""
+        from aigc_sdk.contents.image import paste_grid, png_bytes, scaled
+
+        try:
+            images = self[:_SHOWN_ITEMS]._images()
+        except InvalidRequest:
+            return None
+        sheet = png_bytes(paste_grid([scaled(image.to_pil(), _SHOWN_SIDE) for image in images]))
+        more = f"; {len(self) - len(images)} more are not shown" if len(self) > len(images) else ""
+        source = f"data:image/png;base64,{base64.b64encode(sheet).decode()}"
+        return f'<img alt="generated images" src="{source}"><br>{len(self)} x {type(images[0]).__name__}{more}'

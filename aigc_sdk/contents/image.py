@@ -1,5 +1,6 @@
 """Images: uint8 (height, width, channels) sRGB, with 1 (grey), 3 (colour) or 4 (colour and alpha) channels."""
 
+import io
 import math
 import os
 from pathlib import Path
@@ -26,6 +27,9 @@ FORMATS = {
     ".tiff": "TIFF",
 }
 _WITHOUT_ALPHA = {"JPEG", "BMP"}
+
+# Pixels of the longer side that a notebook shows at least.
+_SHOWN_SIDE = 112
 
 
 class Image(Item):
@@ -61,8 +65,7 @@ class Image(Item):
         kind = FORMATS.get(target.suffix.lower())
         if kind is None:
             raise InvalidRequest(f"Cannot save an image as {target.name!r}; use one of {', '.join(FORMATS)}.")
-        if kind in _WITHOUT_ALPHA and self.data.shape[2] == 4:
-            raise InvalidRequest(f"{kind} has no alpha channel; save as .png, .webp or .tif instead.")
+        self._check_alpha(kind)
         options = {}
         if kind == "PNG":
             options["pnginfo"] = info = PngInfo()
@@ -72,6 +75,40 @@ class Image(Item):
             if kind != "PNG":  # before the image is in its place, which is not left without provenance
                 self._save_sidecar(target)
         return target
+
+    def as_saved(self, kind: str) -> NDArray[np.uint8]:
+        """Return the pixels that a file of Pillow's format `kind` gives back; JPEG and WebP lose some."""
+        import PIL.Image
+
+        self._check_alpha(kind)
+        buffer = io.BytesIO()
+        self.to_pil().save(buffer, kind)
+        return read_pixels(PIL.Image.open(buffer), self.data.shape[2], kind)
+
+    def _check_alpha(self, kind: str) -> None:
+        if kind in _WITHOUT_ALPHA and self.data.shape[2] == 4:
+            raise InvalidRequest(f"{kind} has no alpha channel; save as .png, .webp or .tif instead.")
+
+    def _repr_png_(self) -> bytes:
+        """Show the image in a notebook, a small one enlarged."""
+        return png_bytes(scaled(self.to_pil(), max(_SHOWN_SIDE, *self.data.shape[:2])))
+
+
+def png_bytes(image: "PilImage") -> bytes:
+    """Return a PIL image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def scaled(image: "PilImage", side: int) -> "PilImage":
+    """Return the image at most `side` pixels long: a smaller one with its pixels as squares, a larger one shrunk."""
+    import PIL.Image
+
+    if factor := side // max(image.size):
+        return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)
+    image.thumbnail((side, side))
+    return image
 
 
 def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:

@@ -67,11 +67,16 @@ class OnnxGenerator(Generator):
         controls = {control.name: golden.control_array(control) for control in card.controls}
         deadline = time.monotonic() + GOLDEN_DEADLINE_S
         content = self.run(np.array(golden.seeds, np.int64), controls, deadline=deadline)["content"]
-        gap = np.abs(content.astype(np.int64) - golden.array(card.output.dtype))
-        share = float((gap > 0).mean())
-        measured = f"{share:.1e} of the values differ, by at most {gap.max()}"
-        return bool(share <= GOLDEN_SHARE and gap.max() <= 1), measured
+        return compare(content, golden.array(card.output.dtype))
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
+
+
+def compare(content: Array, wanted: Array) -> tuple[bool, str]:
+    """Return whether images are what they should be, within the tolerance of golden items, and what was measured."""
+    gap = np.abs(content.astype(np.int64) - wanted)
+    share = float((gap > 0).mean())
+    measured = f"{share:.1e} of the values differ, by at most {gap.max()}"
+    return bool(share <= GOLDEN_SHARE and gap.max() <= 1), measured

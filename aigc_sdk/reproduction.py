@@ -1,0 +1,197 @@
+"""Reproduction: make an item again from the provenance in its file, and compare it with what the file holds."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
+from aigc_sdk.contents import Contents, Image, read_pixels
+from aigc_sdk.contents.base import PROVENANCE_KEY
+from aigc_sdk.contents.image import FORMATS
+from aigc_sdk.errors import (
+    AigcError,
+    InvalidModel,
+    InvalidProvenance,
+    InvalidRequest,
+    NotReproduced,
+    StorageError,
+    UnknownName,
+)
+from aigc_sdk.files import storage_error
+from aigc_sdk.generation import Model, keep_loaded
+from aigc_sdk.registry import default_registry
+from aigc_sdk.seeds import MAX_SEED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+IDENTICAL = "identical"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a saved file says of how it was made; it may come from anywhere."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    model: Name
+    version: str
+    graph_sha256: Sha256
+    task: Name
+    seed: Annotated[int, Limit(strict=True, ge=0, le=MAX_SEED)]
+    controls: dict[str, Any]
+    sdk_version: str
+    provider: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Provenance":
+        """Read the provenance inside a PNG, or beside another file, as PATH.json.
+
+        Raises:
+            InvalidProvenance: there is none, or it is not what this SDK writes; says where.
+            StorageError: the file cannot be read.
+        """
+        from pydantic import ValidationError
+
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a path that is too long
+            raise StorageError(f"Cannot read {path}: it is no file.")
+        try:
+            return checked(cls, parse_strict_json(_find(path), "its provenance"))
+        except InvalidModel as error:
+            raise InvalidProvenance(f"{path}: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise InvalidProvenance(f"{path}: its provenance is wrong at {where}: {first['msg']}.") from error
+
+
+def reproduce(
+    path: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model | None = None,
+    device: str = "auto",
+    controls: Mapping[str, Any],
+) -> tuple[Contents, str]:
+    """Make the item of a file again and return it with what was measured; see `aigc_sdk.reproduce`."""
+    file = Path(path)
+    provenance = Provenance.read(file)
+    loaded = _load(provenance, file, model, device)
+    recorded = _recorded_controls(provenance, file, loaded.card, controls)
+    try:
+        contents = loaded.generate(seeds=[provenance.seed], **recorded, **controls)
+    except (InvalidRequest, UnknownName) as error:
+        raise type(error)(f"{file} cannot be made again: {error}") from error
+    made: Image = contents[0]
+    _check_pixel_controls(provenance, made, file)
+    found, kind = _saved_pixels(file, made)
+    return contents, _compare(file, found, made.as_saved(kind))
+
+
+def _find(path: Path) -> str | bytes:
+    """Return the text of a file's provenance."""
+    if path.suffix.lower() == ".png":
+        with _opened(path) as image:
+            if image.format == "PNG" and PROVENANCE_KEY in image.info:
+                return str(image.info[PROVENANCE_KEY])
+    sidecar = path.with_name(path.name + ".json")
+    if not sidecar.is_file():
+        raise InvalidProvenance(
+            f"{path} has no provenance, neither inside nor as {sidecar.name}. Only what this SDK saved has one, and"
+            " programs that edit or shrink images drop it."
+        )
+    try:
+        with open(sidecar, "rb") as file:
+            return file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise storage_error("read", sidecar, error) from error
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[PilImage]":
+    """Open an image file that may hold anything."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as image:
+            yield image
+    except AigcError:
+        raise
+    except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise InvalidProvenance(f"{path} is no image that can be read: {error}.") from error
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+
+
+def _load(provenance: Provenance, file: Path, model: str | os.PathLike[str] | Model | None, device: str) -> Model:
+    """Return the model that made the file: the one that was given, or a ready-made one; never a path from the file."""
+    by = f"{file} was made by {provenance.model} {provenance.version}"
+    if model is None:
+        if provenance.model not in default_registry().names("model"):
+            raise UnknownName(
+                f"{by}, which is no ready-made model here. Give what made it, an .onnx file or a run folder, as model."
+            )
+        model = provenance.model
+    loaded = keep_loaded(model, task=provenance.task, device=device)
+    if loaded.card.graph_sha256 != provenance.graph_sha256:
+        raise NotReproduced(
+            f"{by} with the graph {provenance.graph_sha256[:12]}...; {loaded.card.name} {loaded.card.version} has the"
+            f" graph {loaded.card.graph_sha256[:12]}..., so it is another model, or was trained again. Give what made"
+            " the file, an .onnx file or a run folder, as model."
+        )
+    return loaded
+
+
+def _recorded_controls(provenance: Provenance, file: Path, card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the controls whose values the provenance holds; of pixels it holds only the hash."""
+    if provenance.controls.keys() != {control.name for control in card.controls}:
+        raise InvalidProvenance(
+            f"{file}: its provenance has the controls {', '.join(provenance.controls) or 'none'};"
+            f" {card.name} has {', '.join(control.name for control in card.controls) or 'none'}."
+        )
+    pixels = {control.name for control in card.controls if control.is_pixels}
+    if given.keys() - pixels:
+        raise UnknownName.of(f"image or mask control of {card.name}", min(given.keys() - pixels), pixels)
+    return {name: value for name, value in provenance.controls.items() if name not in pixels}
+
+
+def _check_pixel_controls(provenance: Provenance, made: Image, file: Path) -> None:
+    for name, fed in made.provenance["controls"].items():
+        if isinstance(fed, dict) and fed != provenance.controls[name]:
+            raise InvalidRequest(
+                f"{file} was made from another {name} than this one, by its sha256. Give the very pixels that were"
+                f" given when it was made, as {name}."
+            )
+
+
+def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], str]:
+    """Return the pixels of an image file and Pillow's name of its format."""
+    height, width, channels = made.data.shape
+    with _opened(file) as image:
+        if image.format not in FORMATS.values():
+            raise InvalidProvenance(f"{file} is of the format {image.format}, in which this SDK saves no image.")
+        if image.size != (width, height):  # before it is unpacked, which may take all memory
+            raise NotReproduced(
+                f"{file} has {image.width} x {image.height} pixels; its model makes {width} x {height}."
+            )
+        return read_pixels(image, channels, str(file)), str(image.format)
+
+
+def _compare(file: Path, found: NDArray[np.uint8], made: NDArray[np.uint8]) -> str:
+    """Return what was measured, within the tolerance of golden samples, or raise NotReproduced."""
+    from aigc_sdk.runtime.onnx_generator import compare
+
+    if np.array_equal(found, made):
+        return IDENTICAL
+    passed, measured = compare(found, made)
+    if not passed:
+        raise NotReproduced(
+            f"{file} is not what its model makes here: {measured}. The image was edited, its provenance is another's,"
+            " or the model runs differently here (`aigc selftest` tells)."
+        )
+    return measured
