@@ -188,7 +188,8 @@ def _compare(file: Path, found: NDArray[np.uint8], made: NDArray[np.uint8]) -> s
 
     if np.array_equal(found, made):
         return IDENTICAL
-    passed, measured = compare(found, made)
+    # One value of a small image is more than the share of golden items, but no less a matter of rounding.
+    passed, measured = compare(found, made, least=1)
     if not passed:
         raise NotReproduced(
             f"{file} is not what its model makes here: {measured}. The image was edited, its provenance is another's,"
