@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,60 @@ def test_generate_writes_the_items_and_a_grid(aigc, tiny_path, tmp_path):
             assert json.loads(image.text["aigc.provenance"]) == item.provenance
     with PIL.Image.open(tmp_path / "out" / "grid.png") as grid:
         assert np.array_equal(np.asarray(grid), np.asarray(wanted.grid()))
+
+
+def test_generate_grid_shows_the_first_256(aigc, tiny_path, tmp_path):
+    done = aigc("generate", tiny_path, "-n", 300, "--seed", 7, "-o", tmp_path / "out")
+    assert done.stdout.startswith("300 items in ")
+    assert len(list((tmp_path / "out").glob("[0-9]*.png"))) == 300
+    with PIL.Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert np.array_equal(np.asarray(grid), np.asarray(sdk.generate(tiny_path, 256, seed=7).grid()))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_generate_ctrl_c_keeps_what_is_done(aigc, tiny_path, tmp_path, monkeypatch, as_json):
+    really_save = sdk.Image.save
+
+    def save(item, path):
+        if path.name == "0000005.png":
+            raise KeyboardInterrupt
+        return really_save(item, path)
+
+    monkeypatch.setattr(sdk.Image, "save", save)
+    flags = ["--json"] if as_json else []
+    done = aigc("generate", tiny_path, "-n", 2_000_000, "--seed", 7, "-o", tmp_path / "out", *flags)
+    assert done.exit_code == 130
+    assert done.stderr == "aigc: stopped after 5 of 2000000 items\n"
+    names = [f"000000{i}.png" for i in range(5)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "grid.png"]
+    if as_json:
+        assert [Path(row["path"]).name for row in json.loads(done.stdout)] == names
+    else:
+        assert done.stdout == f"5 items in {tmp_path / 'out'}, the first from seed 7\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_generate_in_a_real_process_ends_at_ctrl_c_with_whole_files(tiny_path, tmp_path):
+    out = tmp_path / "out"
+    code = "from aigc_sdk.cli import main; main()"
+    command = [sys.executable, "-c", code, "generate", str(tiny_path), "-n", "1000000", "--seed", "7", "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / "000020.png").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.startswith("aigc: stopped after ") and error.endswith(" of 1000000 items\n")
+    files = sorted(out.glob("[0-9]*.png"))
+    counted = int(error.split()[3])
+    assert printed.startswith(f"{counted} items in ")
+    assert len(files) - counted in (0, 1)  # the signal may come between a file and its count
+    wanted = sdk.generate(tiny_path, len(files), seed=7)
+    for path, item in zip(files, wanted, strict=True):
+        with PIL.Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), item.data[..., 0])
+    assert sorted(path.name for path in out.iterdir()) == [*(path.name for path in files), "grid.png"]
 
 
 def test_generate_without_out_names_the_folder_by_model_and_seed(aigc, tiny_path, tmp_path):

@@ -1,5 +1,7 @@
 """Contents: images, their files with provenance, and the batch."""
 
+import base64
+import io
 import json
 import os
 import subprocess
@@ -147,6 +149,30 @@ def test_contents_is_a_sequence(tiny):
         contents[4]
 
 
+@pytest.mark.parametrize("part", [slice(None, None, -1), slice(4, 0, -2), slice(1, None, 2), slice(9, 20)])
+def test_contents_slices_keep_the_provenance(tiny, part):
+    contents = tiny.generate(6, seed=7, gain=np.linspace(0, 2, 6))
+    assert [item.provenance for item in contents[part]] == [item.provenance for item in list(contents)[part]]
+
+
+def test_contents_sum_keeps_the_provenance(tiny):
+    owls, dogs = tiny.generate(2, seed=1, label="owl"), tiny.generate(2, seed=1, label="dog")
+    both = owls + dogs
+    assert [item.provenance["controls"]["label"] for item in both] == [2, 2, 1, 1]
+    assert both[:2] == owls and both[2:] == dogs
+
+
+def test_contents_are_equal_where_data_and_provenance_are(tiny):
+    contents = tiny.generate(3, seed=7, gain=0.0)
+    assert contents == tiny.generate(3, seed=7, gain=0.0)
+    assert contents[0] == contents[0] and contents[0] != contents[1]  # black both, of other seeds
+    assert contents != contents[:2] and contents != contents[::-1] and contents != list(contents)
+    assert contents[0] != contents[0].data.tobytes()
+    assert contents != tiny.generate(3, seed=7, gain=0.0, shift=1)
+    with pytest.raises(TypeError, match="unhashable"):
+        {contents[0]}
+
+
 def test_contents_to_numpy_stacks_the_items(tiny):
     contents = tiny.generate(seeds=[1, 2, 3])
     assert np.array_equal(contents.to_numpy(), expected([1, 2, 3]))
@@ -182,6 +208,14 @@ def test_contents_save_names_sort_in_order(tmp_path, tiny, n, first, last):
     with PIL.Image.open(paths[-1]) as read:
         assert np.array_equal(np.asarray(read), contents[-1].data[..., 0])
         assert json.loads(read.text["aigc.provenance"]) == contents[-1].provenance
+
+
+def test_contents_save_of_batches_goes_on_numbering(tmp_path, tiny):
+    whole = tiny.generate(120, seed=7)
+    wanted = [path.name for path in whole.save(tmp_path / "whole")]
+    parts = [whole[i : i + 50].save(tmp_path / "parts", start=i, total=120) for i in (0, 50, 100)]
+    assert [path.name for part in parts for path in part] == wanted
+    assert whole[:1].save(tmp_path / "more", start=100)[0].name == "100.png"
 
 
 def test_contents_save_file_in_the_folders_place_raises(tmp_path, tiny):
@@ -220,3 +254,39 @@ def test_contents_grid_is_white_between_items_of_any_mode(channels, white):
 def test_contents_grid_bad_columns_raises(tiny, columns):
     with pytest.raises(InvalidRequest, match=r"columns is .* at least 1"):
         tiny.generate(3).grid(columns)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((28, 28), (112, 112)), ((5, 4), (110, 88)), ((1, 1), (112, 112)), ((300, 20), (300, 20))]
+)
+def test_image_in_a_notebook_shows_its_pixels_as_squares(size, shown):
+    image = make_image(3, *size)
+    with PIL.Image.open(io.BytesIO(image._repr_png_())) as read:
+        assert read.size == shown[::-1]
+        factor = shown[0] // size[0]
+        assert np.array_equal(np.asarray(read)[::factor, ::factor], image.data)
+
+
+def picture(html):
+    data = html.partition("base64,")[2].partition('"')[0]
+    return PIL.Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_contents_in_a_notebook_show_a_grid_and_how_many_more(tiny):
+    contents = tiny.generate(100, seed=7)
+    html = contents._repr_html_()
+    assert html.endswith("<br>100 x Image; 36 more are not shown")
+    assert picture(html).size == (8 * 58 - 2, 8 * 58 - 2)
+    assert np.array_equal(np.asarray(picture(html))[:56:7, :56:7], contents[0].data[..., 0])
+    assert contents[:4]._repr_html_().endswith("<br>4 x Image")
+
+
+def test_contents_of_large_images_are_shrunk_in_a_notebook():
+    image = make_image(3, 400, 200)
+    assert picture(Contents([image] * 4)._repr_html_()).size == (28 * 2 + 2, 56 * 2 + 2)
+    assert image.data.shape == (400, 200, 3)
+
+
+def test_contents_without_a_grid_are_left_to_repr():
+    assert Contents([])._repr_html_() is None
+    assert Contents([make_image(1), make_image(3)])._repr_html_() is None

@@ -1,8 +1,11 @@
 """Generation: the same seed and controls give the same items, however they are asked for, and models are found."""
 
+import asyncio
 import hashlib
 import subprocess
 import sys
+import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -367,3 +370,140 @@ def test_load_folder_named_like_a_model_name_comes_first(tmp_path, monkeypatch):
     assert sdk.load("./digits-vae").card.name == "tiny"
     with pytest.raises(StorageError, match="missing"):
         sdk.load("./missing")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 300, 1000, None])
+def test_generate_iter_makes_what_generate_makes(tiny, batch_size):
+    controls = {"gain": np.linspace(0, 2, 600), "label": "owl"}
+    batches = list(tiny.generate_iter(600, seed=7, batch_size=batch_size, **controls))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size or 256] * (len(batches) - 1)
+    assert sum(batches, Contents([])) == tiny.generate(600, seed=7, **controls)
+
+
+def test_generate_iter_takes_seeds_and_counts_as_generate_does(tiny_path):
+    seeds = list(range(10, 40))
+    batches = sdk.generate_iter(tiny_path, seeds=iter(seeds), batch_size=8)
+    assert [item.seed for batch in batches for item in batch] == seeds
+    assert [len(batch) for batch in sdk.generate_iter(tiny_path, label=[0, 1, 2], batch_size=2)] == [2, 1]
+    assert [len(batch) for batch in sdk.generate_iter(tiny_path)] == [1]
+
+
+def test_generate_iter_more_than_one_request_may_make_starts_at_once(tiny):
+    n = 2**32
+    with pytest.raises(InvalidRequest, match="n is 4294967296"):
+        tiny.generate(n)
+    first = next(tiny.generate_iter(n, seed=7))
+    assert first == tiny.generate(256, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 2**32 + 1}, "n is 4294967297; .* from 1 to 4294967296"),
+        ({"n": 0}, "n is 0"),
+        ({"n": 5, "seeds": [1]}, "leave out n and seed"),
+        ({"n": 3, "label": [0, 1, 99]}, r"label\[2\] is 99"),
+        ({"n": 10**6, "label": [0, 1]}, "label has 2 values for 1000000 items"),
+        ({"n": 3, "lable": 1}, "no control of tiny 'lable'"),
+        ({"n": 3, "batch_size": 0}, "batch_size is 0"),
+        ({"n": 3, "deadline_s": -1}, "deadline_s is -1"),
+    ],
+)
+def test_generate_iter_bad_argument_raises_before_it_is_iterated(tiny, arguments, message):
+    with pytest.raises(AigcError, match=message):
+        tiny.generate_iter(**arguments)
+
+
+def test_generate_iter_deadline_is_that_of_each_batch(tiny):
+    batches = tiny.generate_iter(20, batch_size=2, deadline_s=1.0)
+    first = [next(batches)]
+    time.sleep(1.1)
+    assert len([*first, *batches]) == 10
+    batches = tiny.generate_iter(20, batch_size=2, deadline_s=1e-9)
+    with pytest.raises(DeadlineExceeded):
+        next(batches)
+    assert list(batches) == []  # it is over, and leaves nothing out in silence
+
+
+def test_generate_iter_policy_plugins_see_every_batch(tiny, monkeypatch):
+    seen = []
+
+    class Policies:
+        def hooks(self, name):
+            return [lambda **given: seen.append((name, given["request"].n)) or []]
+
+    monkeypatch.setattr(generation, "default_registry", Policies)
+    batches = tiny.generate_iter(5, batch_size=3)
+    assert seen == []
+    next(batches)
+    assert seen == [("aigc_before_generate", 3), ("aigc_after_generate", 3)]
+    next(batches)
+    assert seen[2:] == [("aigc_before_generate", 2), ("aigc_after_generate", 2)]
+
+
+def test_generate_iter_keeps_no_batch_in_memory(tiny):
+    tracemalloc.start()
+    try:
+        peaks = []
+        for n in (5_000, 50_000):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            count = sum(len(batch) for batch in tiny.generate_iter(n, seed=1))
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            assert count == n
+    finally:
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] < 2e6
+
+
+def test_agenerate_makes_what_generate_makes(tiny_path, tiny):
+    async def many():
+        return await asyncio.gather(*(sdk.agenerate(tiny_path, 3, seed=seed, label="dog") for seed in range(40)))
+
+    assert asyncio.run(many()) == [tiny.generate(3, seed=seed, label="dog") for seed in range(40)]
+
+
+def test_agenerate_does_not_hold_up_the_loop(tiny):
+    async def count():
+        task = asyncio.create_task(sdk.agenerate(tiny, 20_000, batch_size=10))
+        turns = 0
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns, len(await task)
+
+    turns, n = asyncio.run(count())
+    assert turns > 10 and n == 20_000
+
+
+def test_agenerate_bad_argument_raises_in_the_awaiting_task(tiny):
+    with pytest.raises(InvalidRequest, match="n is 0"):
+        asyncio.run(sdk.agenerate(tiny, 0))
+
+
+def test_agenerate_cancelled_ends_soon():
+    ran = []
+
+    class Slow(Generator):
+        provider, card = "test", make_card(make_graph(), golden=None)
+
+        def run(self, seeds, controls, *, deadline=None):
+            ran.append(len(seeds))
+            time.sleep(0.05)
+            return {"content": np.zeros((len(seeds), 8, 8, 1), np.uint8)}
+
+    async def cancel():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sdk.agenerate(sdk.Model(Slow()), 10_000, batch_size=1), 0.2)
+
+    started = time.monotonic()
+    asyncio.run(cancel())  # which waits for its threads
+    assert time.monotonic() - started < 5
+    assert 1 <= len(ran) < 100
+
+
+def test_model_shows_its_card_in_a_notebook(tmp_path):
+    path = write_tiny_model(tmp_path / "tiny.onnx", intended_use="<script>alert(1)</script> & more")
+    shown = sdk.load(path)._repr_html_()
+    assert "<tr><th>intended_use</th><td>&lt;script&gt;alert(1)&lt;/script&gt; &amp; more</td></tr>" in shown
+    assert "<td>label (choice): what it shows; one of cat, dog, owl" in shown
