@@ -66,6 +66,7 @@ __all__ = [
     "models",
     "plugins",
     "reproduce",
+    "run",
     "train",
 ]
 
@@ -201,6 +202,41 @@ def reproduce(
     if measured != reproduction.IDENTICAL:
         logging.getLogger("aigc_sdk").warning("%s was reproduced within the tolerance: %s", path, measured)
     return contents
+
+
+def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathLike[str] | None = None) -> "Run":
+    """Run the stages of a recipe: train, evaluate, write the scores into the card, and copy the model files.
+
+    What a recipe may say stands at the top of `aigc_sdk/recipe.py`. It is checked as a whole before anything
+    begins. One that was interrupted is run again in the same way, and goes on: what is done is not done again.
+
+    Args:
+        recipe: a TOML file.
+        data: what to train on, as in `aigc_sdk.train`, in the place of what the recipe names.
+        out: the run folder, in the place of the recipe's.
+
+    Returns:
+        The finished run; its folder holds the model files and, once evaluated, report.json and report.html.
+
+    Raises:
+        StorageError: the recipe cannot be read, or something cannot be written.
+        InvalidConfig: it is no TOML, or a value is missing, of the wrong type or out of range.
+        UnknownName: a key, family, option, metric or task that there is not.
+        InvalidRequest: the recipe names no path of its data, and none was given.
+        MissingPackage, InvalidData, TrainingFailed, ...: as in `aigc_sdk.train` and `aigc_sdk.evaluate`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import aigc_sdk as sdk
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "digits.toml")
+        >>> _ = path.write_text("train.famliy = 'vae'")
+        >>> sdk.run(path)
+        Traceback (most recent call last):
+        aigc_sdk.errors.UnknownName: There is no key of [train] in digits.toml 'famliy'. Did you mean 'family'? ...
+    """
+    from aigc_sdk import recipe as recipes
+
+    return recipes.run(recipe, data=data, out=out)
 
 
 def __getattr__(name: str) -> Any:

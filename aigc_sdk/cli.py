@@ -28,9 +28,6 @@ _PATH = click.Path(path_type=Path)
 # A grid.png of more items could hardly be opened.
 _GRID_ITEMS = 256
 
-# What a shell expects of a program that Ctrl-C ended: 128 and the signal's number.
-_INTERRUPTED = 130
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -98,7 +95,7 @@ def generate(
     else:
         click.echo(f"{saved} {'item' if saved == 1 else 'items'} in {folder}, the first from seed {first.seed}")
     if saved < total:
-        raise click.exceptions.Exit(_INTERRUPTED)
+        raise click.exceptions.Exit(128 + signal.SIGINT)  # what a shell expects
 
 
 @app.command()
@@ -224,6 +221,25 @@ def evaluate(
         _print_scores(made)
     if report is not None:  # last, so that the figures are there when it cannot be written
         write_bytes(report, made.to_html().encode())
+
+
+@app.command()
+@click.argument("recipe", type=_PATH)
+@click.option("--data", help="what to train on, in the place of what the recipe names")
+@click.option("--out", type=_PATH, help="the run folder, in the place of the recipe's")
+def run(recipe: Path, data: str | None, out: Path | None) -> None:
+    """Run the stages of a recipe, a TOML file: train, evaluate, copy the model files.
+
+    The same command goes on with one that was interrupted; what is done is not done again.
+    """
+    _log_to_stderr()
+    try:
+        models = sdk.run(recipe, data=data, out=out).models
+    except KeyboardInterrupt as error:  # from the training after it saved a checkpoint, or from another stage
+        click.echo(f"aigc: {_printable(str(error) or 'stopped.')} The same command goes on.", err=True)
+        raise click.exceptions.Exit(128 + getattr(error, "signal", signal.SIGINT)) from error
+    for task, path in models.items():
+        click.echo(f"{task}: {path}")
 
 
 @app.command()

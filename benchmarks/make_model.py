@@ -2,9 +2,10 @@
 
     python benchmarks/make_model.py digits-vae [--run FOLDER]
 
-Trains in FOLDER (in the cache without it; a run that is there already is taken as it is), copies the model files
-and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed from
-in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights, and made.json with commit, machine and minutes.
+Runs the recipe in FOLDER (in the cache without it; what is done there already is not done again), copies the model
+files and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed
+from in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights, and made.json with commit, machine and
+minutes.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import json
 import logging
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 
 import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
+from aigc_sdk.recipe import Recipe, copy_models
 from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import CHECKPOINT, EMA
 from aigc_sdk.training.run import METRICS, RECORD
@@ -40,29 +41,26 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    recipe = tomllib.loads((ZOO / "recipes" / f"{arguments.name}.toml").read_text())
+    path = ZOO / "recipes" / f"{arguments.name}.toml"
+    recipe = Recipe.read(path)
     folder = arguments.run or cache_folder() / "runs" / arguments.name
-    if not (folder / "model.onnx").exists():
-        commit = _commit()
-        sdk.train(recipe["family"], fetch(recipe["dataset"]), out=folder, seed=recipe["seed"], **recipe["config"])
-        write_bytes(folder / "made.json", json.dumps(_made(folder, commit), indent=1).encode())
-    run = Run.open(folder)
+    commit = _commit()
+    run = sdk.run(path, data=fetch(str(recipe.data.name)), out=folder)
+    if not (folder / "made.json").exists():
+        write_bytes(folder / "made.json", json.dumps(_made(run, commit), indent=1).encode())
     enter(arguments.name, run, recipe)
     keep(arguments.name, run)
 
 
-def enter(name: str, run: Run, recipe: dict[str, Any]) -> None:
+def enter(name: str, run: Run, recipe: Recipe) -> None:
     """Copy the model files into the zoo and list them in its index, with the sha256 that vouches for them."""
     files = {}
-    for i, (task, path) in enumerate(run.models.items()):
-        target = ZOO / "models" / (f"{name}.onnx" if i == 0 else f"{name}.{task}.onnx")
-        shutil.copyfile(path, target)
-        shutil.copyfile(path.with_suffix(".card.json"), target.with_suffix(".card.json"))
-        files[task] = {"file": target.name, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
-        print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
+    for task, path in copy_models(run, ZOO / "models").items():
+        files[task] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     index_path = ZOO / "models" / "index.json"
     index = json.loads(index_path.read_text())
-    index[name] = {"summary": recipe["summary"], "license": recipe["config"]["license"], "files": files}
+    index[name] = {"summary": recipe.summary, "license": recipe.train.config["license"], "files": files}
     write_bytes(index_path, (json.dumps(index, indent=1) + "\n").encode())
 
 
@@ -81,12 +79,8 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def _made(folder: Path, commit: str) -> dict[str, Any]:
-    return {
-        "commit": commit,
-        "machine": machine(["torch"]),
-        "minutes": Run.open(folder).metrics[-1]["minutes"],
-    }
+def _made(run: Run, commit: str) -> dict[str, Any]:
+    return {"commit": commit, "machine": machine(["torch"]), "minutes": run.metrics[-1]["minutes"]}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""Recipes: the stages of a model, from data to scores, in one TOML file.
+
+    summary = "handwritten digits, by label"    # for people; may be left out
+
+    [data]
+    path = "digits.npz"         # or name = "mnist": the data is then given when the recipe is run
+
+    [train]
+    family = "vae"
+    seed = 1                    # 0 if left out
+    out = "runs/digits"         # the run folder; the recipe's name in the current folder if left out
+
+    [train.config]              # the family's options
+    epochs = 24
+
+    [evaluate]                  # may be left out
+    reference = "test.npz"      # the held-out part of the data if left out
+    metrics = ["frechet"]       # all that are installed if left out
+    n = 5000                    # as many as there are held-out items if left out
+    seed = 0
+    extractor = "cats.onnx"     # a file, or the name of a measure; the one for this size if left out
+
+    [export]                    # may be left out: copies of the model files, as NAME.onnx and NAME.TASK.onnx
+    folder = "models"
+    tasks = ["generate"]        # all if left out
+
+Paths are relative to the recipe. The model files of the run folder carry the scores in their cards.
+"""
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import aigc_sdk as sdk
+from aigc_sdk.card import Limit, checked
+from aigc_sdk.errors import InvalidConfig, InvalidData, InvalidRequest, UnknownName
+from aigc_sdk.files import atomic_write, make_folder, storage_error, write_bytes
+from aigc_sdk.registry import default_registry
+from aigc_sdk.runtime.scores import add_scores
+from aigc_sdk.seeds import MAX_SEED
+
+if TYPE_CHECKING:
+    from aigc_sdk.training import Run
+
+# What was evaluated last in a run folder, so that it is not done again.
+EVALUATED = "evaluated.json"
+
+_Seed = Annotated[int, Limit(strict=True, ge=0, le=MAX_SEED)]
+
+
+class _Table:
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataStage(_Table):
+    """What to train on: a path, or a name for data that is given when the recipe is run."""
+
+    path: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStage(_Table):
+    """What `aigc_sdk.train` is asked for."""
+
+    family: str
+    seed: _Seed = 0
+    out: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateStage(_Table):
+    """What `aigc_sdk.evaluate` is asked for."""
+
+    reference: str | None = None
+    metrics: tuple[str, ...] | None = None
+    n: Annotated[int, Limit(strict=True, ge=1)] | None = None
+    seed: _Seed = 0
+    extractor: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportStage(_Table):
+    """Where copies of the model files go, and of which tasks."""
+
+    folder: str
+    tasks: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(_Table):
+    """A recipe, read and checked."""
+
+    data: DataStage
+    train: TrainStage
+    evaluate: EvaluateStage | None = None
+    export: ExportStage | None = None
+    summary: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            StorageError: the file cannot be read.
+            InvalidConfig: it is no TOML, or a value is missing, of the wrong type or out of range.
+            UnknownName: a key that no recipe has; has the nearest one.
+        """
+        from pydantic import ValidationError
+
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+            raise InvalidConfig(f"{path} is no TOML: {error}.") from error
+        stages = {"data": DataStage, "train": TrainStage, "evaluate": EvaluateStage, "export": ExportStage}
+        _check_keys(values, cls, f"recipe {path.name}")
+        for name, stage in stages.items():
+            if isinstance(table := values.get(name), dict):
+                _check_keys(table, stage, f"[{name}] in {path.name}")
+        try:
+            return checked(cls, values)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise InvalidConfig(f"{path.name}: {'; '.join(problems)}.") from error
+
+
+def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathLike[str] | None = None) -> "Run":
+    """Run the stages of a recipe; see `aigc_sdk.run`."""
+    path = Path(recipe)
+    wanted = Recipe.read(path)
+    source = _source(wanted, path) if data is None else data
+    _check_stages(wanted, path)
+    folder = Path(path.stem) if wanted.train.out is None else path.parent / wanted.train.out
+    stage = wanted.train
+    trained = sdk.train(
+        stage.family, source, out=folder if out is None else out, seed=stage.seed, resume=True, **stage.config
+    )
+    if wanted.evaluate is not None:
+        _evaluate(trained, wanted.evaluate, path, source)
+    if wanted.export is not None:
+        copy_models(trained, path.parent / wanted.export.folder, wanted.export.tasks)
+    return trained
+
+
+def copy_models(run: "Run", folder: Path, tasks: Iterable[str] | None = None) -> dict[str, Path]:
+    """Copy the model files of a run and their cards as NAME.onnx and NAME.TASK.onnx; return them by task."""
+    made, copies = make_folder(folder), {}
+    for i, (task, source) in enumerate(run.models.items()):
+        if tasks is not None and task not in tasks:
+            continue
+        copies[task] = target = made / (f"{run.record.name}.onnx" if i == 0 else f"{run.record.name}.{task}.onnx")
+        card = target.with_suffix(".card.json")
+        with atomic_write(target) as model_file, atomic_write(card) as card_file:
+            shutil.copyfile(source, model_file)
+            shutil.copyfile(source.with_suffix(".card.json"), card_file)
+    return copies
+
+
+def _check_keys(values: dict[str, Any], table: type[Any], where: str) -> None:
+    known = [each.name for each in fields(table)]
+    for key in values:
+        if key not in known:
+            raise UnknownName.of(f"key of {where}", key, known)
+
+
+def _source(recipe: Recipe, path: Path) -> Path:
+    """Return the path of the data."""
+    if recipe.data.path is None:
+        what = f"the data set {recipe.data.name!r}" if recipe.data.name else "a data set, and names no path of it"
+        raise InvalidRequest(f"{path.name} needs {what}; give it as data (--data).")
+    return path.parent / recipe.data.path
+
+
+def _check_stages(recipe: Recipe, path: Path) -> None:
+    """Check what the stages ask for, as far as it can be known before the first one has begun."""
+    registry = default_registry()
+    family = registry.find("family", recipe.train.family).resolve()
+    from aigc_sdk.training.family import parse_config  # only now, when a missing package has been named
+
+    parse_config(recipe.train.family, family.Config, recipe.train.config)
+    if recipe.evaluate is not None:
+        for metric in recipe.evaluate.metrics or ():
+            registry.find("metric", metric)
+        reference = recipe.evaluate.reference
+        if reference is not None and not (path.parent / reference).exists():
+            raise InvalidData(f"There is no data at {path.parent / reference}, the reference of {path.name}.")
+    for task in (recipe.export and recipe.export.tasks) or ():
+        if task not in family.tasks:
+            raise UnknownName.of(f"task of the family {recipe.train.family}", task, family.tasks)
+
+
+def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None:
+    """Measure the run's first task, write the report, and the scores into the card; once for what is asked for."""
+    model = run.models[next(iter(run.models))]
+    asked = json.dumps({**asdict(stage), "graph_sha256": sdk.load(model).card.graph_sha256}).encode()
+    done = run.folder / EVALUATED
+    if done.exists() and done.read_bytes() == asked:
+        return
+    own = stage.reference is None
+    extractor = None if stage.extractor is None else path.parent / stage.extractor
+    report = sdk.evaluate(
+        run.folder,
+        source if own else path.parent / str(stage.reference),
+        train=None if own else source,
+        metrics=stage.metrics,
+        n=stage.n,
+        seed=stage.seed,
+        extractor=extractor if extractor is None or extractor.exists() else stage.extractor,
+    )
+    add_scores(model, [score.to_dict() for score in report.scores])
+    report.save(run.folder)
+    write_bytes(done, asked)
