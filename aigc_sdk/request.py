@@ -64,7 +64,10 @@ def build_request(
         UnknownName: a control or choice that the model does not have.
         InvalidRequest: anything else that cannot be used; names it and its allowed range.
     """
-    return next(_requests(card, n, True, seed, seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls))
+    one = build_requests(
+        card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls, is_whole=True
+    )
+    return next(one)
 
 
 def build_requests(
@@ -76,33 +79,20 @@ def build_requests(
     batch_size: int | None,
     deadline_s: float | None,
     controls: Mapping[str, Any],
+    is_whole: bool = False,
 ) -> Iterator[Request]:
     """Check what the caller asked for, and return a request for each batch of it, made when it is its turn.
 
-    Together they are the one that `build_request` makes, but n may be as large as an item's index; the deadline is
-    that of each.
+    Together they are the one that `build_request` makes, which is what comes with `is_whole`; but n may be as large
+    as an item's index, and the deadline is that of each.
 
     Raises:
         UnknownName, InvalidRequest: as `build_request`, and now, not when the iteration starts.
     """
-    return _requests(card, n, False, seed, seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls)
-
-
-def _requests(
-    card: ModelCard,
-    n: int | None,
-    is_whole: bool,
-    seed: int | None,
-    seeds: Iterable[int] | None,
-    *,
-    batch_size: int | None,
-    deadline_s: float | None,
-    controls: Mapping[str, Any],
-) -> Iterator[Request]:
     for name in controls:
         if card.control(name) is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
-    most = _most_items(card)
+    most = _most_items(card) if is_whole else MAX_ITEMS
     given = {
         control.name: _pixels(controls[control.name], control, most)
         if control.is_pixels
