@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from aigc_sdk.card import Control, OutputSpec
@@ -9,11 +10,14 @@ from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
 from aigc_vae.config import VAEConfig
-from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
-from aigc_vae.networks import Decoder, Encoder, one_hot
+from aigc_vae.losses import Bernoulli, DiscretisedLogistic, flow_matching, kl_divergence, sample_latent
+from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
 from aigc_vae.sampler import Generate, Interpolate
 
 SMALLEST, LARGEST = 8, 128
+
+# Times and noises that the flow learns from for each latent; they cost little beside the convolutions.
+_FLOW_COPIES = 4
 
 
 class VAE(Family):
@@ -31,6 +35,9 @@ class VAE(Family):
             )
         self.data = data
         config, labels = self.config, len(data.labels)
+        flow = (config.latent, labels, config.prior_width, config.prior_blocks, config.prior_steps)
+        self.prior = FlowPrior(*flow) if config.prior == "flow" else NormalPrior()
+        self.likelihood = DiscretisedLogistic(data.shape[2]) if config.likelihood == "logistic" else Bernoulli()
         self.encoder = Encoder(data.shape, labels, config.latent, config.width, config.blocks)
         self.decoder = Decoder(data.shape, labels, config.latent, config.width, config.blocks)
 
@@ -44,11 +51,22 @@ class VAE(Family):
 
     def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
         """Return the negative evidence lower bound (eq. 3), its KL term weighted by beta."""
-        distortion, rate = self.terms(batch)
+        x, y = self.inputs(batch)
+        mu, logvar, logits = self.encoder(x)
+        z = sample_latent(mu, logvar)
+        distortion, rate = self.distortion(z, y, x), kl_divergence(mu, logvar)
         warmup = self.config.beta_warmup_steps
         beta = self.config.beta * (min(1.0, step / warmup) if warmup else 1.0)
         total = (distortion + beta * rate).mean()
-        return Losses(total, {"reconstruction": distortion.mean(), "kl": rate.mean()}), carry
+        parts = {"reconstruction": distortion.mean(), "kl": rate.mean()}
+        if self.data.labels:
+            parts["label"] = F.cross_entropy(logits.float(), batch["labels"])
+            total = total + parts["label"]
+        if isinstance(self.prior, FlowPrior):
+            self.prior.observe(z.detach())
+            parts["flow"] = flow_matching(self.prior, z, y, _FLOW_COPIES).mean()
+            total = total + parts["flow"]
+        return Losses(total, parts), carry
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return the negative evidence lower bound with beta 1 and its terms, in nats for each image."""
@@ -57,12 +75,21 @@ class VAE(Family):
 
     def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return -log p(x | z) with z drawn from the encoder, and the KL divergence; both (n,), in nats."""
+        x, y = self.inputs(batch)
+        mu, logvar, _ = self.encoder(x)
+        return self.distortion(sample_latent(mu, logvar), y, x), kl_divergence(mu, logvar)
+
+    def distortion(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return -log p(x | z, y), float32 (n,), in nats."""
+        nats: Tensor = self.likelihood(self.decoder(z, y), x)
+        return nats.flatten(1).sum(1)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the images as the networks see them, (n, channels, height, width), and the labels one-hot."""
         x = batch["images"]
         if self.config.binarize:
             x = torch.bernoulli(x)
-        y = one_hot(batch.get("labels"), len(self.data.labels), x)
-        mu, logvar = self.encoder(x, y)
-        return reconstruction(self.decoder(sample_latent(mu, logvar), y), x), kl_divergence(mu, logvar)
+        return x, one_hot(batch.get("labels"), len(self.data.labels), x)
 
     def controls(self, task: str) -> list[Control]:
         """`label` when the data has labels, `temperature`; to interpolate also `seed_b` and `t`."""
@@ -101,4 +128,4 @@ class VAE(Family):
         samplers = {"generate": Generate, "interpolate": Interpolate}
         if task not in samplers:
             raise UnknownName.of("task of the family vae", task, samplers)
-        return samplers[task](self.decoder, self.config.latent, self.data.label_frequencies)
+        return samplers[task](self.decoder, self.prior, self.config.latent, self.data.label_frequencies)
