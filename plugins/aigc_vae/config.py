@@ -28,6 +28,6 @@ class VAEConfig(FamilyConfig):
         "flow",
         description="what latents are drawn from: a flow that learns where the encoder puts the data, or N(0, 1)",
     )
-    prior_width: int = Field(128, ge=8, le=4096, description="hidden units of the flow")
-    prior_blocks: int = Field(3, ge=1, le=16, description="residual blocks of the flow")
+    prior_width: int = Field(160, ge=8, le=4096, description="hidden units of each layer of the flow")
+    prior_layers: int = Field(3, ge=1, le=16, description="hidden layers of the flow")
     prior_steps: int = Field(8, ge=1, le=100, description="steps of the flow from noise to latent, when generating")

@@ -86,13 +86,13 @@ def flow_matching(prior: FlowPrior, z: Tensor, y: Tensor, copies: int) -> Tensor
 
     Args:
         prior: whose velocity field learns.
-        z: (n, latent), drawn from the encoder; no gradient reaches it.
+        z: (n, latent), drawn from the encoder and detached from it.
         y: one-hot labels (n, labels), or (n, 0).
         copies: times and noises drawn for each latent.
     """
-    end = prior.standardise(z.detach().float()).repeat(copies, 1)
+    end = prior.standardise(z.float()).repeat(copies, 1)
     start, t = torch.randn_like(end), torch.rand(len(end), 1, device=end.device)
-    velocity = prior.velocity(start + t * (end - start), t, y.repeat(copies, 1)).float()
+    velocity = prior.velocity(start + t * (end - start), prior.time(t), y.repeat(copies, 1)).float()
     return (velocity - (end - start)).square().sum(1).view(copies, -1).mean(0)
 
 

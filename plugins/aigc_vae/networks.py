@@ -12,6 +12,9 @@ from torch.nn import functional as F
 # The networks halve the image until its shorter side is at most this many pixels, at least once.
 _SMALLEST = 8
 
+# Hidden units that the time passes through on its way into the velocity field.
+_TIME_WIDTH = 32
+
 # Of the moments of the latents: how far they follow one batch in the long run, and the least deviation.
 _MOMENTS_WEIGHT = 0.005
 _LEAST_DEVIATION = 1e-3
@@ -117,7 +120,7 @@ class Decoder(nn.Module):
 class NormalPrior(nn.Module):
     """p(z) = N(0, 1), as in the plain VAE: the latent is the noise itself."""
 
-    def forward(self, noise: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002  # whatever the label is
+    def forward(self, noise: Tensor, y: Tensor) -> Tensor:  # whatever the label is
         """Return `noise`, (n, latent), as it is."""
         return noise
 
@@ -125,83 +128,65 @@ class NormalPrior(nn.Module):
 class FlowPrior(nn.Module):
     """p(z | y) learned by flow matching (Lipman et al. 2023): noise that moves along a velocity field becomes z.
 
-    The latents that the encoder makes of the training images are not spread like N(0, 1); a decoder that is fed with
-    N(0, 1) sees latents that it never learned, and blurs. Here the prior is what the encoder made.
+    The latents that the encoder makes of the training images are not spread like N(0, 1); a decoder that is fed from
+    N(0, 1) gets latents that it never learned, and blurs. Here the prior is what the encoder makes.
 
     Args:
         latent: dimensions of z.
         labels: number of classes, 0 for none.
-        width: hidden units of the velocity field.
-        blocks: residual blocks of the velocity field.
+        width: hidden units of each layer of the velocity field.
+        layers: hidden layers of it.
         steps: steps from noise to latent; each asks the field twice.
     """
 
     mean: Tensor
     deviation: Tensor
-    updates: Tensor
+    batches: Tensor
 
-    def __init__(self, latent: int, labels: int, width: int, blocks: int, steps: int) -> None:
+    def __init__(self, latent: int, labels: int, width: int, layers: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
         self.first = nn.Linear(latent + labels, width)
-        self.time = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList([ResidualLayer(width) for _ in range(blocks)])
-        self.last = nn.Sequential(nn.SiLU(), nn.Linear(width, latent))
-        # The moments of the latents seen, for a field between distributions of the same spread.
+        self.time = nn.Sequential(nn.Linear(1, _TIME_WIDTH), nn.SiLU(), nn.Linear(_TIME_WIDTH, width))
+        hidden = [layer for _ in range(layers - 1) for layer in (nn.Linear(width, width), nn.SiLU())]
+        self.rest = nn.Sequential(nn.SiLU(), *hidden, nn.Linear(width, latent))
+        # The moments of the latents, so that the field moves between distributions of the same mean and spread.
         self.register_buffer("mean", torch.zeros(latent))
         self.register_buffer("deviation", torch.ones(latent))
-        self.register_buffer("updates", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros(()))
 
     def observe(self, z: Tensor) -> None:
         """Let the moments follow the latents of a batch, (n, latent)."""
-        weight = (1 / (1 + self.updates)).clamp(min=_MOMENTS_WEIGHT)
+        weight = (1 / (1 + self.batches)).clamp(min=_MOMENTS_WEIGHT)
         self.mean.lerp_(z.mean(0), weight)
-        self.deviation.lerp_((z - self.mean).square().mean(0).sqrt().clamp(min=_LEAST_DEVIATION), weight)
-        self.updates.add_(1)
+        spread = (z - self.mean).square().mean(0).sqrt()
+        self.deviation.lerp_(spread, weight).clamp_(min=_LEAST_DEVIATION)
+        self.batches.add_(1)
 
     def standardise(self, z: Tensor) -> Tensor:
         """Return z with mean 0 and deviation 1 in every dimension."""
         return (z - self.mean) / self.deviation
 
-    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, time: Tensor, y: Tensor) -> Tensor:
         """Return dx/dt, (n, latent), of standardised latents.
 
         Args:
             x: (n, latent), noise at t = 0, latents at t = 1.
-            t: (n, 1) or (1, 1), 0 to 1.
+            time: what `self.time` makes of t, (n, width) or (1, width).
             y: one-hot labels (n, labels), or (n, 0).
         """
-        hidden = self.first(torch.cat([x, y], dim=1))
-        time = self.time(t)
-        for block in self.blocks:
-            hidden = block(hidden, time)
-        change: Tensor = self.last(hidden)
+        change: Tensor = self.rest(self.first(torch.cat([x, y], dim=1)) + time)
         return change
 
     def forward(self, noise: Tensor, y: Tensor) -> Tensor:
-        """Return the latents, (n, latent), that the noise moves to; in steps of the midpoint rule."""
+        """Return the latents, (n, latent), that the noise moves to: the field integrated by the midpoint rule."""
         x, length = noise, 1 / self.steps
-        for step in range(self.steps):
-            start, middle = (torch.full((1, 1), (step + part) * length, device=x.device) for part in (0.0, 0.5))
+        # Both times of all steps at once: a graph of a third fewer nodes.
+        times = self.time(torch.arange(2 * self.steps, device=x.device)[:, None] * (0.5 * length)).split(1)
+        for start, middle in zip(times[::2], times[1::2], strict=True):
             half = x + 0.5 * length * self.velocity(x, start, y)
             x = x + length * self.velocity(half, middle, y)
         return x * self.deviation + self.mean
-
-
-class ResidualLayer(nn.Module):
-    """x + linear(silu(linear(silu(x)) + condition)), which starts as the identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, width)
-        for parameter in self.second.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map (n, width), under a condition that broadcasts against it, to the same shape."""
-        change: Tensor = self.second(F.silu(self.first(F.silu(x)) + condition))
-        return x + change
 
 
 def one_hot(label: Tensor | None, labels: int, like: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """What is exported: functions from seeds and controls to pixels."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -7,28 +9,36 @@ from aigc_sdk.training.random import Stream, draw_choice, draw_choices, normal
 from aigc_vae.losses import Bernoulli, DiscretisedLogistic
 from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
 
-# A pixel is kept where the mask is at least this.
+# Inpaint: a pixel is kept where the mask is at least this; images to choose the start from; rounds of refining it.
 _KEPT = 128
+_CANDIDATES = 16
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a VAE, of which each sampler takes what it needs."""
+
+    encoder: Encoder
+    decoder: Decoder
+    prior: FlowPrior | NormalPrior
+    likelihood: Bernoulli | DiscretisedLogistic
 
 
 class _Sampler(nn.Module):
     """What all tasks share.
 
     Args:
-        decoder: p(x | z, y).
-        prior: from noise to z.
+        parts: the modules of the VAE.
         latent: dimensions of z.
         label_frequencies: of the classes, () for none.
     """
 
     cumulative: Tensor
 
-    def __init__(
-        self, decoder: Decoder, prior: FlowPrior | NormalPrior, latent: int, label_frequencies: tuple[float, ...]
-    ) -> None:
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.prior = prior
+        self.decoder = parts.decoder
         self.latent = latent
         self.labels = len(label_frequencies)
         self.register_buffer("cumulative", torch.tensor(label_frequencies, dtype=torch.float64).cumsum(0).float())
@@ -51,6 +61,10 @@ class _Sampler(nn.Module):
 class Generate(_Sampler):
     """seed, temperature and, with labels, label -> an image."""
 
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.prior = parts.prior
+
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
         y = self.draw_label(seed, controls)
@@ -64,6 +78,10 @@ class Interpolate(_Sampler):
     ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), which is as normal as a and b are.
     """
 
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.prior = parts.prior
+
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
         seeds = (seed, controls["seed_b"])
@@ -76,33 +94,65 @@ class Interpolate(_Sampler):
         return to_pixels(self.means(self.prior((weight_a * noise_a + weight_b * noise_b) / norm, y), y))
 
 
-class Reconstruct(nn.Module):
+class Reconstruct(_Sampler):
     """seed, image, temperature -> the image as the model sees it: encoded and decoded.
 
-    The label is the one that the encoder reads off the image: who has an image to look at need not say what it is.
-
-    Args:
-        encoder: q(z | x) and q(y | x).
-        decoder: p(x | z, y).
-        latent: dimensions of z.
-        labels: number of classes, 0 for none.
+    The label is the one that the encoder reads off the image: who has an image need not say what it shows.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, latent: int, labels: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.latent = latent
-        self.labels = labels
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.encoder = parts.encoder
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
         mu, logvar, logits = self.encoder(from_pixels(controls["image"]))
         noise = normal(seed, self.latent, Stream.POSTERIOR) * controls["temperature"][:, None]
-        label = logits.argmax(1) if self.labels else None
-        return to_pixels(
-            torch.sigmoid(self.decoder(mu + noise * (0.5 * logvar).exp(), one_hot(label, self.labels, mu)))
-        )
+        y = one_hot(logits.argmax(1) if self.labels else None, self.labels, mu)
+        return to_pixels(self.means(mu + noise * (0.5 * logvar).exp(), y))
+
+
+class Inpaint(_Sampler):
+    """seed, image, mask, temperature and, with labels, label -> the image where the mask keeps it, filled elsewhere.
+
+    Of several images that the seed makes, the likeliest to show the kept pixels is the start. It is refined by
+    encoding the kept pixels together with what was decoded in place of the others, and decoding that again
+    (Rezende et al. 2014, appendix F).
+    """
+
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.encoder = parts.encoder
+        self.prior = parts.prior
+        self.likelihood = parts.likelihood
+
+    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
+        """Return uint8 (n, height, width, channels)."""
+        image, kept = controls["image"], controls["mask"] >= _KEPT
+        x, known = from_pixels(image), kept.permute(0, 3, 1, 2).float()
+        z, y = self.start(seed, controls, x, known)
+        means = self.means(z, y)
+        for _ in range(_ROUNDS):
+            z, _, logits = self.encoder(known * x + (1 - known) * means)
+            if self.labels:
+                label = controls["label"]
+                y = one_hot(torch.where(label < 0, logits.argmax(1), label), self.labels, x)
+            means = self.means(z, y)
+        return torch.where(kept, image, to_pixels(means))
+
+    def start(self, seed: Tensor, controls: dict[str, Tensor], x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z (n, latent) and y (n, labels) of the candidate that explains the known pixels best."""
+        n, count = x.shape[0], _CANDIDATES
+        noise = normal(seed, count * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
+        y = one_hot(None, 0, noise.view(-1, self.latent))
+        if self.labels:
+            drawn = draw_choices(seed, count, self.cumulative, Stream.CANDIDATE_LABEL)
+            label = controls["label"][:, None]
+            y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, drawn.flatten())
+        z = self.prior(noise.view(-1, self.latent), y)
+        nats = self.likelihood(self.decoder(z, y), x.repeat_interleave(count, 0)) * known.repeat_interleave(count, 0)
+        best = one_hot(nats.flatten(1).sum(1).view(n, count).argmin(1), count, x)[:, :, None]
+        return (best * z.view(n, count, -1)).sum(1), (best * y.view(n, count, -1)).sum(1)
 
 
 def from_pixels(image: Tensor) -> Tensor:
