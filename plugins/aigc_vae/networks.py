@@ -76,9 +76,11 @@ class Encoder(nn.Module):
         for above, channels in zip(pyramid.channels, pyramid.channels[1:], strict=False):
             layers += [ResidualBlock(above), nn.SiLU(), nn.Conv2d(above, channels, 3, stride=2, padding=1)]
         layers += [ResidualBlock(pyramid.channels[-1]) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Flatten())
+        # Fewer channels before the dense layer, which would have as many weights as all the others.
+        layers += [nn.SiLU(), nn.Conv2d(pyramid.channels[-1], width // 2, 1), nn.SiLU(), nn.Flatten()]
+        self.layers = nn.Sequential(*layers)
         self.sizes = (latent, latent, labels)
-        self.last = nn.Linear(pyramid.channels[-1] * math.prod(pyramid.smallest), sum(self.sizes))
+        self.last = nn.Linear(width // 2 * math.prod(pyramid.smallest), sum(self.sizes))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mu and logvar, both (n, latent), and the logits of the labels (n, labels).
