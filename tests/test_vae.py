@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
@@ -9,8 +10,10 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training.family import parse_config
+from aigc_sdk.training.random import Stream, normal
 from aigc_vae import losses
 from aigc_vae.family import VAE
+from aigc_vae.networks import FlowPrior
 
 SHAPES = [(8, 8, 1), (9, 8, 3), (28, 28, 1), (30, 17, 4), (8, 128, 3), (64, 64, 3), (128, 128, 1)]
 
@@ -26,9 +29,10 @@ def build(shape=(8, 8, 1), labels=("a", "b", "c"), frequencies=(0.2, 0.3, 0.5), 
 
 
 def controls_of(family: VAE, task: str, n: int, **values) -> dict[str, torch.Tensor]:
-    dtypes = {"int64": torch.int64, "float32": torch.float32}
+    dtypes = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
     return {
-        c.name: torch.full((n,), values.get(c.name, c.default), dtype=dtypes[c.dtype]) for c in family.controls(task)
+        c.name: torch.full((n, *c.shape), values.get(c.name, c.default or 0), dtype=dtypes[c.dtype])
+        for c in family.controls(task)
     }
 
 
@@ -36,8 +40,9 @@ def controls_of(family: VAE, task: str, n: int, **values) -> dict[str, torch.Ten
 def test_networks_any_size_keep_the_shape(shape):
     family = build(shape)
     x, y = torch.rand(2, shape[2], *shape[:2]), torch.eye(3)[:2]
-    mu, logvar = family.encoder(x, y)
+    mu, logvar, logits = family.encoder(x)
     assert mu.shape == logvar.shape == (2, 4)
+    assert logits.shape == (2, 3)
     assert family.decoder(mu, y).shape == x.shape
 
 
@@ -56,11 +61,15 @@ def test_build_size_out_of_range_raises(shape):
         build(shape)
 
 
-def test_build_without_labels_has_no_label_control():
+@pytest.mark.parametrize("task", VAE.tasks)
+def test_build_without_labels_has_no_label_control(task):
     family = build(labels=(), frequencies=())
-    assert [control.name for control in family.controls("generate")] == ["temperature"]
-    content = family.sampler("interpolate")(torch.arange(2), controls_of(family, "interpolate", 2))
-    assert content.shape == (2, 8, 8, 1)
+    assert "label" not in [control.name for control in family.controls(task)]
+    assert family.sampler(task)(torch.arange(2), controls_of(family, task, 2)).shape == (2, 8, 8, 1)
+
+
+def test_tasks_first_is_generate():
+    assert VAE.tasks == ("generate", "interpolate", "reconstruct", "inpaint")
 
 
 def test_sampler_unknown_task_raises():
@@ -68,10 +77,53 @@ def test_sampler_unknown_task_raises():
         build().sampler("interpolat")
 
 
-def test_reconstruction_equals_bernoulli_log_probability():
+def test_bernoulli_equals_torch_distributions():
     logits, x = torch.randn(5, 1, 3, 3), torch.bernoulli(torch.full((5, 1, 3, 3), 0.5))
-    wanted = -Bernoulli(logits=logits).log_prob(x).flatten(1).sum(1)
-    assert torch.allclose(losses.reconstruction(logits, x), wanted, atol=1e-5)
+    assert torch.allclose(losses.Bernoulli()(logits, x), -Bernoulli(logits=logits).log_prob(x), atol=1e-6)
+
+
+def logistic_probability(mean: float, scale: float, level: int) -> float:
+    """What a logistic distribution puts on a level, straight from the definition and in float64."""
+    mean, scale, x = (np.float64(value) for value in (mean, scale, level / 255))
+    upper = 1.0 if level == 255 else 1 / (1 + np.exp(-(x + 0.5 / 255 - mean) / scale))
+    lower = 0.0 if level == 0 else 1 / (1 + np.exp(-(x - 0.5 / 255 - mean) / scale))
+    return float(upper - lower)
+
+
+LEVELS = [0, 1, 2, 100, 127, 128, 200, 253, 254, 255]
+
+
+@pytest.mark.parametrize("scale", [0.004, 0.02, 0.1, 1.0])
+def test_discretised_logistic_equals_its_definition(scale):
+    likelihood = losses.DiscretisedLogistic(3)
+    likelihood.log_scale.data[1] = math.log(scale)
+    logits = torch.linspace(-3, 3, 7)
+    for level in LEVELS:
+        x = torch.full((7, 3, 1, 1), level / 255)
+        nats = likelihood(logits.view(7, 1, 1, 1).expand(7, 3, 1, 1), x)[:, 1, 0, 0]
+        for value, mean in zip(nats.tolist(), torch.sigmoid(logits.double()).tolist(), strict=True):
+            probability = logistic_probability(mean, scale, level)
+            # Far out the definition itself loses its digits.
+            if probability > 1e-9:
+                assert value == pytest.approx(-math.log(probability), rel=2e-4, abs=2e-5)
+
+
+@pytest.mark.parametrize("log_scale", [-30.0, -7.0, -4.0, -1.0, 2.0])
+@pytest.mark.parametrize("logit", [-60.0, -2.0, 0.0, 0.7, 60.0])
+def test_discretised_logistic_256_levels_sum_to_one(log_scale, logit):
+    likelihood = losses.DiscretisedLogistic(1)
+    likelihood.log_scale.data.fill_(log_scale)
+    x = (torch.arange(256) / 255).view(256, 1, 1, 1)
+    assert (-likelihood(torch.full_like(x, logit), x)).exp().sum().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 0.0, 1e4])
+def test_discretised_logistic_far_off_has_a_finite_gradient(logit):
+    likelihood = losses.DiscretisedLogistic(1)
+    likelihood.log_scale.data.fill_(-20.0)
+    logits = torch.full((256, 1, 1, 1), logit, requires_grad=True)
+    likelihood(logits, (torch.arange(256) / 255).view(256, 1, 1, 1)).sum().backward()
+    assert logits.grad.isfinite().all() and likelihood.log_scale.grad.isfinite().all()
 
 
 def test_kl_divergence_equals_torch_distributions():
@@ -86,7 +138,8 @@ def test_log_weight_equals_torch_distributions():
     z = losses.sample_latent(mu, logvar)
     wanted = Normal(0.0, 1.0).log_prob(z).sum(1) + Bernoulli(logits=logits).log_prob(x).flatten(1).sum(1)
     wanted -= Normal(mu, (0.5 * logvar).exp()).log_prob(z).sum(1)
-    assert torch.allclose(losses.log_weight(logits, x, z, mu, logvar), wanted, atol=1e-4)
+    distortion = losses.Bernoulli()(logits, x).flatten(1).sum(1)
+    assert torch.allclose(losses.log_weight(distortion, z, mu, logvar), wanted, atol=1e-4)
 
 
 def test_sample_latent_many_draws_have_the_mean_and_deviation():
@@ -102,7 +155,8 @@ def test_training_step_beta_warms_up(step, weight):
     family = build(beta=3.0, beta_warmup_steps=100)
     batch = {"images": torch.rand(4, 1, 8, 8), "labels": torch.tensor([0, 1, 2, 0])}
     result, _ = family.training_step(batch, "all", step, None)
-    wanted = result.parts["reconstruction"] + weight * result.parts["kl"]
+    parts = result.parts
+    wanted = parts["reconstruction"] + weight * parts["kl"] + parts["label"] + parts["prior"]
     assert torch.allclose(result.total, wanted)
 
 
@@ -126,11 +180,11 @@ def test_interpolate_ends_are_what_generate_makes(label):
         assert torch.equal(interpolate(seed, controls), generate(wanted, controls_of(family, "generate", 20, **values)))
 
 
-def test_interpolate_halfway_latent_is_as_spread_as_its_ends():
+def test_interpolate_halfway_noise_is_as_spread_as_its_ends():
     family = build()
     sampler = family.sampler("interpolate")
     seen = []
-    family.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    family.prior.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     n = 5000
     sampler(torch.arange(n), {**controls_of(family, "interpolate", n), "seed_b": torch.arange(n) + 10**6})
     assert seen[0].std() == pytest.approx(1, abs=0.02)
@@ -149,3 +203,102 @@ def test_generate_label_minus_one_follows_the_training_frequencies():
         family.sampler("generate")(torch.arange(n), controls_of(family, "generate", n, label=v)) for v in (-1, 1)
     )
     assert torch.equal(free, fixed)
+
+
+def test_flow_matching_without_gradient_into_the_latents():
+    family = build()
+    z = torch.randn(6, 4, requires_grad=True)
+    losses.flow_matching(family.prior, z.detach(), torch.eye(3)[[0, 1, 2, 0, 1, 2]], 2).sum().backward()
+    assert z.grad is None
+    assert all(parameter.grad is not None for parameter in family.prior.parameters())
+
+
+def test_flow_prior_learns_two_clusters_that_a_normal_cannot():
+    """Latents at -3 and 3 by label, with a gap between them, are drawn again where they were."""
+    torch.manual_seed(0)
+    prior = FlowPrior(2, 2, 64, 2, 8)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3)
+    for _ in range(300):
+        y = torch.eye(2)[torch.randint(2, (128,))]
+        z = torch.stack([6 * y[:, 1] - 3, 1 - torch.randint(2, (128,)) * 2.0], 1) + 0.1 * torch.randn(128, 2)
+        prior.observe(z)
+        optimizer.zero_grad()
+        losses.flow_matching(prior, z, y, 4).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        drawn = prior(torch.randn(2000, 2), torch.eye(2)[[0, 1]].repeat(1000, 1))
+    assert drawn[::2, 0].mean() == pytest.approx(-3, abs=0.2)
+    assert drawn[1::2, 0].mean() == pytest.approx(3, abs=0.2)
+    # Along the second dimension both clusters of each label, and little between.
+    assert (drawn[:, 1].abs() < 0.5).float().mean() < 0.12
+    assert 0.4 < (drawn[:, 1] > 0).float().mean() < 0.6
+
+
+def test_flow_prior_moments_are_those_of_what_it_saw():
+    prior = FlowPrior(3, 0, 8, 1, 4)
+    torch.manual_seed(0)
+    for _ in range(200):
+        prior.observe(torch.randn(64, 3) * torch.tensor([0.5, 1.0, 4.0]) + torch.tensor([0.0, -2.0, 1.0]))
+    assert torch.allclose(prior.mean, torch.tensor([0.0, -2.0, 1.0]), atol=0.2)
+    assert torch.allclose(prior.deviation, torch.tensor([0.5, 1.0, 4.0]), rtol=0.1)
+
+
+def test_flow_prior_constant_latents_stay_finite():
+    prior = FlowPrior(3, 0, 8, 1, 4)
+    for _ in range(20):
+        prior.observe(torch.zeros(64, 3))
+    assert losses.flow_matching(prior, torch.zeros(5, 3), torch.zeros(5, 0), 2).isfinite().all()
+    assert prior(torch.randn(5, 3), torch.zeros(5, 0)).isfinite().all()
+
+
+def test_sampler_normal_prior_decodes_the_noise_itself():
+    family = build(prior="normal")
+    seen = []
+    family.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    family.sampler("generate")(torch.arange(5), controls_of(family, "generate", 5))
+    assert torch.equal(seen[0], normal(torch.arange(5), 4, Stream.LATENT))
+
+
+def test_training_step_learns_all_networks():
+    family = build(likelihood="logistic", shape=(8, 8, 3))
+    batch = {"images": torch.randint(0, 256, (4, 3, 8, 8)) / 255, "labels": torch.tensor([0, 1, 2, 0])}
+    result, _ = family.training_step(batch, "all", 5000, None)
+    result.total.backward()
+    assert [name for name, parameter in family.named_parameters() if parameter.grad is None] == []
+
+
+def test_reconstruct_temperature_zero_ignores_the_seed_and_one_follows_it():
+    family = build()
+    reconstruct = family.sampler("reconstruct")
+    image = torch.randint(0, 256, (1, 8, 8, 1), dtype=torch.uint8).expand(6, 8, 8, 1)
+    still, moved = (
+        reconstruct(torch.arange(6), {**controls_of(family, "reconstruct", 6, temperature=t), "image": image})
+        for t in (0.0, 1.0)
+    )
+    assert (still == still[0]).all()
+    assert (moved != moved[0]).any()
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c"), ()])
+def test_inpaint_kept_pixels_are_the_same_bytes(labels):
+    family = build((9, 8, 3), labels=labels, frequencies=(0.2, 0.3, 0.5)[: len(labels)])
+    image = torch.randint(0, 256, (5, 9, 8, 3), dtype=torch.uint8)
+    mask = (torch.rand(5, 9, 8, 1) < 0.5).to(torch.uint8) * 255
+    mask[0], mask[1] = 255, 0
+    controls = {**controls_of(family, "inpaint", 5), "image": image, "mask": mask}
+    content = family.sampler("inpaint")(torch.arange(5), controls)
+    kept = (mask == 255).expand_as(image)
+    assert torch.equal(content[kept], image[kept])
+    assert (content[~kept] != image[~kept]).float().mean() > 0.9
+
+
+def test_inpaint_hidden_pixels_do_not_matter():
+    family = build()
+    mask = torch.zeros(4, 8, 8, 1, dtype=torch.uint8)
+    mask[:, :4] = 255
+    image = torch.randint(0, 256, (4, 8, 8, 1), dtype=torch.uint8)
+    other = torch.where(mask == 255, image, 255 - image)
+    controls = {**controls_of(family, "inpaint", 4), "mask": mask}
+    inpaint = family.sampler("inpaint")
+    one, two = (inpaint(torch.arange(4), {**controls, "image": given}) for given in (image, other))
+    assert torch.equal(one, two)

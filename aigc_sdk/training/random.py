@@ -25,6 +25,9 @@ class Stream(IntEnum):
 
     LATENT = 0
     LABEL = 1
+    POSTERIOR = 2
+    CANDIDATE_LATENT = 3
+    CANDIDATE_LABEL = 4
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -103,8 +106,19 @@ def draw_choice(choice: Tensor, seed: Tensor, cumulative: Tensor) -> Tensor:
     Returns:
         int64 (n,), 0 to k - 1.
     """
-    drawn = (uniform(seed, 1, Stream.LABEL) >= cumulative[None, :-1]).to(torch.int64).sum(1)
-    return torch.where(choice < 0, drawn, choice)
+    return torch.where(choice < 0, draw_choices(seed, 1, cumulative, Stream.LABEL)[:, 0], choice)
+
+
+def draw_choices(seed: Tensor, count: int, cumulative: Tensor, stream: Stream) -> Tensor:
+    """Return `count` choices for each seed, int64 (n, count), 0 to k - 1, by the inverse CDF.
+
+    Args:
+        seed: int64 (n,).
+        count: choices for each item.
+        cumulative: float32 (k,), the cumulative frequencies of the choices.
+        stream: what they are for.
+    """
+    return (uniform(seed, count, stream)[:, :, None] >= cumulative[None, None, :-1]).to(torch.int64).sum(2)
 
 
 def _quantiles() -> Tensor:

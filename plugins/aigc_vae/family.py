@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from aigc_sdk.card import Control, OutputSpec
@@ -9,22 +10,27 @@ from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
 from aigc_vae.config import VAEConfig
-from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
-from aigc_vae.networks import Decoder, Encoder, one_hot
-from aigc_vae.sampler import Generate, Interpolate
+from aigc_vae.losses import Bernoulli, DiscretisedLogistic, flow_matching, kl_divergence, sample_latent
+from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
+from aigc_vae.sampler import Generate, Inpaint, Interpolate, Parts, Reconstruct
 
 SMALLEST, LARGEST = 8, 128
 
+# Times and noises that the flow learns from for each latent; they cost little beside the convolutions.
+_FLOW_COPIES = 4
+
+_SAMPLERS = {"generate": Generate, "interpolate": Interpolate, "reconstruct": Reconstruct, "inpaint": Inpaint}
+
 
 class VAE(Family):
-    """A convolutional VAE with a Bernoulli likelihood, conditional on the label when the data has labels."""
+    """A convolutional VAE whose prior is learned, conditional on the label when the data has labels."""
 
     Config = VAEConfig
-    tasks = ("generate", "interpolate")
+    tasks = tuple(_SAMPLERS)
     config: VAEConfig
 
     def build(self, data: DataSpec) -> None:
-        """Make the encoder and the decoder; images have 8 to 128 pixels a side."""
+        """Make the encoder, the decoder and the prior; images have 8 to 128 pixels a side."""
         if not all(SMALLEST <= side <= LARGEST for side in data.shape[:2]):
             raise InvalidData(
                 f"The images are {data.shape[0]} x {data.shape[1]} pixels; a VAE takes {SMALLEST} to {LARGEST} a side."
@@ -33,72 +39,95 @@ class VAE(Family):
         config, labels = self.config, len(data.labels)
         self.encoder = Encoder(data.shape, labels, config.latent, config.width, config.blocks)
         self.decoder = Decoder(data.shape, labels, config.latent, config.width, config.blocks)
+        flow = (config.latent, labels, config.prior_width, config.prior_layers, config.prior_steps)
+        self.prior = FlowPrior(*flow) if config.prior == "flow" else NormalPrior()
+        self.likelihood = DiscretisedLogistic(data.shape[2]) if config.likelihood == "logistic" else Bernoulli()
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """One Adam for both networks."""
+        """One Adam for all networks."""
         return {"all": Adam(self.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)}
 
     def phases(self, step: int) -> tuple[str, ...]:
-        """Both networks learn together."""
+        """All networks learn together."""
         return ("all",)
 
     def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
-        """Return the negative evidence lower bound (eq. 3), its KL term weighted by beta."""
-        distortion, rate = self.terms(batch)
+        """Return the negative evidence lower bound (eq. 3), its KL term weighted by beta, and what else is learned.
+
+        The label is learned from the image (Kingma et al. 2014, eq. 9), the prior from the latents as they come.
+        """
+        x, y = self.inputs(batch)
+        mu, logvar, logits = self.encoder(x)
+        z = sample_latent(mu, logvar)
         warmup = self.config.beta_warmup_steps
         beta = self.config.beta * (min(1.0, step / warmup) if warmup else 1.0)
-        total = (distortion + beta * rate).mean()
-        return Losses(total, {"reconstruction": distortion.mean(), "kl": rate.mean()}), carry
+        parts = {"reconstruction": self.distortion(z, y, x).mean(), "kl": kl_divergence(mu, logvar).mean()}
+        total = parts["reconstruction"] + beta * parts["kl"]
+        if self.data.labels:
+            parts["label"] = F.cross_entropy(logits.float(), batch["labels"])
+            total = total + parts["label"]
+        if isinstance(self.prior, FlowPrior):
+            self.prior.observe(z.detach())
+            parts["prior"] = flow_matching(self.prior, z.detach(), y, _FLOW_COPIES).mean()
+            total = total + parts["prior"]
+        return Losses(total, parts), carry
 
     def validate(self, batch: Batch) -> dict[str, float]:
-        """Return the negative evidence lower bound with beta 1 and its terms, in nats for each image."""
+        """Return the negative evidence lower bound with beta 1 and the prior N(0, 1), and its terms, in nats."""
         distortion, rate = (term.mean().item() for term in self.terms(batch))
         return {"negative_elbo": distortion + rate, "reconstruction": distortion, "kl": rate}
 
     def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return -log p(x | z) with z drawn from the encoder, and the KL divergence; both (n,), in nats."""
+        """Return -log p(x | z) with z drawn from the encoder, and KL(q || N(0, 1)); both (n,), in nats."""
+        x, y = self.inputs(batch)
+        mu, logvar, _ = self.encoder(x)
+        return self.distortion(sample_latent(mu, logvar), y, x), kl_divergence(mu, logvar)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the images as the networks see them, (n, channels, height, width), and the one-hot labels."""
         x = batch["images"]
         if self.config.binarize:
             x = torch.bernoulli(x)
-        y = one_hot(batch.get("labels"), len(self.data.labels), x)
-        mu, logvar = self.encoder(x, y)
-        return reconstruction(self.decoder(sample_latent(mu, logvar), y), x), kl_divergence(mu, logvar)
+        return x, one_hot(batch.get("labels"), len(self.data.labels), x)
+
+    def distortion(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return -log p(x | z, y), float32 (n,), in nats."""
+        nats: Tensor = self.likelihood(self.decoder(z, y), x)
+        return nats.flatten(1).sum(1)
 
     def controls(self, task: str) -> list[Control]:
-        """`label` when the data has labels, `temperature`; to interpolate also `seed_b` and `t`."""
-        common = [
-            Control(
-                name="temperature",
-                kind="number",
-                minimum=0,
-                maximum=2,
-                default=1.0,
-                help="spread of the latent: 1 as trained, less is more typical, 0 the average image",
-            )
-        ]
+        """Return what the task works on, `label` when the data has labels, and `temperature`."""
+        image = Control(name="image", kind="image", shape=self.data.shape, default=None, help="the image to start from")
+        if task == "reconstruct":
+            spread = "spread of the latent around that of the image: 0 none, 1 as unsure as the encoder is"
+            return [image, _number("temperature", 0.0, 2, spread)]
+        spread = "spread of the latent: 1 as trained, less is more typical, 0 the average image"
+        common = [_number("temperature", 1.0, 2, spread)]
         if labels := self.data.labels:
             label_help = "class of the image; -1 leaves it to the seed"
             common.insert(0, Control(name="label", kind="choice", choices=labels, default=-1, help=label_help))
-        if task == "generate":
-            return common
-        seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed of the image at t = 1")
-        t = Control(
-            name="t",
-            kind="number",
-            minimum=0,
-            maximum=1,
-            default=0.5,
-            help="place between the images of seed and seed_b",
-        )
-        return [seed_b, t, *common]
+        match task:
+            case "interpolate":
+                t_help = "place between the images of seed and seed_b"
+                seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed of the image at t = 1")
+                return [seed_b, _number("t", 0.5, 1, t_help), *common]
+            case "inpaint":
+                mask_help = "255 where the image stays as it is, 0 where it is made anew"
+                shape = (*self.data.shape[:2], 1)
+                return [image, Control(name="mask", kind="mask", shape=shape, default=None, help=mask_help), *common]
+        return common
 
     def output(self, task: str) -> OutputSpec:
         """Every task makes an image of the data's shape."""
         return OutputSpec(dtype="uint8", shape=self.data.shape)
 
     def sampler(self, task: str) -> nn.Module:
-        """The decoder behind the random numbers."""
-        samplers = {"generate": Generate, "interpolate": Interpolate}
-        if task not in samplers:
-            raise UnknownName.of("task of the family vae", task, samplers)
-        return samplers[task](self.decoder, self.config.latent, self.data.label_frequencies)
+        """The networks behind the random numbers."""
+        if task not in _SAMPLERS:
+            raise UnknownName.of("task of the family vae", task, _SAMPLERS)
+        parts = Parts(self.encoder, self.decoder, self.prior, self.likelihood)
+        return _SAMPLERS[task](parts, self.config.latent, self.data.label_frequencies)
+
+
+def _number(name: str, default: float, maximum: float, help_: str) -> Control:
+    return Control(name=name, kind="number", minimum=0, maximum=maximum, default=default, help=help_)

@@ -1,32 +1,50 @@
 """What is exported: functions from seeds and controls to pixels."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from aigc_sdk.training.random import Stream, draw_choice, normal
-from aigc_vae.networks import Decoder, one_hot
+from aigc_sdk.training.random import Stream, draw_choice, draw_choices, normal
+from aigc_vae.losses import Bernoulli, DiscretisedLogistic
+from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
+
+# Inpaint: a pixel is kept where the mask is at least this; images to choose the start from; rounds of refining it.
+_KEPT = 128
+_CANDIDATES = 16
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a VAE, of which each sampler takes what it needs."""
+
+    encoder: Encoder
+    decoder: Decoder
+    prior: FlowPrior | NormalPrior
+    likelihood: Bernoulli | DiscretisedLogistic
 
 
 class _Sampler(nn.Module):
-    """What both tasks share.
+    """What all tasks share.
 
     Args:
-        decoder: p(x | z, y).
+        parts: the modules of the VAE.
         latent: dimensions of z.
         label_frequencies: of the classes, () for none.
     """
 
     cumulative: Tensor
 
-    def __init__(self, decoder: Decoder, latent: int, label_frequencies: tuple[float, ...]) -> None:
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder = parts.decoder
         self.latent = latent
         self.labels = len(label_frequencies)
         self.register_buffer("cumulative", torch.tensor(label_frequencies, dtype=torch.float64).cumsum(0).float())
 
-    def draw_latent(self, seed: Tensor, temperature: Tensor) -> Tensor:
-        """Return z, float32 (n, latent), normal with the temperature as its standard deviation."""
+    def draw_noise(self, seed: Tensor, temperature: Tensor) -> Tensor:
+        """Return noise, float32 (n, latent), normal with the temperature as its standard deviation."""
         return normal(seed, self.latent, Stream.LATENT) * temperature[:, None]
 
     def draw_label(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
@@ -35,33 +53,113 @@ class _Sampler(nn.Module):
             return one_hot(None, 0, seed)
         return one_hot(draw_choice(controls["label"], seed, self.cumulative), self.labels, seed)
 
-    def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return the means of the pixels, uint8 (n, height, width, channels)."""
-        means = torch.sigmoid(self.decoder(z, y))
-        return (means * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    def means(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the means of the pixels, float32 (n, channels, height, width), 0 to 1."""
+        return torch.sigmoid(self.decoder(z, y))
 
 
 class Generate(_Sampler):
     """seed, temperature and, with labels, label -> an image."""
 
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.prior = parts.prior
+
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
-        return self.decode(self.draw_latent(seed, controls["temperature"]), self.draw_label(seed, controls))
+        y = self.draw_label(seed, controls)
+        return to_pixels(self.means(self.prior(self.draw_noise(seed, controls["temperature"]), y), y))
 
 
 class Interpolate(_Sampler):
     """seed, seed_b, t, temperature and, with labels, label -> an image on the way from seed's to seed_b's.
 
-    At t = 0 and t = 1 it is what Generate makes of seed and of seed_b. In between the latent is
+    At t = 0 and t = 1 it is what Generate makes of seed and of seed_b. In between the noise is
     ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), which is as normal as a and b are.
     """
+
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.prior = parts.prior
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
         seeds = (seed, controls["seed_b"])
-        z_a, z_b = (self.draw_latent(s, controls["temperature"]) for s in seeds)
+        noise_a, noise_b = (self.draw_noise(s, controls["temperature"]) for s in seeds)
         y_a, y_b = (self.draw_label(s, controls) for s in seeds)
         weight_b = controls["t"][:, None]
         weight_a = 1 - weight_b
         norm = (weight_a * weight_a + weight_b * weight_b).sqrt()
-        return self.decode((weight_a * z_a + weight_b * z_b) / norm, weight_a * y_a + weight_b * y_b)
+        y = weight_a * y_a + weight_b * y_b
+        return to_pixels(self.means(self.prior((weight_a * noise_a + weight_b * noise_b) / norm, y), y))
+
+
+class Reconstruct(_Sampler):
+    """seed, image, temperature -> the image as the model sees it: encoded and decoded.
+
+    The label is the one that the encoder reads off the image: who has an image need not say what it shows.
+    """
+
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.encoder = parts.encoder
+
+    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
+        """Return uint8 (n, height, width, channels)."""
+        mu, logvar, logits = self.encoder(from_pixels(controls["image"]))
+        noise = normal(seed, self.latent, Stream.POSTERIOR) * controls["temperature"][:, None]
+        y = one_hot(logits.argmax(1) if self.labels else None, self.labels, mu)
+        return to_pixels(self.means(mu + noise * (0.5 * logvar).exp(), y))
+
+
+class Inpaint(_Sampler):
+    """seed, image, mask, temperature and, with labels, label -> the image where the mask keeps it, filled elsewhere.
+
+    Of several images that the seed makes, the likeliest to show the kept pixels is the start. It is refined by
+    encoding the kept pixels together with what was decoded in place of the others, and decoding that again
+    (Rezende et al. 2014, appendix F).
+    """
+
+    def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
+        super().__init__(parts, latent, label_frequencies)
+        self.encoder = parts.encoder
+        self.prior = parts.prior
+        self.likelihood = parts.likelihood
+
+    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
+        """Return uint8 (n, height, width, channels)."""
+        image, kept = controls["image"], controls["mask"] >= _KEPT
+        x, known = from_pixels(image), kept.permute(0, 3, 1, 2).float()
+        z, y = self.start(seed, controls, x, known)
+        means = self.means(z, y)
+        for _ in range(_ROUNDS):
+            z, _, logits = self.encoder(known * x + (1 - known) * means)
+            if self.labels:
+                label = controls["label"]
+                y = one_hot(torch.where(label < 0, logits.argmax(1), label), self.labels, x)
+            means = self.means(z, y)
+        return torch.where(kept, image, to_pixels(means))
+
+    def start(self, seed: Tensor, controls: dict[str, Tensor], x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z (n, latent) and y (n, labels) of the candidate that explains the known pixels best."""
+        n, count = x.shape[0], _CANDIDATES
+        noise = normal(seed, count * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
+        y = one_hot(None, 0, noise.view(-1, self.latent))
+        if self.labels:
+            drawn = draw_choices(seed, count, self.cumulative, Stream.CANDIDATE_LABEL)
+            label = controls["label"][:, None]
+            y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, drawn.flatten())
+        z = self.prior(noise.view(-1, self.latent), y)
+        nats = self.likelihood(self.decoder(z, y), x.repeat_interleave(count, 0)) * known.repeat_interleave(count, 0)
+        best = one_hot(nats.flatten(1).sum(1).view(n, count).argmin(1), count, x)[:, :, None]
+        return (best * z.view(n, count, -1)).sum(1), (best * y.view(n, count, -1)).sum(1)
+
+
+def from_pixels(image: Tensor) -> Tensor:
+    """Return uint8 (n, height, width, channels) as float32 (n, channels, height, width), 0 to 1."""
+    return image.permute(0, 3, 1, 2).float() / 255
+
+
+def to_pixels(means: Tensor) -> Tensor:
+    """Return float32 (n, channels, height, width), 0 to 1, as uint8 (n, height, width, channels)."""
+    return (means * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
