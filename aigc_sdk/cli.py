@@ -2,11 +2,12 @@
 
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -21,7 +22,11 @@ from aigc_sdk.files import atomic_write, write_bytes
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
-device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, directml, coreml, ...")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
+)
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 _PATH = click.Path(path_type=Path)
 
@@ -65,7 +70,8 @@ def generate(
 ) -> None:
     """Generate items and save them one by one, each with its provenance; for images also a grid.png of the first 256.
 
-    Ctrl-C ends it with the files that are there, each whole.
+    MODEL is a name (`aigc models` lists them), NAME:TASK, an .onnx file, or a run folder. Ctrl-C ends it with the files
+    that are there, each whole.
     """
     stdout = sys.stdout
     # What a plugin prints is not what this command has to say.
@@ -127,7 +133,9 @@ def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ..
 @click.argument("family")
 @click.argument("data", default="")
 @click.option("--out", type=_PATH, help="the run folder to make")
-@click.option("--seed", type=int, default=0, help="of the weights, the order of the data and the noise")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="of the weights, the order of the data and the noise"
+)
 @assignments("config")
 @click.option("--resume", is_flag=True, help="go on with the run in --out; begin where there is none yet")
 @click.option("--init", metavar="RUN", help="begin with the weights of a run folder, or of a model file in one")
@@ -179,9 +187,12 @@ def train(
 @click.argument("run", type=_PATH)
 @click.argument("out", type=_PATH)
 @task_option
-@click.option("--format", "file_format", default="onnx", help="`aigc plugins` lists them")
+@click.option("--format", "file_format", default="onnx", show_default=True, help="`aigc plugins` lists them")
 def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
-    """Write one task of a finished run to a file, after verifying it."""
+    """Write one task of a finished run to a file, after verifying it.
+
+    RUN is the folder that a training made, OUT the file to write.
+    """
     _log_to_stderr()  # what was verified
     click.echo(sdk.export(run, out, task=task, format=file_format))
 
@@ -192,7 +203,7 @@ def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
 @click.option("--train", help="what the model was trained on, if the reference is other data")
 @click.option("--metrics", help="names with commas between; all if left out")
 @click.option("-n", type=int, help="how many items to generate; as many as the reference has held out if left out")
-@click.option("--seed", type=int, default=0, help="of the items and of the bootstrap")
+@click.option("--seed", type=int, default=0, show_default=True, help="of the items and of the bootstrap")
 @assignments("control")
 @click.option("--extractor", help="a measure that turns items into features; the one for this size if left out")
 @click.option("--report", type=_PATH, help="write the page with pictures to this .html file")
@@ -364,11 +375,25 @@ def _examine_plugins() -> tuple[list[str], list[str]]:
 def main() -> NoReturn:
     """Run the command line; an error of ours becomes one line on stderr and exit code 2."""
     try:
-        app(prog_name="aigc")
+        code = app(prog_name="aigc", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        click.echo(f"aigc: {_printable(error.format_message())}", err=True)
+        code = 2
     except AigcError as error:
         click.echo(f"aigc: {_printable(str(error))}", err=True)
-        sys.exit(2)
-    sys.exit(0)
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except (OSError, UnicodeError) as error:  # stdout is full, closed, or takes no such letters
+        with suppress(OSError, ValueError):
+            click.echo(f"aigc: Cannot print: {error}.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain again when it flushes stdout
+        code = 2
+    sys.exit(code or 0)
 
 
 def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
@@ -379,6 +404,8 @@ def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
         control = card.control(name)
         if control is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
+        if name in controls:
+            raise InvalidRequest(f"-c {name}=... is there twice; give one value, or a list such as -c {name}='[1, 2]'.")
         raw = text.partition("=")[2]
         # A choice's own names come before numbers; an image is a path, whatever it looks like.
         controls[name] = raw if raw in control.choices or control.is_pixels else value
@@ -449,7 +476,10 @@ def _print_table(*titles: str) -> Any:
     from rich.table import Table
 
     def show(rows: Any) -> None:
-        table = Table(*titles, box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column(titles[0], no_wrap=True)
+        for title in titles[1:]:
+            table.add_column(title, overflow="fold")
         for row in rows:
             table.add_row(*map(_printable, row))
         Console(markup=False, emoji=False, highlight=False).print(table)  # or it would take [train] for markup

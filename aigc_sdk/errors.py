@@ -160,5 +160,5 @@ def shown(value: object) -> str:
         "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
     """
     # Python refuses to write an integer of more than 4,300 digits in decimal.
-    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 14_000 else repr(value)
     return text if len(text) <= 80 else f"{text[:37]}...{text[-1]}"

@@ -23,6 +23,7 @@ from aigc_sdk.errors import (
     InvalidModel,
     InvalidRequest,
     PluginError,
+    StorageError,
     UnknownName,
     reason,
     shown,
@@ -333,6 +334,8 @@ def keep_loaded(model: str | os.PathLike[str] | Model, *, task: str | None, devi
     if isinstance(model, Model):
         return load(model, task=task, device=device)
     location = _locate(model, task)
+    if not isinstance(device, str):  # nothing that the cache could look up
+        return load(model, task=task, device=device)
     return _load_cached(location, device, location.stamp())
 
 
@@ -433,7 +436,7 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
             raise
         return _locate_path(path, task)
     tasks = list(spec.files if isinstance(spec, ModelSpec) else spec.tasks)
-    chosen = task or named_task or tasks[0]
+    chosen = next(name for name in (task, named_task, tasks[0]) if name is not None)
     if chosen not in tasks:
         raise UnknownName.of(f"task of {spec.name}", chosen, tasks)
     if not isinstance(spec, ModelSpec):
@@ -457,6 +460,8 @@ def _locate_path(path: Path, task: str | None) -> _Location:
     if not _is_folder(path):
         return _Location(path, task)
     main = path / "model.onnx"
+    if not os.access(path, os.X_OK):
+        raise StorageError(f"Cannot read {path}: the folder may not be entered.")
     if not main.exists():
         raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
     other = path / f"model.{task}.onnx"

@@ -216,6 +216,7 @@ def _batch_size(card: ModelCard, batch_size: int | None) -> int:
 def _deadline(deadline_s: float | None) -> float | None:
     if deadline_s is None:
         return None
-    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not deadline_s > 0:
+    is_number = isinstance(deadline_s, int | float | np.number) and not isinstance(deadline_s, bool)
+    if not is_number or not deadline_s > 0:
         raise InvalidRequest(f"deadline_s is {shown(deadline_s)}; give seconds above 0, or None for no deadline.")
     return float(deadline_s) if deadline_s <= _MAX_DEADLINE_S else None

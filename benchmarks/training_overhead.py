@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import aigc_sdk as sdk
 from aigc_vae.config import VAEConfig
 from aigc_vae.family import VAE
-from aigc_vae.losses import kl_divergence, reconstruction, sample_latent
+from aigc_vae.losses import Bernoulli, kl_divergence, sample_latent
 from aigc_vae.networks import Decoder, Encoder, one_hot
 from datasets import fetch
 from timing import Report
@@ -38,6 +39,7 @@ TURN = 5
 
 # What both do.
 CONFIG = VAEConfig(
+    prior="normal",
     clip_norm=100.0,
     precision="bfloat16",
     epochs=None,
@@ -110,6 +112,7 @@ def train_bare(turns: Turns, steps: int) -> None:
     sizes = ((height, width, channels), classes, CONFIG.latent, CONFIG.width, CONFIG.blocks)
     encoder, decoder = Encoder(*sizes), Decoder(*sizes)
     networks = nn.ModuleList([encoder, decoder])
+    likelihood = Bernoulli()
     optimizer = Adam(networks.parameters(), lr=CONFIG.learning_rate, betas=(0.9, 0.99), fused=True)
     follow = get_ema_multi_avg_fn(CONFIG.ema_decay)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     average = AveragedModel(networks, multi_avg_fn=follow)
@@ -125,10 +128,11 @@ def train_bare(turns: Turns, steps: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = CONFIG.learning_rate * rate
         with torch.autocast("cpu", torch.bfloat16):
-            mu, logvar = encoder(batch, y)
-            logits = decoder(sample_latent(mu, logvar), y)
+            mu, logvar, label_logits = encoder(batch)
+            distortion = likelihood(decoder(sample_latent(mu, logvar), y), batch).flatten(1).sum(1).mean()
             beta = CONFIG.beta * min(1.0, step / CONFIG.beta_warmup_steps)
-            loss = (reconstruction(logits, batch) + beta * kl_divergence(mu, logvar)).mean()
+            loss = distortion + beta * kl_divergence(mu, logvar).mean()
+            loss = loss + cross_entropy(label_logits.float(), labels[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         clip_grad_norm_(networks.parameters(), CONFIG.clip_norm or math.inf)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.errors import InvalidRequest, StorageError
 from aigc_sdk.files import make_folder, write_bytes
 
 if TYPE_CHECKING:
@@ -157,7 +157,13 @@ class Contents:
         """
         made = make_folder(folder)
         digits = max(2, len(str((total or start + len(self)) - 1)))
-        return [item.save(made / f"{i:0{digits}}{item.suffix}") for i, item in enumerate(self._items, start)]
+        paths: list[Path] = []
+        for i, item in enumerate(self._items, start):
+            try:
+                paths.append(item.save(made / f"{i:0{digits}}{item.suffix}"))
+            except StorageError as error:
+                raise StorageError(f"{error} Of {len(self)} items {len(paths)} were written before.") from error
+        return paths
 
     def grid(self, columns: int | None = None) -> Any:
         """Return all items side by side as one PIL image, row by row; for images.

@@ -181,8 +181,8 @@ def _differences(run: Run, wanted: RunRecord, init: Any) -> list[str]:
     differences = [f"{name} was {before[name]}, now {after[name]}" for name in after if before[name] != after[name]]
     if found.data.fingerprint != wanted.data.fingerprint:
         differences.append(
-            f"the data was {found.data.name} with {found.data.n} images and fingerprint {str(found.data.fingerprint)[:12]},"
-            f" now {wanted.data.name} with {wanted.data.n} and {str(wanted.data.fingerprint)[:12]}"
+            f"the data was {found.data.name} with {found.data.n} images and fingerprint {found.data.fingerprint!s:.12},"
+            f" now {wanted.data.name} with {wanted.data.n} and {wanted.data.fingerprint!s:.12}"
         )
     elif found.data.split != wanted.data.split:
         differences.append(f"the data was split into {found.data.split}, now into {wanted.data.split}")

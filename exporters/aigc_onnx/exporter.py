@@ -10,7 +10,7 @@ from aigc_onnx.verify import check_independence, compare_with_eager
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel, InvalidRequest
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
-from aigc_sdk.files import atomic_write
+from aigc_sdk.files import write_bytes
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
 from aigc_sdk.testing import example_feeds
@@ -39,9 +39,13 @@ class OnnxExporter(Exporter):
 
         checks = [_check_file(data, path), *_verify(model, data)]
         card_path = path.with_suffix(".card.json")
-        with atomic_write(path) as file, atomic_write(card_path) as card_file:
-            file.write_bytes(data)
-            card_file.write_text(card.to_json(), encoding="utf-8")
+        # The card first: whoever finds the model finds its card too.
+        write_bytes(card_path, card.to_json().encode())
+        try:
+            write_bytes(path, data)
+        except BaseException:
+            card_path.unlink(missing_ok=True)
+            raise
         return ExportReport(path, tuple(checks))
 
 
