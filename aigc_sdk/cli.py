@@ -25,8 +25,6 @@ task_option = click.option("--task", help="which task of the model; its first if
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
 )
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 _PATH = click.Path(path_type=Path)
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import aigc_sdk as sdk
 from aigc_sdk import cli, errors
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import load_data
+from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.evaluator import Evaluator, Measured
 from aigc_sdk.registry import Registry, default_registry
 from tiny_model import write_tiny_model
@@ -86,6 +86,16 @@ def test_evaluate_with_the_models_data_as_train_uses_its_train_part(own, images)
     assert report.protocol["n_train"] == sdk.load(own).card.data.split["train"]
     assert report["copying"].n_real == 300
     assert report["copying"].train == report.protocol["train"]
+
+
+def test_evaluate_brings_the_reference_to_the_form_that_the_training_did(tmp_path, images):
+    large = np.kron(images[:300, ..., 0], np.ones((1, 2, 2), np.uint8))
+    path = write_tiny_model(tmp_path / "sized.onnx", config={"image_size": 8})
+    small = load_data(large, ImageOptions(size=8)).images
+    found, wanted = (evaluate(path, data, metrics=["frechet"])["frechet"] for data in (large, small))
+    assert found == wanted and found.n_real == 300
+    with pytest.raises(errors.InvalidData, match="bring them to one size"):
+        evaluate(write_tiny_model(tmp_path / "plain.onnx"), large)
 
 
 def test_evaluate_with_n_draws_as_many_real_items_by_seed(images):

@@ -53,7 +53,7 @@ def resizing(extractor: Extractor) -> str:
     return str(extractor.card.config.get("resizing", "none"))
 
 
-def extract(extractor: Extractor, content: Array) -> Features:
+def extract(extractor: Extractor, content: Array | Part) -> Features:
     """Return the features of the contents, float32 (n, K).
 
     Raises:
@@ -85,7 +85,7 @@ def extract_cached(extractor: Extractor, part: Part) -> Features:
     if (cached := _read(path, len(part))) is not None:
         return cached
     _log.info("features of %d items of %s", len(part), part.name)
-    features = extract(extractor, part.images())
+    features = extract(extractor, part)
     try:
         make_folder(path.parent)
         with atomic_write(path) as temporary, open(temporary, "wb") as file:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data import Dataset, load_data
+from aigc_sdk.data import Dataset, ImageOptions, load_data
 from aigc_sdk.errors import InvalidData
 
 if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
@@ -42,9 +42,9 @@ class Part:
             return self.dataset.fingerprint
         return hashlib.sha256(self.dataset.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
-    def images(self) -> NDArray[np.uint8]:
-        """Return the items, uint8 (n, height, width, channels)."""
-        return self.dataset.images[self.rows]
+    def __getitem__(self, index: slice | Array) -> NDArray[np.uint8]:
+        """Return some of the items, uint8 (k, height, width, channels)."""
+        return self.dataset.pixels(self.rows[index])
 
     def take(self, n: int, seed: int) -> "Part":
         """Return n of the items, drawn with the seed, or all when there are no more."""
@@ -60,7 +60,8 @@ def find_parts(
     """Return the held-out part of the reference, and what the model was trained on if that is known.
 
     Data with the card's fingerprint is split as the training split it: the reference is then its test part, and
-    training items are its train part. Other data is taken whole.
+    training items are its train part. Other data is taken whole. All is brought to the form that the training brought
+    its images to.
 
     Args:
         card: of the model; None when nobody knows which model made the contents.
@@ -71,9 +72,9 @@ def find_parts(
     Raises:
         InvalidData: the data cannot be read, is of another size, is the same twice, or its split cannot be told.
     """
-    real = _load(reference, shape, "reference")
+    real = _load(reference, card, shape, "reference")
     is_own = card is not None and real.fingerprint == card.data.fingerprint
-    known = real if train is None and is_own else None if train is None else _load(train, shape, "train")
+    known = real if train is None and is_own else None if train is None else _load(train, card, shape, "train")
     if known is not None and known.fingerprint == real.fingerprint and not is_own:
         raise InvalidData(
             "reference and train are the same data; a reference has to be data that the model was not trained on."
@@ -81,8 +82,8 @@ def find_parts(
     return _part(card, real, "test"), None if known is None else _part(card, known, "train")
 
 
-def _load(source: Any, shape: tuple[int, ...], what: str) -> Dataset:
-    dataset = load_data(source)
+def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...], what: str) -> Dataset:
+    dataset = load_data(source, None if card is None else ImageOptions.of_config(card.config))
     if dataset.images.shape[1:] != shape:
         raise InvalidData(
             f"{what}: the images of {dataset.name} are {dataset.images.shape[1:]}, the generated ones {shape}"

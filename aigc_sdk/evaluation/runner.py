@@ -124,7 +124,7 @@ def evaluate(
         },
         pictures=Pictures(
             fake=fake[:_SHOWN],
-            real=real.images()[rng.permutation(len(real))[:_SHOWN]],
+            real=real[rng.permutation(len(real))[:_SHOWN]],
             pairs=() if known is None else _pairs(samples, fake, known, order),
             metrics_file=None if subject.folder is None else subject.folder / "metrics.jsonl",
         ),
@@ -182,5 +182,5 @@ def _pairs(samples: Samples, fake: Images, train: Part, order: Rows) -> tuple[Pa
     distances, indices = nearest(samples.fake[:_PAIRS_OF], samples.train, min(5, len(train)))
     ratios = distances[:, 0] / np.maximum(distances[:, -1], np.finfo(float).tiny)
     chosen = np.argsort(ratios, kind="stable")[:_PAIRS]
-    originals = train.dataset.images[train.rows[order[indices[chosen, 0]]]]
+    originals = train[order[indices[chosen, 0]]]
     return tuple(map(Pair, fake[chosen], originals, distances[chosen, 0].tolist()))
