@@ -132,12 +132,8 @@ def test_check_model_of_a_measure_with_other_golden_values_fails(tmp_path):
 def test_every_check_says_its_rule_and_is_in_the_table():
     listed = [check for checks in CHECKS.values() for check in checks]
     assert all(re.fullmatch(r"[A-Z].*\.", check.__doc__) for check in listed)
-    written = {
-        name
-        for module in (models, measures, families, plugins)
-        for name in vars(module)
-        if re.match("check_(?!content$)", name)
-    }
+    modules = (models, measures, families, plugins)
+    written = {name for module in modules for name in vars(module) if re.match("check_(?!content$)", name)}
     assert {check.__name__ for check in listed} == written
 
 

@@ -70,9 +70,8 @@ def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> li
         'check_values_out_of_range_are_refused'
     """
     if not isinstance(opened := open_any(model, task=task), Generator):
-        return run_checks(
-            f"The measure {opened.card.name}:{opened.card.task}", MEASURE_CHECKS, measure_case(model, task)
-        )
+        what = f"The measure {opened.card.name}:{opened.card.task}"
+        return run_checks(what, MEASURE_CHECKS, measure_case(model, task))
     case = model_case(model, task)
     checks = CHECKS["model"] if case.path else GENERATOR_CHECKS
     return run_checks(f"The model {case.generator.card.name}:{case.generator.card.task}", checks, case)
