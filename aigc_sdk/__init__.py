@@ -240,7 +240,7 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
 
 
 def __getattr__(name: str) -> Any:
-    # The card's classes are built when they are first used: it takes as long as importing all the rest.
+    # The card is imported when it is first used: importing the SDK has to be quick.
     if name == "ModelCard":
         from aigc_sdk.card import ModelCard
 

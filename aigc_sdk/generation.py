@@ -33,7 +33,7 @@ from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request, build_requests
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
 
-if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
     from aigc_sdk.runtime import OnnxMeasure
 
@@ -518,12 +518,24 @@ def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[
         made = factory(argument)
         if not isinstance(made, wanted):
             raise TypeError(f"{spec.target} returned {shown(made)}, which is no {wanted.__name__}")
+        if isinstance(made, Generator):
+            _check_card(made)
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         what = "generator" if wanted is Generator else "measure"
         raise PluginError(f"The {what} {spec.name!r} cannot start: {reason(error)}.") from error
     return made
+
+
+def _check_card(generator: Generator) -> None:
+    """Raise ValueError or TypeError when the card that a plugin wrote is none."""
+    from aigc_sdk.card import ModelCard, checked
+
+    if not isinstance(generator.card, ModelCard):
+        raise TypeError(f"its card is {shown(generator.card)}, which is no ModelCard")
+    if checked(ModelCard, vars(generator.card)) != generator.card:
+        raise TypeError("its card has values of other types than a ModelCard has")
 
 
 def _open_generator(location: _Location, device: str) -> Generator:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.errors import GenerationFailed
 
-if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ from aigc_sdk.contents import Contents, Image, read_pixels
 from aigc_sdk.errors import InvalidRequest, UnknownName, shown
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
-if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import Control, ModelCard
 
 # A request for more than this is refused: of content, and of items, which take some hundred bytes each besides.

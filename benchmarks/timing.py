@@ -103,4 +103,6 @@ def _version(package: str) -> str:
 
 
 def _readable(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.3f}" if abs(value) >= 0.001 else f"{value:.1e}"

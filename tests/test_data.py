@@ -511,3 +511,15 @@ def test_spec_tells_shape_and_the_training_parts_frequencies():
 def test_labels_one_is_empty_raises(labels):
     with pytest.raises(InvalidData, match="a label is empty"):
         load_data((np.zeros((10, 8, 8, 1), np.uint8), labels))
+
+
+def test_load_data_label_that_cannot_be_written_down_is_refused():
+    images = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    with pytest.raises(InvalidData, match=r"udcff' is no text that can be written down"):
+        load_data((images, np.array(["a", "b\udcff", "a", "a"])))
+
+
+def test_load_data_impossible_path_raises_in_few_words(tmp_path):
+    with pytest.raises(StorageError, match=r"^Cannot read ") as raised:
+        load_data(tmp_path / ("a" * 300))
+    assert len(str(raised.value)) < 500

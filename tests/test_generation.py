@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -507,3 +508,54 @@ def test_model_shows_its_card_in_a_notebook(tmp_path):
     shown = sdk.load(path)._repr_html_()
     assert "<tr><th>intended_use</th><td>&lt;script&gt;alert(1)&lt;/script&gt; &amp; more</td></tr>" in shown
     assert "<td>label (choice): what it shows; one of cat, dog, owl" in shown
+
+
+class Carded(Generator):
+    """A generator of a plugin with the card that it is given."""
+
+    def __init__(self, card):
+        self.card = card
+
+    def run(self, seeds, controls, *, deadline=None):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modality": "smell"}, "modality"),
+        ({"controls": None}, "controls"),
+        ({"controls": (1,)}, "controls"),
+        ({"output": None}, "output"),
+        ({"name": None}, "name"),
+        ({"license": 3}, "license"),
+    ],
+)
+def test_load_generator_of_a_plugin_with_a_wrong_card_is_a_plugin_error(change, message):
+    generator = Carded(replace(make_card(make_graph()), **change))
+    with pytest.raises(ValueError, match=message):
+        generation._check_card(generator)
+
+
+def test_load_generator_of_a_plugin_with_no_card_is_a_plugin_error():
+    generator = Carded({"name": "grey"})
+    with pytest.raises(TypeError, match="which is no ModelCard"):
+        generation._check_card(generator)
+
+
+def test_load_of_a_folder_that_may_not_be_entered_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StorageError, match="may not be entered"):
+        sdk.load(tmp_path)
+
+
+@pytest.mark.parametrize("device", [["cpu"], None, 3])
+def test_generate_device_that_is_no_name_is_refused(tiny_path, device):
+    with pytest.raises(InvalidRequest, match="give a name such as"):
+        sdk.generate(tiny_path, device=device)
+
+
+@pytest.mark.parametrize("model", ["digits-vae:", "digits-vae"])
+def test_generate_empty_task_is_refused(model):
+    with pytest.raises(UnknownName, match="There is no task of digits-vae ''"):
+        sdk.generate(model, task=None if model.endswith(":") else "")

@@ -11,11 +11,13 @@ from PIL import Image as pil
 from safetensors import safe_open
 
 import aigc_sdk as sdk
+from aigc_sdk.data import load_data
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.registry import default_registry
-from aigc_sdk.training import Run, trainer
+from aigc_sdk.training import Family, FamilyConfig, Losses, Run, trainer
 from aigc_sdk.training.checkpoint import load_checkpoint
 from aigc_sdk.training.eager import weights_sha256
+from aigc_sdk.training.trainer import prepare
 from aigc_vae.family import VAE
 
 SMALL = {"latent": 4, "width": 8, "blocks": 0, "batch_size": 32}
@@ -266,3 +268,51 @@ def test_run_broken_checkpoint_raises(tmp_path, stripes, no_export):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(TrainingFailed, match="does not hold the weights"):
         run.family()
+
+
+class Slope(Family):
+    """One weight on a slope of -100, down which SGD goes by the learning rate."""
+
+    Config = FamilyConfig
+    tasks = ("generate",)
+
+    def build(self, data):
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def optimizers(self):
+        return {"all": torch.optim.SGD([self.weight], lr=self.config.learning_rate)}
+
+    def phases(self, step):
+        return ("all",)
+
+    def training_step(self, batch, phase, step, carry):
+        return Losses(-100 * self.weight.sum()), carry
+
+
+@pytest.mark.parametrize(("clip_norm", "gradient"), [(None, 100.0), (0.5, 0.5), (1000.0, 100.0)])
+def test_step_clips_the_gradient_and_averages_the_weights(tmp_path, stripes, clip_norm, gradient):
+    options = FamilyConfig(
+        steps=30, batch_size=8, warmup_steps=0, clip_norm=clip_norm, ema_decay=0.6, precision="float32"
+    )
+    family = Slope(options)
+    family.build(None)
+    split = {"train": np.arange(256), "validation": np.arange(0), "test": np.arange(0)}
+    training = prepare(tmp_path, family, load_data(stripes), split, 0)
+    weight = average = 0.0
+    for count, batch in enumerate(training.epoch()):
+        if count == 20:
+            break
+        weight += options.learning_rate * training.clock.learning_rate() * gradient
+        training.step(batch)
+        # The first average is the weight itself; then it follows, the more slowly the longer it has.
+        decay = min(0.6, (1 + count) / (10 + count))
+        average = weight if count == 0 else decay * average + (1 - decay) * weight
+        assert family.weight.item() == pytest.approx(weight, rel=1e-4)
+        assert training.averaged.weight.item() == pytest.approx(average, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["intended_use", "license"])
+def test_train_text_that_cannot_be_written_is_refused(tmp_path, stripes, name):
+    with pytest.raises(InvalidConfig, match=f"{name} is .* no valid text"):
+        sdk.train("vae", stripes, out=tmp_path / "run", **{name: "x\udcff"}, **SMALL)
+    assert not (tmp_path / "run").exists()

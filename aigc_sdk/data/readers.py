@@ -18,7 +18,8 @@ from aigc_sdk.data.folders import csv_source, folder_source, parquet_source
 from aigc_sdk.data.images import BROKEN, ImageOptions, brought_to
 from aigc_sdk.data.pixels import decode_all
 from aigc_sdk.data.plugins import plugin_source
-from aigc_sdk.errors import AigcError, InvalidData, StorageError
+from aigc_sdk.errors import AigcError, InvalidData
+from aigc_sdk.files import storage_error
 
 Array = NDArray[Any]
 
@@ -66,6 +67,9 @@ def load_data(source: Any, options: ImageOptions | None = None, *, workers: int 
     if data.n < 2 or len(np.unique(data.digests)) < 2:
         found = "all the same; there is nothing to learn" if data.n > 1 else "one alone; give at least two"
         raise InvalidData(f"The images of {data.name} are {found}. {data.report}")
+    for text in (data.name, *data.label_names):
+        if text != text.encode(errors="replace").decode():
+            raise InvalidData(f"{text!r} is no text that can be written down; rename the file or folder.")
     _log.log(logging.WARNING if data.report.skipped else logging.INFO, "%s: %s", data.name, data.report)
     return data
 
@@ -78,10 +82,10 @@ def _array(values: Any) -> Array:
 
 
 def _read_path(path: Path, options: ImageOptions, workers: int | None) -> Dataset:
-    if not path.exists():
-        raise InvalidData(f"There is no data at {path}.")
     name, suffix = path.name.partition(".")[0] or path.name, path.suffix.lower()
     try:
+        if not path.exists():
+            raise InvalidData(f"There is no data at {path}.")
         if suffix in (".npy", ".npz") and path.is_file():
             return _read_numpy(path, name, options)
         if path.is_file() and suffix not in (".csv", ".tsv", ".parquet") and _is_idx(path):
@@ -96,8 +100,8 @@ def _read_path(path: Path, options: ImageOptions, workers: int | None) -> Datase
         return cleaned(source, decode_all(source, options, workers), report)
     except AigcError:
         raise
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise storage_error("read", path, error) from error
 
 
 def _dataset(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from aigc_sdk.data import Dataset, ImageOptions, load_data
 from aigc_sdk.errors import InvalidData
 
-if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]

@@ -14,7 +14,7 @@ from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load
 
-if TYPE_CHECKING:  # building the card's classes takes as long as importing all the rest
+if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Images = NDArray[np.uint8]

@@ -161,6 +161,18 @@ def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
         raise InvalidConfig(f"Options of the family {family}: {'; '.join(problems)}.") from error
+    texts = {name: value for name, value in config if isinstance(value, str)}
+    if broken := next((name for name, text in texts.items() if not _is_unicode(text)), None):
+        raise InvalidConfig(f"Options of the family {family}: {broken} is {texts[broken]!r}, which is no valid text.")
     if config.epochs is None and config.steps is None and config.minutes is None:
         raise InvalidConfig("Training would never stop: give epochs, steps or minutes.")
     return config
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; half a surrogate pair, from a shell with another encoding, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

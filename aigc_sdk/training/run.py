@@ -75,6 +75,8 @@ class Run:
             raise StorageError(f"{folder} is not a run folder: cannot read {path}: {error.strerror}.") from error
         except ValidationError as error:
             raise InvalidModel(f"{path} is not what a training writes: {error.errors()[0]['msg']}.") from error
+        except InvalidModel as error:
+            raise InvalidModel(f"{path} is not what a training writes: {error}") from error
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -122,7 +124,8 @@ class Run:
             family.load_state_dict(weights)
         except RuntimeError as error:
             path = self.folder / CHECKPOINT
-            raise TrainingFailed(f"{path} does not hold the weights of this run: {error}.") from error
+            reason = str(error).splitlines()[-1].strip()
+            raise TrainingFailed(f"{path} does not hold the weights of this run: {reason}.") from error
         return family.eval()
 
     def exportable(self, task: str, family: Family | None = None) -> Exportable:
@@ -177,6 +180,7 @@ class Run:
         return tuple(
             {"metric": name, "value": value, "split": "validation", "n": n, "step": last["step"]}
             for name, value in last["validation"].items()
+            if math.isfinite(value)
         )
 
 
