@@ -97,7 +97,8 @@ class Interpolate(_Sampler):
 class Reconstruct(_Sampler):
     """seed, image, temperature -> the image as the model sees it: encoded and decoded.
 
-    The label is the one that the encoder reads off the image: who has an image need not say what it shows.
+    The label is what the encoder reads off the image, a probability for each class: who has an image need not say
+    what it shows.
     """
 
     def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
@@ -108,16 +109,19 @@ class Reconstruct(_Sampler):
         """Return uint8 (n, height, width, channels)."""
         mu, logvar, logits = self.encoder(from_pixels(controls["image"]))
         noise = normal(seed, self.latent, Stream.POSTERIOR) * controls["temperature"][:, None]
-        y = one_hot(logits.argmax(1) if self.labels else None, self.labels, mu)
+        y = logits.softmax(1) if self.labels else one_hot(None, 0, mu)
         return to_pixels(self.means(mu + noise * (0.5 * logvar).exp(), y))
 
 
 class Inpaint(_Sampler):
     """seed, image, mask, temperature and, with labels, label -> the image where the mask keeps it, filled elsewhere.
 
-    Of several images that the seed makes, the likeliest to show the kept pixels is the start. It is refined by
-    encoding the kept pixels together with what was decoded in place of the others, and decoding that again
-    (Rezende et al. 2014, appendix F).
+    Of several images that the seed makes, those that are likeliest to show the kept pixels are the start: the mean of
+    their latents, weighted by that likelihood (one of them, nearly always). It is refined by encoding the kept pixels
+    together with what was decoded in place of the others, and decoding that again (Rezende et al. 2014, appendix F).
+
+    Weights and probabilities instead of the one best: a choice would turn the last bit of a runtime's arithmetic into
+    another image.
     """
 
     def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
@@ -136,12 +140,12 @@ class Inpaint(_Sampler):
             z, _, logits = self.encoder(known * x + (1 - known) * means)
             if self.labels:
                 label = controls["label"]
-                y = one_hot(torch.where(label < 0, logits.argmax(1), label), self.labels, x)
+                y = torch.where(label[:, None] < 0, logits.softmax(1), one_hot(label, self.labels, x))
             means = self.means(z, y)
         return torch.where(kept, image, to_pixels(means))
 
     def start(self, seed: Tensor, controls: dict[str, Tensor], x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z (n, latent) and y (n, labels) of the candidate that explains the known pixels best."""
+        """Return z (n, latent) and y (n, labels) of the candidates that explain the known pixels best."""
         n, count = x.shape[0], _CANDIDATES
         noise = normal(seed, count * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
         y = one_hot(None, 0, noise.view(-1, self.latent))
@@ -151,8 +155,8 @@ class Inpaint(_Sampler):
             y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, drawn.flatten())
         z = self.prior(noise.view(-1, self.latent), y)
         nats = self.likelihood(self.decoder(z, y), x.repeat_interleave(count, 0)) * known.repeat_interleave(count, 0)
-        best = one_hot(nats.flatten(1).sum(1).view(n, count).argmin(1), count, x)[:, :, None]
-        return (best * z.view(n, count, -1)).sum(1), (best * y.view(n, count, -1)).sum(1)
+        weights = (-nats.flatten(1).sum(1).view(n, count)).softmax(1)[:, :, None]
+        return (weights * z.view(n, count, -1)).sum(1), (weights * y.view(n, count, -1)).sum(1)
 
 
 def from_pixels(image: Tensor) -> Tensor:
