@@ -3,10 +3,13 @@
 import math
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from aigc_onnx.convert import convert
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training.family import parse_config
@@ -124,6 +127,31 @@ def test_discretised_logistic_far_off_has_a_finite_gradient(logit):
     logits = torch.full((256, 1, 1, 1), logit, requires_grad=True)
     likelihood(logits, (torch.arange(256) / 255).view(256, 1, 1, 1)).sum().backward()
     assert logits.grad.isfinite().all() and likelihood.log_scale.grad.isfinite().all()
+
+
+class _Nats(nn.Module):
+    """Exports a likelihood: a number in, the nats of a dark, a middle and a bright value out."""
+
+    def __init__(self, likelihood: nn.Module) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, seed: torch.Tensor, controls: dict[str, torch.Tensor]) -> torch.Tensor:
+        del controls
+        logits = seed.float()[:, None, None, None].expand(-1, 1, 1, 3)
+        return self.likelihood(logits, torch.tensor([0.0, 100 / 255, 1.0]).expand_as(logits))
+
+
+@pytest.mark.parametrize(
+    "likelihood", [losses.Bernoulli(), losses.DiscretisedLogistic(1)], ids=["bernoulli", "logistic"]
+)
+def test_likelihood_exported_is_finite_far_out(likelihood):
+    likelihood.requires_grad_(False)
+    seeds = torch.tensor([-500, -120, -30, -1, 0, 1, 30, 120, 500])
+    session = ort.InferenceSession(convert(_Nats(likelihood), (), ("nats",)).SerializeToString())
+    nats = session.run(None, {"seed": seeds.numpy()})[0]
+    assert np.isfinite(nats).all()
+    assert np.allclose(nats, _Nats(likelihood)(seeds, {}).numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_kl_divergence_equals_torch_distributions():

@@ -30,7 +30,9 @@ class Bernoulli(nn.Module):
             logits: (n, channels, height, width).
             x: of the same shape, 0 to 1.
         """
-        return F.binary_cross_entropy_with_logits(logits.float(), x, reduction="none")
+        logits = logits.float()
+        # Exported, torch's own cross entropy takes the logarithm of a sigmoid, which is 0 far out.
+        return F.softplus(logits) - x * logits
 
 
 class DiscretisedLogistic(nn.Module):
@@ -58,7 +60,8 @@ class DiscretisedLogistic(nn.Module):
         centred = x - torch.sigmoid(logits.float())
         upper, lower = (centred + _HALF_LEVEL) / scale, (centred - _HALF_LEVEL) / scale
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm loses no digits.
-        below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+        # log(sigmoid(a)) is -softplus(-a), which stays finite far out when exported too.
+        below, above = -F.softplus(-upper), -F.softplus(lower)
         inside = below + above + torch.log(-torch.expm1(-2 * _HALF_LEVEL / scale))
         return -torch.where(x < _HALF_LEVEL, below, torch.where(x > 1 - _HALF_LEVEL, above, inside))
 

@@ -9,10 +9,13 @@ from aigc_sdk.training.random import Stream, draw_choice, draw_choices, normal
 from aigc_vae.losses import Bernoulli, DiscretisedLogistic
 from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
 
-# Inpaint: a pixel is kept where the mask is at least this; images to choose the start from; rounds of refining it.
+# Inpaint: a pixel is kept where the mask is at least this; images to choose among; rounds of refining all of them, and
+# then of what was chosen. Rounds before the choice are worth more than many more images
+# (benchmarks/inpaint.py shows what comes out).
 _KEPT = 128
 _CANDIDATES = 16
-_ROUNDS = 4
+_ROUNDS_OF_ALL = 2
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,10 @@ class Reconstruct(_Sampler):
 class Inpaint(_Sampler):
     """seed, image, mask, temperature and, with labels, label -> the image where the mask keeps it, filled elsewhere.
 
-    Of several images that the seed makes, those that are likeliest to show the kept pixels are the start: the mean of
-    their latents, weighted by that likelihood (one of them, nearly always). It is refined by encoding the kept pixels
-    together with what was decoded in place of the others, and decoding that again (Rezende et al. 2014, appendix F).
+    The seed makes several images. Each is refined by encoding the kept pixels together with what was decoded in place
+    of the others, and decoding that again (Rezende et al. 2014, appendix F). Then those that are likeliest to show the
+    kept pixels are chosen: the mean of their latents, weighted by that likelihood (nearly always one of them). It is
+    refined further.
 
     Weights and probabilities instead of the one best: a choice would turn the last bit of a runtime's arithmetic into
     another image.
@@ -134,29 +138,40 @@ class Inpaint(_Sampler):
         """Return uint8 (n, height, width, channels)."""
         image, kept = controls["image"], controls["mask"] >= _KEPT
         x, known = from_pixels(image), kept.permute(0, 3, 1, 2).float()
-        z, y = self.start(seed, controls, x, known)
-        means = self.means(z, y)
-        for _ in range(_ROUNDS):
-            z, _, logits = self.encoder(known * x + (1 - known) * means)
-            if self.labels:
-                label = controls["label"]
-                y = torch.where(label[:, None] < 0, logits.softmax(1), one_hot(label, self.labels, x))
-            means = self.means(z, y)
-        return torch.where(kept, image, to_pixels(means))
+        label = controls.get("label", seed)  # without labels of no effect
 
-    def start(self, seed: Tensor, controls: dict[str, Tensor], x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z (n, latent) and y (n, labels) of the candidates that explain the known pixels best."""
-        n, count = x.shape[0], _CANDIDATES
-        noise = normal(seed, count * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
-        y = one_hot(None, 0, noise.view(-1, self.latent))
+        # As many rows as there are candidates of all items, each item's together.
+        each = tuple(part.repeat_interleave(_CANDIDATES, 0) for part in (x, known, label))
+        z, y = self.candidates(seed, controls)
+        z, y = self.refined(z, y, *each, rounds=_ROUNDS_OF_ALL)
+        nats = (self.likelihood(self.decoder(z, y), each[0]) * each[1]).flatten(1).sum(1)
+
+        n = seed.shape[0]
+        weights = (-nats.view(n, _CANDIDATES)).softmax(1)[:, :, None]
+        z, y = ((weights * part.view(n, _CANDIDATES, part.shape[1])).sum(1) for part in (z, y))
+        z, y = self.refined(z, y, x, known, label, rounds=_ROUNDS)
+        return torch.where(kept, image, to_pixels(self.means(z, y)))
+
+    def candidates(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return z (n * candidates, latent) from the prior, and y (n * candidates, labels)."""
+        noise = normal(seed, _CANDIDATES * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
+        noise = noise.view(-1, self.latent)
+        y = one_hot(None, 0, noise)
         if self.labels:
-            drawn = draw_choices(seed, count, self.cumulative, Stream.CANDIDATE_LABEL)
+            drawn = draw_choices(seed, _CANDIDATES, self.cumulative, Stream.CANDIDATE_LABEL)
             label = controls["label"][:, None]
-            y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, drawn.flatten())
-        z = self.prior(noise.view(-1, self.latent), y)
-        nats = self.likelihood(self.decoder(z, y), x.repeat_interleave(count, 0)) * known.repeat_interleave(count, 0)
-        weights = (-nats.flatten(1).sum(1).view(n, count)).softmax(1)[:, :, None]
-        return (weights * z.view(n, count, -1)).sum(1), (weights * y.view(n, count, -1)).sum(1)
+            y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, noise)
+        return self.prior(noise, y), y
+
+    def refined(
+        self, z: Tensor, y: Tensor, x: Tensor, known: Tensor, label: Tensor, *, rounds: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return z and y after so many rounds; y is read off the image where no label was asked for."""
+        for _ in range(rounds):
+            z, _, logits = self.encoder(known * x + (1 - known) * self.means(z, y))
+            if self.labels:
+                y = torch.where(label[:, None] < 0, logits.softmax(1), one_hot(label, self.labels, x))
+        return z, y
 
 
 def from_pixels(image: Tensor) -> Tensor:
