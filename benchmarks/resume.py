@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
@@ -46,7 +47,7 @@ OPTIONS = {
     "early_stop_epochs": 100,
     "augment": "shift",
     "balance_classes": "true",
-    "binarize": "true",
+    "likelihood": "logistic",
 }
 
 
@@ -83,6 +84,11 @@ def train(out: Path, steps: int, is_time: Callable[[], bool] = lambda: False) ->
             words.seek(0)
             raise SystemExit(f"The training failed:\n{words.read()}")
     return process.returncode != 0
+
+
+def has_model(out: Path) -> bool:
+    """Tell whether the export is under way and has written a file."""
+    return any(out.glob("*.onnx"))
 
 
 def has_reached(out: Path, step: int, delay_s: float) -> Callable[[], bool]:
@@ -146,11 +152,11 @@ def main() -> int:
             for step in sorted(moments.randrange(steps) for _ in range(KILLS_PER_RUN)):
                 kills += kill(out, steps, has_reached(out, step, moments.uniform(0, 0.5)), f"after step {step}")
             if number == runs - 1:
-                kills += kill(out, steps, lambda out=out: is_finished(out), "at the end of its steps")
-                kills += kill(out, steps, lambda out=out: any(out.glob("*.onnx")), "at its first model file")
+                kills += kill(out, steps, partial(is_finished, out), "at the end of its steps")
+                kills += kill(out, steps, partial(has_model, out), "at its first model file")
                 train(out, steps)
             else:
-                train(out, steps, lambda out=out: is_finished(out))
+                train(out, steps, partial(is_finished, out))
             missed = [name for name, sha256 in found(out).items() if wanted[name] != sha256]
             different += bool(missed)
             verdict = f"differs: {', '.join(missed)}" if missed else "the same"
