@@ -4,21 +4,23 @@
 
 Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and early
 stopping, so that everything with a state has one. One runs undisturbed. Each of the others is killed three times with
-SIGKILL and resumed: twice at moments drawn evenly from the first half of what the undisturbed one took to train, import
-of torch included, and once from all of it. Checkpoints are written every fifth of a second, so that kills hit writes
-too. The last run is killed in its export as well, and then goes on to its model files; the others end with the last
-checkpoint, which holds the final weights.
+SIGKILL and resumed. A kill comes when a step drawn evenly from all steps was reached, and then a part of a second drawn
+evenly, so that a busy machine changes nothing of where the kills fall. Checkpoints are written every fifth of a second,
+so that kills hit writes too. The last run is killed at the end of its steps and in its export as well, and then goes on
+to its model files; the others end with the last checkpoint, which holds the final weights.
 """
 
 import argparse
 import hashlib
+import json
 import math
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
@@ -28,22 +30,24 @@ from safetensors.numpy import load_file
 from aigc_sdk.runtime.safety import graph_sha256
 from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint
+from aigc_sdk.training.run import METRICS
 from datasets import fetch
 from timing import Report
 
 KILLS_PER_RUN = 3
+LOG_STEPS = 20
 
 OPTIONS = {
     "latent": 8,
     "width": 16,
     "blocks": 1,
     "batch_size": 32,
-    "log_steps": 20,
+    "log_steps": LOG_STEPS,
     "checkpoint_minutes": 1 / 300,
     "early_stop_epochs": 100,
     "augment": "shift",
     "balance_classes": "true",
-    "binarize": "true",
+    "likelihood": "logistic",
 }
 
 
@@ -66,21 +70,43 @@ def command(out: Path, steps: int) -> list[str]:
     ]
 
 
-def train(out: Path, steps: int, kill_after_s: float = math.inf, *, export: bool = True) -> bool:
-    """Train, and kill the process after so many seconds, or when only the export is left; return whether it was."""
-    begun = time.monotonic()
+def train(out: Path, steps: int, is_time: Callable[[], bool] = lambda: False) -> bool:
+    """Train, and kill the process as soon as it is time; return whether it was killed before its end."""
     with (
         TemporaryFile("w+") as words,
         subprocess.Popen(command(out, steps), stderr=words, stdout=subprocess.DEVNULL) as process,
     ):
         while process.poll() is None:
-            if time.monotonic() - begun >= kill_after_s or (not export and is_finished(out)):
+            if is_time():
                 process.kill()
-            time.sleep(0.05)
+            time.sleep(0.01)
         if process.returncode not in (0, -signal.SIGKILL):
             words.seek(0)
             raise SystemExit(f"The training failed:\n{words.read()}")
     return process.returncode != 0
+
+
+def has_model(out: Path) -> bool:
+    """Tell whether the export is under way and has written a file."""
+    return any(out.glob("*.onnx"))
+
+
+def has_reached(out: Path, step: int, delay_s: float) -> Callable[[], bool]:
+    """Return a function that tells whether the step was reached so many seconds ago."""
+    reached: list[float] = []
+
+    def is_time() -> bool:
+        if not reached and (step < LOG_STEPS or last_step(out) >= step):
+            reached.append(time.monotonic())
+        return bool(reached) and time.monotonic() - reached[0] >= delay_s
+
+    return is_time
+
+
+def last_step(out: Path) -> int:
+    """Return the step of the last whole line of metrics, 0 when there is none."""
+    lines = (out / METRICS).read_text().splitlines(keepends=True) if (out / METRICS).exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
 def is_finished(out: Path) -> bool:
@@ -112,56 +138,41 @@ def main() -> int:
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch", "lightning-fabric")
     moments = random.Random(arguments.seed)
+    steps = arguments.steps
     with TemporaryDirectory() as folder:
         whole = Path(folder, "whole")
-        begun = time.time()
-        train(whole, arguments.steps)
-        training_s = (whole / CHECKPOINT).stat().st_mtime - begun
+        train(whole, steps)
         wanted = found(whole)
         for name, sha256 in wanted.items():
-            print(f"uninterrupted: {name:24} {sha256}")
-        report.figure("an uninterrupted training", training_s, "s")
-        report.figure("its export", time.time() - begun - training_s, "s")
+            print(f"uninterrupted: {name:24} {sha256}", flush=True)
         runs = math.ceil(arguments.kills / KILLS_PER_RUN)
         kills = different = 0
         for number in range(runs):
             out = Path(folder, f"run-{number}")
-            kills += kill_often(out, arguments.steps, training_s, moments)
-            is_last = number == runs - 1
-            if is_last:
-                kills += train(out, arguments.steps, export=False) + train(out, arguments.steps, moments.uniform(3, 20))
-            train(out, arguments.steps, export=is_last)
+            for step in sorted(moments.randrange(steps) for _ in range(KILLS_PER_RUN)):
+                kills += kill(out, steps, has_reached(out, step, moments.uniform(0, 0.5)), f"after step {step}")
+            if number == runs - 1:
+                kills += kill(out, steps, partial(is_finished, out), "at the end of its steps")
+                kills += kill(out, steps, partial(has_model, out), "at its first model file")
+                train(out, steps)
+            else:
+                train(out, steps, partial(is_finished, out))
             missed = [name for name, sha256 in found(out).items() if wanted[name] != sha256]
             different += bool(missed)
-            print(
-                f"run {number}: goes on to the end; {'differs: ' + ', '.join(missed) if missed else 'the same'}",
-                flush=True,
-            )
+            verdict = f"differs: {', '.join(missed)}" if missed else "the same"
+            print(f"{out.name} goes on to the end: {verdict}", flush=True)
         report.figure("kills", kills)
         report.at_most("runs whose weights, metrics or models differ", different, 0)
     return report.exit_code
 
 
-def kill_often(out: Path, steps: int, training_s: float, moments: random.Random) -> int:
-    """Kill a training and resume it until it was killed three times on its way; return three."""
-    hits = 0
-    while hits < KILLS_PER_RUN:
-        after_s = moments.uniform(0, training_s * (0.5 if hits < KILLS_PER_RUN - 1 else 1))
-        killed = train(out, steps, after_s)
-        hits = hits + 1 if killed else 0
-        what = f"killed after {after_s:.2f} s" if killed else "finished before the kill, so begun anew"
-        print(f"{out.name}: {what}; {_state(out)}", flush=True)
-        if not killed:
-            shutil.rmtree(out)
-    return hits
-
-
-def _state(out: Path) -> str:
-    """Say what the kill left."""
-    if not (out / "run.json").exists():
-        return "nothing written yet"
+def kill(out: Path, steps: int, is_time: Callable[[], bool], moment: str) -> int:
+    """Train until it is time, kill, and say what that left; return 1, or 0 when the training ended before."""
+    killed = train(out, steps, is_time)
     kept = load_checkpoint(out)["clock"]["step"] if (out / CHECKPOINT).exists() else "none"
-    return f"checkpoint of step {kept}, {len(list(out.rglob('*.tmp')))} half-written files"
+    left = f"metrics to step {last_step(out)}, checkpoint of {kept}, {len(list(out.rglob('*.tmp')))} half-written files"
+    print(f"{out.name} {'killed' if killed else 'ended before'} {moment}: {left}", flush=True)
+    return int(killed)
 
 
 if __name__ == "__main__":
