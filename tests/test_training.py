@@ -33,6 +33,7 @@ def test_run_folder_records_what_was_done(trained, digits_8x8):
     assert record.environment["torch"] == torch.__version__
     assert sum(record.data.split.values()) == 1797
     assert record.labels == tuple("0123456789")
+    assert record.data_report["n"] == 1797
     assert Run.open(trained.folder) == trained
 
 

@@ -113,6 +113,7 @@ def _record(family: str, options: FamilyConfig, dataset: Dataset, split: Split, 
         environment=_environment(),
         sdk_version=sdk_version(),
         started=now(),
+        data_report=dataset.report.to_json(),
     )
 
 

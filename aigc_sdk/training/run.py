@@ -30,6 +30,7 @@ class RunRecord(BaseModel):
     """What a run folder says of itself, in `run.json`.
 
     Attributes:
+        data_report: what was read and what was left out, see `DataReport`.
         init: where the weights came from and what did not fit, see `start_from`; None for random ones.
     """
 
@@ -46,6 +47,7 @@ class RunRecord(BaseModel):
     environment: dict[str, JsonValue]
     sdk_version: str
     started: str
+    data_report: dict[str, JsonValue] | None = None
     init: dict[str, JsonValue] | None = None
 
     def data_spec(self) -> DataSpec:
