@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=200)
     images = parser.parse_args().images
     report = Report("onnxruntime", "Pillow")
-    models = [(model.name, task) for model in sdk.models() for task in model.tasks]
+    models = [(model.name, task) for model in sdk.models() if model.kind == "model" for task in model.tasks]
     with TemporaryDirectory() as folder:
         first, second = Path(folder) / "first", Path(folder) / "second"
         first.mkdir()
