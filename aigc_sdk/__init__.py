@@ -122,7 +122,7 @@ def train(
         >>> folder = tempfile.mkdtemp() + "/stripes"
         >>> run = sdk.train("vae", stripes, out=folder, epochs=1, latent=4, width=8)
         >>> sorted(run.models)
-        ['generate', 'interpolate']
+        ['generate', 'inpaint', 'interpolate', 'reconstruct']
         >>> len(sdk.generate(folder, 4, seed=7))
         4
     """

@@ -368,7 +368,7 @@ def test_resume_of_a_finished_run_exports_what_is_missing(tmp_path, trained, dig
     kept = (out / "model.onnx").read_bytes()
     config = {name: value for name, value in trained.record.config.items() if value is not None}
     run = sdk.train("vae", digits_8x8, out=out, seed=3, resume=True, **config)
-    assert sorted(run.models) == ["generate", "interpolate"]
+    assert sorted(run.models) == ["generate", "inpaint", "interpolate", "reconstruct"]
     assert (out / "model.onnx").read_bytes() == kept
     ours, theirs = (sdk.load(each / "model.interpolate.onnx").card for each in (out, trained.folder))
     assert ours.graph_sha256 == theirs.graph_sha256
@@ -562,7 +562,8 @@ def test_option_that_the_data_cannot_serve_raises_and_writes_nothing(tmp_path, s
 def test_init_starts_from_the_averaged_weights_of_a_run(tmp_path, stripes, whole, no_export):
     for i, init in enumerate((whole, str(whole), Run.open(whole), whole / "model.onnx")):
         run = fit(stripes, tmp_path / str(i), init=init, steps=1, learning_rate=1e-30)
-        assert weights_sha256(run.family()) == weights_sha256(Run.open(whole).family())
+        wanted = dict(Run.open(whole).family().named_parameters())  # the moments of the latents follow the step
+        assert all(torch.equal(value, wanted[name]) for name, value in run.family().named_parameters())
     report = run.record.init
     assert report["copied"] == len(run.family().state_dict())
     assert report["missing"] == report["unexpected"] == report["of_other_shape"] == []

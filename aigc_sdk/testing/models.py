@@ -120,13 +120,17 @@ def check_seed_decides(case: ModelCase) -> None:
 
 
 def check_choice_may_be_left_to_the_seed(case: ModelCase) -> None:
-    """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices."""
-    for control in case.generator.card.controls:
-        if control.kind != "choice":
+    """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices.
+
+    Where pixels are fed as well, what is drawn may depend on them and change while the item is made.
+    """
+    controls = case.generator.card.controls
+    for control in controls:
+        if control.kind != "choice" or any(each.is_pixels for each in controls):
             continue
         seeds, feeds = case.defaults(8)
         # A second seed may draw a choice of its own; here all seeds of an item are one.
-        feeds |= {each.name: seeds for each in case.generator.card.controls if each.kind == "seed"}
+        feeds |= {each.name: seeds for each in controls if each.kind == "seed"}
         drawn, *chosen = (
             case.items(seeds, {**feeds, control.name: np.full(8, choice, np.int64)})
             for choice in range(-1, len(control.choices))

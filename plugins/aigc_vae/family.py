@@ -104,7 +104,8 @@ class VAE(Family):
         spread = "spread of the latent: 1 as trained, less is more typical, 0 the average image"
         common = [_number("temperature", 1.0, 2, spread)]
         if labels := self.data.labels:
-            label_help = "class of the image; -1 leaves it to the seed"
+            fitting = " and to what is kept" if task == "inpaint" else ""
+            label_help = f"class of the image; -1 leaves it to the seed{fitting}"
             common.insert(0, Control(name="label", kind="choice", choices=labels, default=-1, help=label_help))
         match task:
             case "interpolate":
