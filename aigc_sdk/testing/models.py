@@ -120,10 +120,8 @@ def check_seed_decides(case: ModelCase) -> None:
 
 
 def check_choice_may_be_left_to_the_seed(case: ModelCase) -> None:
-    """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices.
-
-    Where pixels are fed as well, what is drawn may depend on them and change while the item is made.
-    """
+    """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices."""
+    # Where pixels are fed as well, what is drawn may depend on them and change while the item is made.
     controls = case.generator.card.controls
     for control in controls:
         if control.kind != "choice" or any(each.is_pixels for each in controls):

@@ -43,7 +43,7 @@ class EagerGenerator(Generator):
 
 
 def _tensor(values: Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(np.array(values))  # a copy: what a request feeds may be read-only
 
 
 def weights_sha256(module: nn.Module) -> str:
