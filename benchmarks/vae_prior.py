@@ -13,7 +13,6 @@ import argparse
 import logging
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
+from aigc_sdk.recipe import Recipe
 from aigc_sdk.seeds import item_seeds
 from aigc_sdk.training import Run
 from aigc_vae.family import VAE
@@ -106,7 +106,7 @@ def train_images(n: int) -> NDArray[np.uint8]:
 
 def trained(minutes: float, **options: Any) -> VAE:
     """Return a VAE trained by the recipe of digits-vae for so many minutes, with other options where given."""
-    config = {**tomllib.loads(RECIPE.read_text())["config"], "epochs": None, "minutes": minutes, **options}
+    config = {**Recipe.read(RECIPE).train.config, "epochs": None, "minutes": minutes, **options}
     with tempfile.TemporaryDirectory() as folder:
         run = sdk.train("vae", fetch("mnist"), out=Path(folder) / "run", seed=1, **config)
         family = run.family()
