@@ -1,6 +1,6 @@
 """Whether a training that is killed at random moments ends in the weights of one that nothing interrupted.
 
-    python benchmarks/resume.py [--kills 12] [--steps 1000] [--seed 0]
+    python benchmarks/resume.py [--kills 12] [--steps 300] [--seed 0]
 
 Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and early
 stopping, so that everything with a state has one. One runs undisturbed. Each of the others is killed three times with
@@ -35,7 +35,7 @@ from datasets import fetch
 from timing import Report
 
 KILLS_PER_RUN = 3
-LOG_STEPS = 20
+LOG_STEPS = 10
 
 OPTIONS = {
     "latent": 8,
@@ -47,7 +47,7 @@ OPTIONS = {
     "early_stop_epochs": 100,
     "augment": "shift",
     "balance_classes": "true",
-    "likelihood": "logistic",
+    "binarize": "true",
 }
 
 
@@ -133,7 +133,7 @@ def main() -> int:
     """Train, kill, resume, compare; return 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch", "lightning-fabric")
