@@ -146,9 +146,10 @@ class Inpaint(_Sampler):
         z, y = self.refined(z, y, *each, rounds=_ROUNDS_OF_ALL)
         nats = (self.likelihood(self.decoder(z, y), each[0]) * each[1]).flatten(1).sum(1)
 
+        # Summed along the last axis: along another one onnxruntime adds in another order when there is one item alone.
         n = seed.shape[0]
-        weights = (-nats.view(n, _CANDIDATES)).softmax(1)[:, :, None]
-        z, y = ((weights * part.view(n, _CANDIDATES, part.shape[1])).sum(1) for part in (z, y))
+        weights = (-nats.view(n, _CANDIDATES)).softmax(1)[:, None, :]
+        z, y = ((weights * part.view(n, _CANDIDATES, part.shape[1]).transpose(1, 2)).sum(2) for part in (z, y))
         z, y = self.refined(z, y, x, known, label, rounds=_ROUNDS)
         return torch.where(kept, image, to_pixels(self.means(z, y)))
 
