@@ -44,7 +44,14 @@ def digits_8x8() -> tuple[Any, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any]) -> "Run":
     """A small VAE, trained for some seconds on scikit-learn's digits and exported; shared, so leave it as it is."""
     out = tmp_path_factory.mktemp("runs") / "digits-8x8"
-    options = {"epochs": 12, "batch_size": 32, "learning_rate": 3e-3, "beta_warmup_steps": 100, "warmup_steps": 20}
+    options = {
+        "epochs": 12,
+        "batch_size": 32,
+        "prior_steps": 2,
+        "learning_rate": 3e-3,
+        "beta_warmup_steps": 100,
+        "warmup_steps": 20,
+    }
     return sdk.train("vae", digits_8x8, out=out, seed=3, latent=8, width=16, name="digits-8x8", **options)
 
 
