@@ -1,5 +1,6 @@
 """What the tests share: a cache of their own, a hand-made model, and one small trained run."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,13 @@ from tiny_model import write_tiny_model
 
 if TYPE_CHECKING:
     from aigc_sdk.training import Run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Take SIGINT as a terminal sends it: a shell starts what it puts into the background with it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
