@@ -110,6 +110,7 @@ def test_export_onto_a_folder_raises_and_writes_nothing(tmp_path):
 def test_export_full_disk_raises_and_keeps_the_old_file(tmp_path, trained):
     old = tmp_path / "model.onnx"
     old.write_bytes(b"old")
+    (tmp_path / "model.card.json").write_bytes(b"old card")
     program = (
         "import resource, signal, sys, aigc_sdk as sdk, aigc_sdk.training\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
@@ -119,9 +120,11 @@ def test_export_full_disk_raises_and_keeps_the_old_file(tmp_path, trained):
     done = subprocess.run(
         [sys.executable, "-c", program, str(trained.folder), str(old)], capture_output=True, text=True, timeout=300
     )
-    assert done.stdout.startswith("ours: Cannot write"), done.stderr
-    assert old.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert done.stdout.startswith(f"ours: Cannot write {old}: "), done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "model.onnx": b"old",
+        "model.card.json": b"old card",
+    }
 
 
 def test_file_of_a_trained_model_is_clean(trained):

@@ -10,7 +10,7 @@ from aigc_onnx.verify import check_independence, compare_with_eager
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel, InvalidRequest
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
-from aigc_sdk.files import write_bytes
+from aigc_sdk.files import atomic_write, write_bytes
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
 from aigc_sdk.testing import example_feeds
@@ -39,13 +39,10 @@ class OnnxExporter(Exporter):
 
         checks = [_check_file(data, path), *_verify(model, data)]
         card_path = path.with_suffix(".card.json")
-        # The card first: whoever finds the model finds its card too.
-        write_bytes(card_path, card.to_json().encode())
-        try:
-            write_bytes(path, data)
-        except BaseException:
-            card_path.unlink(missing_ok=True)
-            raise
+        # The model is written before the card takes its place: a full disk leaves both as they were.
+        with atomic_write(path) as file:
+            file.write_bytes(data)
+            write_bytes(card_path, card.to_json().encode())
         return ExportReport(path, tuple(checks))
 
 
