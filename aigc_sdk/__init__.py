@@ -17,6 +17,7 @@ from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
 from aigc_sdk.evaluation import Report, evaluate, measure
 from aigc_sdk.evaluator import Score
+from aigc_sdk.files import as_path
 from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import (
@@ -126,7 +127,8 @@ def train(
         >>> len(sdk.generate(folder, 4, seed=7))
         4
     """
-    run: Run = _training().train(family, data, out=Path(out), seed=seed, resume=resume, init=init, config=config)
+    folder = as_path(out, "out")
+    run: Run = _training().train(family, data, out=folder, seed=seed, resume=resume, init=init, config=config)
     return run
 
 
@@ -157,7 +159,7 @@ def export(
         Traceback (most recent call last):
         aigc_sdk.errors.StorageError: no-run-here is not a run folder: cannot read no-run-here/run.json: ...
     """
-    report: ExportReport = _training().export(run, Path(path), task=task, file_format=format)
+    report: ExportReport = _training().export(run, as_path(path, "path"), task=task, file_format=format)
     return report.path
 
 

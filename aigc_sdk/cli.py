@@ -26,7 +26,17 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
-_PATH = click.Path(path_type=Path)
+
+
+class _PathType(click.Path):
+    """A path; an empty one, which would be the current folder, is refused."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """See click."""
+        return super().convert(value or self.fail("it is empty; give a path", parameter, context), parameter, context)
+
+
+_PATH = _PathType(path_type=Path)
 
 # A grid.png of more items could hardly be opened.
 _GRID_ITEMS = 256

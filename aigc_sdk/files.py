@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aigc_sdk.errors import AigcError, StorageError
+from aigc_sdk.errors import AigcError, InvalidRequest, StorageError, shown
 
 # The names that `atomic_write` gives; a process that was killed leaves its files behind.
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
@@ -23,7 +23,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         StorageError: the folder is missing or not writable, or the disk is full.
     """
-    target = Path(path)
+    target = as_path(path, "the file to write")
     if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises on a path that cannot be looked at
         raise StorageError(f"Cannot write {target}: it is a folder.")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
@@ -47,9 +47,20 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def as_path(value: object, name: str) -> Path:
+    """Return what a caller gave as a path; an empty one would be the current folder.
+
+    Raises:
+        InvalidRequest: it is none; `name` is what the message calls it.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise InvalidRequest(f"{name} is {shown(value)}; give a path.")
+    return Path(value)
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make the folder and its parents if they are missing; raises StorageError."""
-    folder = Path(path)
+    folder = as_path(path, "the folder to make")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path

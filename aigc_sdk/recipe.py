@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import aigc_sdk as sdk
 from aigc_sdk.card import Limit, checked
 from aigc_sdk.errors import InvalidConfig, InvalidData, InvalidRequest, UnknownName
-from aigc_sdk.files import atomic_write, make_folder, storage_error, write_bytes
+from aigc_sdk.files import as_path, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.registry import default_registry
 from aigc_sdk.runtime.scores import add_scores
 from aigc_sdk.seeds import MAX_SEED
@@ -135,7 +135,7 @@ class Recipe(_Table):
 
 def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathLike[str] | None = None) -> "Run":
     """Run the stages of a recipe; see `aigc_sdk.run`."""
-    path = Path(recipe)
+    path = as_path(recipe, "recipe")
     wanted = Recipe.read(path)
     source = _source(wanted, path) if data is None else data
     _check_stages(wanted, path)

@@ -23,7 +23,7 @@ from aigc_sdk.errors import (
     StorageError,
     UnknownName,
 )
-from aigc_sdk.files import storage_error
+from aigc_sdk.files import as_path, storage_error
 from aigc_sdk.generation import Model, keep_loaded
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
@@ -79,7 +79,7 @@ def reproduce(
     controls: Mapping[str, Any],
 ) -> tuple[Contents, str]:
     """Make the item of a file again and return it with what was measured; see `aigc_sdk.reproduce`."""
-    file = Path(path)
+    file = as_path(path, "path")
     provenance = Provenance.read(file)
     loaded = _load(provenance, file, model, device)
     recorded = _recorded_controls(provenance, file, loaded.card, controls)

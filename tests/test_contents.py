@@ -93,12 +93,21 @@ def test_image_save_alpha_without_a_place_raises_and_writes_nothing(tmp_path, su
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["image.gif", "image", "image.png.txt", ".png", ""])
+@pytest.mark.parametrize("name", ["image.gif", "image", "image.png.txt", ".png"])
 def test_image_save_wrong_suffix_raises_and_lists_the_right_ones(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidRequest, match=r"use one of \.png, \.jpg"):
         make_image().save(name)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["", None, 3, b"image.png"])
+def test_save_to_no_path_raises(tmp_path, monkeypatch, tiny, path):
+    monkeypatch.chdir(tmp_path)
+    for saved in (make_image(), tiny.generate(1)):
+        with pytest.raises(InvalidRequest, match=r"is (''|None|3|b'image.png'); give a path\."):
+            saved.save(path)
+    assert names(tmp_path) == ["tiny.onnx"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

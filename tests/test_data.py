@@ -247,6 +247,7 @@ def zipped(**members):
             ),
         ),
         ("text.npz", zipped(readme__txt=b"hello")),
+        ("random.npz", bytes(range(100, 200))),
     ],
 )
 def test_numpy_file_that_is_broken_raises(tmp_path, name, data):

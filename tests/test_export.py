@@ -1,6 +1,7 @@
 """The ONNX exporter: what it writes, what it verifies, and what it refuses to write."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_export_good_sampler_writes_file_and_card_and_says_what_it_verified(tmp_
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        (MixesRows(), "depends on its neighbours"),
+        (MixesRows(), r"\d+ of \d+ values differ, by at most \d+\. An item depends on its neighbours"),
         (DrawsItsOwn(), "RandomUniform"),
         (DiffersWhenTraced(), "differs from eager torch: .* allowed are 1e-04"),
     ],
@@ -83,6 +84,22 @@ def test_export_bad_sampler_raises_and_writes_nothing(tmp_path, sampler, message
 def test_export_wrong_suffix_raises(tmp_path, trained):
     with pytest.raises(InvalidRequest, match=r"\.onnx"):
         sdk.export(trained, tmp_path / "model.bin")
+
+
+def test_export_of_or_to_no_path_raises(tmp_path, trained):
+    with pytest.raises(InvalidRequest, match="run is 3; give a path"):
+        sdk.export(3, tmp_path / "a.onnx")
+    with pytest.raises(InvalidRequest, match="path is None; give a path"):
+        sdk.export(trained, None)
+
+
+def test_export_run_whose_config_lacks_what_has_a_default(tmp_path, trained):
+    for name in ("run.json", "checkpoint.safetensors"):
+        shutil.copy(trained.folder / name, tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["config"]["version"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert sdk.load(sdk.export(tmp_path, tmp_path / "a.onnx")).card.version == "0.1.0"
 
 
 def test_export_unknown_task_or_format_raises(tmp_path, trained):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.contents.base import PROVENANCE_KEY, Item
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
-from aigc_sdk.files import atomic_write
+from aigc_sdk.files import as_path, atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -61,7 +61,7 @@ class Image(Item):
         """
         from PIL.PngImagePlugin import PngInfo
 
-        target = Path(path)
+        target = as_path(path, "path")
         kind = FORMATS.get(target.suffix.lower())
         if kind is None:
             raise InvalidRequest(f"Cannot save an image as {target.name!r}; use one of {', '.join(FORMATS)}.")

@@ -19,7 +19,7 @@ from aigc_sdk.data.images import BROKEN, ImageOptions, brought_to
 from aigc_sdk.data.pixels import decode_all
 from aigc_sdk.data.plugins import plugin_source
 from aigc_sdk.errors import AigcError, InvalidData
-from aigc_sdk.files import storage_error
+from aigc_sdk.files import as_path, storage_error
 
 Array = NDArray[Any]
 
@@ -42,6 +42,7 @@ def load_data(source: Any, options: ImageOptions | None = None, *, workers: int 
 
     Raises:
         InvalidData: it is nothing of this kind, or broken, or holds less than two different images; says what to do.
+        InvalidRequest: an empty path.
         StorageError: it cannot be opened, or its pixels find no room in the cache.
         MissingPackage: a .parquet table without pyarrow.
         PluginError: a reader of a plugin failed.
@@ -55,7 +56,7 @@ def load_data(source: Any, options: ImageOptions | None = None, *, workers: int 
     if isinstance(source, Dataset):
         return source
     if isinstance(source, str | os.PathLike):
-        data = _read_path(Path(source), options, workers)
+        data = _read_path(as_path(source, "data"), options, workers)
     elif isinstance(source, tuple) and len(source) == 2:
         data = _dataset("array", _array(source[0]), _array(source[1]), None, options)
     elif isinstance(source, np.ndarray):
@@ -144,6 +145,10 @@ def _load_numpy(path: Path) -> dict[str, Array]:
     """Return the arrays of an .npz file by name, or the one of an .npy file; never runs what is inside."""
     try:
         with open(path, "rb") as file:  # numpy itself leaves a broken .npz open
+            # Whatever is neither of NumPy's formats nor a pickle, numpy would take for a pickle.
+            if not (beginning := file.read(6)).startswith((b"\x93NUMPY", b"PK", b"\x80")):
+                raise ValueError(f"it begins with {beginning!r}, as no NumPy file does")
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except BROKEN as error:

@@ -14,6 +14,7 @@ from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, InvalidModel, StorageError, TrainingFailed, UnknownName
 from aigc_sdk.exporter import Exportable, ExportReport
+from aigc_sdk.files import as_path
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
@@ -152,12 +153,12 @@ class Run:
         return Exportable(sampler, EagerGenerator(sampler, card))
 
     def _card(self, family: Family, task: str, sha256: str) -> ModelCard:
-        config = self.record.config
+        config = family.config
         values = {
             "name": self.record.name,
-            "version": str(config["version"]),
-            "license": str(config["license"]),
-            "intended_use": str(config["intended_use"]),
+            "version": config.version,
+            "license": config.license,
+            "intended_use": config.intended_use,
             "created": now(),
             "sdk_version": sdk_version(),
             "family": self.record.family,
@@ -165,7 +166,7 @@ class Run:
             "modality": "image",
             "controls": tuple(family.controls(task)),
             "output": family.output(task),
-            "config": config,
+            "config": self.record.config,
             "data": self.record.data,
             "scores": self._scores(),
             "graph_sha256": sha256,
@@ -188,7 +189,7 @@ class Run:
 
 def export(run: Any, path: Path, *, task: str | None = None, file_format: str = "onnx") -> ExportReport:
     """Write one task of a run to a file; see `aigc_sdk.export`."""
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    opened = run if isinstance(run, Run) else Run.open(as_path(run, "run"))
     return export_task(opened.exportable(task or opened.family_class().tasks[0]), path, file_format)
 
 

@@ -84,12 +84,18 @@ def check_independence(model: bytes, controls: tuple[Control, ...]) -> Check:
             return content
 
         whole = run(0, 64) if whole is None else whole
-        if not np.array_equal(run(0, 64), whole):
-            raise ExportFailed(f"{threads} threads make other items than one.")
+        if not np.array_equal(other := run(0, 64), whole):
+            raise ExportFailed(f"{threads} threads make other items than one: {_difference(other, whole)}.")
         for size in (1, 7):
             for start in (*range(0, 64 - size, size), 64 - size):
-                if not np.array_equal(run(start, size), whole[start : start + size]):
+                if not np.array_equal(other := run(start, size), same := whole[start : start + size]):
                     raise ExportFailed(
-                        f"Item {start} of 64 is another one among {size}: an item depends on its neighbours."
+                        f"Item {start} of 64 is another one among {size}: {_difference(other, same)}."
+                        " An item depends on its neighbours."
                     )
     return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on two")
+
+
+def _difference(content: Array, wanted: Array) -> str:
+    gap = np.abs(content.astype(np.int64) - wanted.astype(np.int64))
+    return f"{(gap > 0).sum()} of {gap.size} values differ, by at most {gap.max()}"
