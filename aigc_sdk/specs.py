@@ -66,6 +66,8 @@ class _CodeSpec(_Spec):
             target = getattr(importlib.import_module(module_name), attribute)
             if self.base and self.base not in [f"{c.__module__}.{c.__name__}" for c in getattr(target, "__mro__", ())]:
                 raise TypeError(f"{shown(target)} is no subclass of {self.base}")
+            if not callable(target):
+                raise TypeError(f"{shown(target)} cannot be called")
             return target
         except KeyboardInterrupt:
             raise
@@ -171,6 +173,8 @@ class EvaluatorSpec(_CodeSpec):
         >>> EvaluatorSpec(name="sharpness", target="my_package.sharpness:Sharpness").name
         'sharpness'
     """
+
+    base: ClassVar[str] = "aigc_sdk.evaluator.Evaluator"
 
 
 @dataclass(frozen=True)

@@ -230,17 +230,69 @@ class Broken(Evaluator):
     direction, explanation = "lower", "raises"
 
     def measure(self, samples, seed):
-        return Measured(float("nan"), (0, 0)) if len(samples.fake) == 30 else 1 / 0
+        return {30: lambda: Measured(float("nan"), (0, 0)), 31: lambda: 1 / 0, 32: sys.exit}[len(samples.fake)]()
 
 
-@pytest.mark.parametrize(("n", "words"), [(30, "ValueError: it returned"), (31, "ZeroDivisionError")])
-def test_evaluate_with_a_metric_that_fails_names_it(monkeypatch, images, n, words):
-    registry = Registry([])
-    spec = sdk.EvaluatorSpec(name="broken", target="test_evaluation:Broken")
-    registry.plugins = [replace(default_registry().plugins[0], specs=[("metric", spec)])]
-    monkeypatch.setattr("aigc_sdk.evaluation.runner.default_registry", lambda: registry)
-    with pytest.raises(errors.PluginError, match=f"The metric 'broken' failed: {words}"):
-        evaluate(images[:n], images[600:700], metrics=None)
+class Sideways(Broken):
+    direction = "sideways"
+
+
+class Directionless(Evaluator):
+    def measure(self, samples, seed):
+        return Measured(0.0, (0, 0))
+
+
+class Leaves(Broken):
+    def __init__(self):
+        sys.exit("not today")
+
+
+@pytest.fixture
+def metrics(monkeypatch):
+    """Return a function that makes metrics of these classes the only ones besides recall."""
+
+    def install(*targets):
+        built_in = default_registry().find("metric", "recall")
+        specs = [sdk.EvaluatorSpec(name=each.lower(), target=f"test_evaluation:{each}") for each in targets]
+        registry = Registry([])
+        plugin = replace(default_registry().plugins[0], specs=[("metric", spec) for spec in [built_in, *specs]])
+        registry.plugins = [plugin]
+        monkeypatch.setattr("aigc_sdk.evaluation.runner.default_registry", lambda: registry)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [(30, "failed: ValueError: it returned"), (31, "failed: ZeroDivisionError"), (32, "failed: SystemExit")],
+)
+def test_evaluate_with_a_metric_that_fails_measures_the_others_and_names_it(metrics, images, n, words):
+    metrics("Broken")
+    with pytest.raises(errors.PluginError, match=f"The metric 'broken' {words}"):
+        evaluate(images[:n], images[600:700], metrics=["recall", "broken"])
+    report = evaluate(images[:n], images[600:700], metrics=None)
+    assert [score.metric for score in report.scores] == ["recall"]
+    assert words in report.not_measured["broken"] and words in report.to_html()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("Sideways", "cannot start: TypeError: its direction is 'sideways'"),
+        ("Directionless", "cannot start: AttributeError: .*direction"),
+        ("Leaves", "cannot start: SystemExit: not today"),
+        ("Evaluator", "cannot start: TypeError: .*abstract"),
+        ("replace", "cannot be loaded from .*: TypeError: .* is no subclass of aigc_sdk.evaluator.Evaluator"),
+        ("Nowhere", "cannot be loaded from .*: AttributeError"),
+    ],
+)
+def test_evaluate_with_a_metric_that_cannot_start_measures_the_others_and_names_it(metrics, images, target, words):
+    metrics(target)
+    with pytest.raises(errors.PluginError, match=words):
+        evaluate(images[:30], images[600:700], metrics=[target.lower()])
+    report = evaluate(images[:30], images[600:700], metrics=None)
+    assert [score.metric for score in report.scores] == ["recall"]
+    assert re.search(words, report.not_measured[target.lower()]) and "not measured" in report.to_html()
 
 
 # --- the cache of features ---

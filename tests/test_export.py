@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import nn
 import aigc_sdk as sdk
 from aigc_onnx.exporter import OnnxExporter
 from aigc_sdk.card import CARD_KEY, ModelCard
-from aigc_sdk.errors import ExportFailed, InvalidRequest, StorageError, UnknownName
-from aigc_sdk.exporter import Exportable
+from aigc_sdk.errors import ExportFailed, InvalidRequest, PluginError, StorageError, UnknownName
+from aigc_sdk.exporter import Exportable, Exporter
+from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.training import EagerGenerator
 from tiny_model import make_card, make_graph
@@ -79,6 +81,25 @@ def test_export_bad_sampler_raises_and_writes_nothing(tmp_path, sampler, message
     with pytest.raises(ExportFailed, match=message):
         OnnxExporter().export(exportable(sampler), tmp_path / "bad.onnx")
     assert_nothing_written(tmp_path)
+
+
+class Foreign(Exporter):
+    """An exporter of a plugin: what it is called for is what it does."""
+
+    def export(self, model, path):
+        return {"raises": lambda: 1 / 0, "leaves": lambda: sys.exit("no licence"), "returns": lambda: None}[path.stem]()
+
+
+@pytest.mark.parametrize(
+    ("does", "words"), [("raises", "ZeroDivisionError"), ("leaves", "SystemExit: no licence"), ("returns", "TypeError")]
+)
+def test_export_with_an_exporter_that_fails_names_it(tmp_path, trained, monkeypatch, does, words):
+    spec = sdk.ExporterSpec(name="foreign", target="test_export:Foreign")
+    registry = Registry([])
+    registry.plugins = [*default_registry().plugins, replace(default_registry().plugins[0], specs=[("format", spec)])]
+    monkeypatch.setattr("aigc_sdk.training.run.default_registry", lambda: registry)
+    with pytest.raises(PluginError, match=f"The exporter 'foreign' failed: {words}"):
+        sdk.export(trained, tmp_path / does, format="foreign")
 
 
 def test_export_wrong_suffix_raises(tmp_path, trained):

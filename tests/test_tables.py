@@ -187,6 +187,7 @@ def test_reader_may_leave_labels_out_and_is_found_in_a_real_installation(site, t
         ("side, 3)", "side, 2)", r"TypeError: it gave an array uint8 \(4, 4, 2\), not uint8"),
         ("(PIL.Image.fromarray(pixels) if i % 2 else pixels)", "'x'", "TypeError: it gave a str, not uint8"),
         ("    for i", "    return 5\n    for i", None),
+        ("path.read_bytes()", "exit('no licence')", "SystemExit: no licence"),
         ("def read(path)", "def read()", "TypeError: read.. takes 0"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.errors import AigcError, InvalidData, PluginError
+from aigc_sdk.errors import AigcError, InvalidData, PluginError, reason
 from aigc_sdk.registry import default_registry
 
 
@@ -37,10 +37,9 @@ def plugin_source(path: Path) -> ImageSource:
                 yield Entry(f"image {number}", _checked_image(image), _checked_label(label))
         except AigcError:
             raise
-        except Exception as error:  # a plugin may raise anything
-            reason = f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             raise PluginError(
-                f"The reader {spec.name!r} of {plugin.distribution} failed on {path}: {reason}."
+                f"The reader {spec.name!r} of {plugin.distribution} failed on {path}: {reason(error)}."
             ) from error
 
     status = path.stat()

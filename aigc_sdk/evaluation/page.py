@@ -56,7 +56,7 @@ def _cards(report: "Report") -> list[str]:
         cards.append(
             f"<article class=missing><h2>{escape(metric)}</h2><p class=value>not measured</p>"
             f"<p><strong>{escape(reason[:1].upper() + reason[1:])}.</strong></p>"
-            f"<p>{escape(report.explanations[metric])}</p></article>\n"
+            f"<p>{escape(report.explanations.get(metric, ''))}</p></article>\n"
         )
     return cards
 

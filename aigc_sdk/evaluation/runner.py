@@ -4,19 +4,19 @@ import logging
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents
-from aigc_sdk.errors import AigcError, InvalidData, InvalidRequest, PluginError, shown
+from aigc_sdk.errors import AigcError, InvalidData, InvalidRequest, MissingPackage, PluginError, reason, shown
 from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing
 from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
 from aigc_sdk.evaluation.report import Pair, Pictures, Report
 from aigc_sdk.evaluation.subject import find_subject
-from aigc_sdk.evaluator import Evaluator, Samples, Score
+from aigc_sdk.evaluator import Direction, Evaluator, Samples, Score
 from aigc_sdk.generation import Model
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
@@ -59,7 +59,8 @@ def evaluate(
         model_or_contents: as in `aigc_sdk.load`; or contents that were made, as `Contents` or uint8 (n, h, w, c).
         reference: data as in `aigc_sdk.train`, of the size that the model makes.
         train: the data that the model was trained on, when the reference is other data.
-        metrics: names, for example ["frechet", "copying"]; without it, all that are installed.
+        metrics: names, for example ["frechet", "copying"]; without it, all that are installed, of which one that
+            fails is not measured, with its reason.
         n: how many items; without it, as many as there are held-out ones, at most 10,000.
         seed: of the generated items, of what is drawn from larger data, and of the bootstrap.
         extractor: what turns items into features: the name or path of a measure; without it, the one for this size.
@@ -71,7 +72,7 @@ def evaluate(
         InvalidData: data that cannot be read or compared, too few items for a metric, or constant features.
         InvalidModel: a broken model or extractor.
         MissingPackage: the `evaluate` extra is not installed; says the pip line.
-        PluginError: a metric failed.
+        PluginError: a metric that was named failed.
 
     Example:
         >>> import aigc_sdk as sdk
@@ -79,7 +80,7 @@ def evaluate(
         Traceback (most recent call last):
         aigc_sdk.errors.InvalidData: There is no data at no-data-here.npz.
     """
-    evaluators = _evaluators(metrics)
+    evaluators, not_measured = _evaluators(metrics)
     check_seed(seed)
     subject = find_subject(model_or_contents, controls)
     whole, train_part = find_parts(subject.card, subject.shape, reference, train)
@@ -103,15 +104,22 @@ def evaluate(
         "reference": whole.fingerprint,
         "seed": seed,
     }
-    measurable = {name: each for name, each in evaluators.items() if known is not None or not each.needs_train}
-    scores = [
-        _score(name, each, samples, common | ({"train": known.fingerprint} if known and each.needs_train else {}))
-        for name, each in measurable.items()
-    ]
+    scores = []
+    for name, each in evaluators.items():
+        if known is None and each.needs_train:
+            not_measured[name] = _NO_TRAIN
+            continue
+        try:
+            about = {"train": known.fingerprint} if known and each.needs_train else {}
+            scores.append(_score(name, each, samples, common | about))
+        except PluginError as error:
+            if metrics is not None:
+                raise
+            not_measured[name] = str(error).rstrip(".")
     return Report(
         subject=subject.name,
         scores=tuple(scores),
-        not_measured={name: _NO_TRAIN for name in evaluators if name not in measurable},
+        not_measured=not_measured,
         explanations={name: each.explanation for name, each in evaluators.items()},
         protocol={
             "model": subject.origin,
@@ -131,14 +139,36 @@ def evaluate(
     )
 
 
-def _evaluators(metrics: Iterable[str] | None) -> dict[str, Evaluator]:
+def _evaluators(metrics: Iterable[str] | None) -> tuple[dict[str, Evaluator], dict[str, str]]:
+    """Return the metrics by name, and those that cannot start with the reason, unless they were asked for by name."""
     registry = default_registry()
     if isinstance(metrics, str):
         raise InvalidRequest(f"metrics is the text {shown(metrics)}; give a list of names.")
     names = registry.names("metric") if metrics is None else list(dict.fromkeys(metrics))
     if not names:
         raise InvalidRequest(f"metrics is empty; give some of {', '.join(registry.names('metric'))}.")
-    return {name: registry.find("metric", name).resolve()() for name in names}
+    evaluators, failed = {}, {}
+    for name in names:
+        try:
+            evaluators[name] = _started(name)
+        except (PluginError, MissingPackage) as error:
+            if metrics is not None:
+                raise
+            failed[name] = str(error).rstrip(".")
+    return evaluators, failed
+
+
+def _started(name: str) -> Evaluator:
+    metric = default_registry().find("metric", name).resolve()
+    try:
+        made: Evaluator = metric()
+        if made.direction not in get_args(Direction) or not isinstance(made.explanation, str):
+            raise TypeError(f"its direction is {shown(made.direction)}, its explanation {shown(made.explanation)}")
+    except AigcError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
+        raise PluginError(f"The metric {name!r} cannot start: {reason(error)}.") from error
+    return made
 
 
 def _check_enough(name: str, evaluator: Evaluator, n_fake: int, n_real: int) -> None:
@@ -168,8 +198,8 @@ def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, 
             raise ValueError(f"it returned {shown(measured)}")
     except AigcError:
         raise
-    except Exception as error:  # a plugin's metric may raise anything
-        raise PluginError(f"The metric {name!r} failed: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
+        raise PluginError(f"The metric {name!r} failed: {reason(error)}.") from error
     return Score(metric=name, direction=evaluator.direction, **common, **vars(measured))
 
 

@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidConfig, InvalidModel, StorageError, TrainingFailed, UnknownName
+from aigc_sdk.errors import (
+    AigcError,
+    InvalidConfig,
+    InvalidModel,
+    PluginError,
+    StorageError,
+    TrainingFailed,
+    UnknownName,
+    reason,
+    shown,
+)
 from aigc_sdk.exporter import Exportable, ExportReport
 from aigc_sdk.files import as_path
 from aigc_sdk.registry import default_registry
@@ -127,8 +137,8 @@ class Run:
             family.load_state_dict(weights)
         except RuntimeError as error:
             path = self.folder / CHECKPOINT
-            reason = str(error).splitlines()[-1].strip()
-            raise TrainingFailed(f"{path} does not hold the weights of this run: {reason}.") from error
+            problem = str(error).splitlines()[-1].strip()
+            raise TrainingFailed(f"{path} does not hold the weights of this run: {problem}.") from error
         return family.eval()
 
     def exportable(self, task: str, family: Family | None = None) -> Exportable:
@@ -195,8 +205,15 @@ def export(run: Any, path: Path, *, task: str | None = None, file_format: str = 
 
 def export_task(model: Exportable, path: Path, file_format: str = "onnx") -> ExportReport:
     """Write one task of a finished model with the exporter of that name."""
-    exporter = default_registry().find("format", file_format).resolve()()
-    report: ExportReport = exporter.export(model, path)
+    exporter = default_registry().find("format", file_format).resolve()
+    try:
+        report = exporter().export(model, path)
+        if not isinstance(report, ExportReport):
+            raise TypeError(f"it returned {shown(report)}, no ExportReport")
+    except AigcError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin's exporter may raise anything
+        raise PluginError(f"The exporter {file_format!r} failed: {reason(error)}.") from error
     for check in report.checks:
         _log.info("%s: %s: %s", report.path.name, check.name, check.measured)
     return report
