@@ -209,8 +209,8 @@ def reproduce(
 def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathLike[str] | None = None) -> "Run":
     """Run the stages of a recipe: train, evaluate, write the scores into the card, and copy the model files.
 
-    What a recipe may say stands at the top of `aigc_sdk/recipe.py`. It is checked as a whole before anything
-    begins. One that was interrupted is run again in the same way, and goes on: what is done is not done again.
+    `docs/recipes.md` lists what a recipe may say. It is checked before anything begins, as far as can be known without
+    the data. One that was interrupted is run again in the same way, and goes on: what is done is not done again.
 
     Args:
         recipe: a TOML file.

@@ -430,7 +430,7 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     if isinstance(model, os.PathLike) or path.suffix == ".onnx" or {os.sep, "/"} & set(model):
         return _locate_path(path, task)
     try:
-        spec, named_task = _find_model(model)
+        spec, named_task = find_model(model)
     except UnknownName:
         if not _is_folder(path):
             raise
@@ -444,7 +444,7 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     return _Location(spec.path(chosen), chosen, spec.files[chosen].sha256)
 
 
-def _find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str | None]:
+def find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str | None]:
     """Return the spec and the task of NAME, NAME:TASK, DISTRIBUTION:NAME or DISTRIBUTION:NAME:TASK."""
     registry = default_registry()
     try:

@@ -24,7 +24,7 @@
     folder = "models"
     tasks = ["generate"]        # all if left out
 
-Paths are relative to the recipe. The model files of the run folder carry the scores in their cards.
+Paths are relative to the recipe. The first task's model file is what is evaluated, and carries the scores in its card.
 """
 
 import json
@@ -33,16 +33,20 @@ import shutil
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import aigc_sdk as sdk
 from aigc_sdk.card import Limit, checked
+from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.errors import InvalidConfig, InvalidData, InvalidRequest, UnknownName
 from aigc_sdk.files import as_path, atomic_write, make_folder, storage_error, write_bytes
+from aigc_sdk.generation import find_model, open_any
 from aigc_sdk.registry import default_registry
 from aigc_sdk.runtime.scores import add_scores
 from aigc_sdk.seeds import MAX_SEED
+from aigc_sdk.specs import missing_package
 
 if TYPE_CHECKING:
     from aigc_sdk.training import Run
@@ -188,33 +192,60 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
 
     parse_config(recipe.train.family, family.Config, recipe.train.config)
     if recipe.evaluate is not None:
+        if find_spec("matplotlib") is None:
+            raise missing_package("The report of a recipe", "matplotlib", "evaluate")
         for metric in recipe.evaluate.metrics or ():
             registry.find("metric", metric)
         reference = recipe.evaluate.reference
         if reference is not None and not (path.parent / reference).exists():
             raise InvalidData(f"There is no data at {path.parent / reference}, the reference of {path.name}.")
+        _extractor_sha256(recipe.evaluate, path)
     for task in (recipe.export and recipe.export.tasks) or ():
         if task not in family.tasks:
             raise UnknownName.of(f"task of the family {recipe.train.family}", task, family.tasks)
 
 
+def _extractor(stage: EvaluateStage, path: Path) -> Path | str | None:
+    """Return the extractor that the stage asks for: a file, by its path from the recipe, or else a name."""
+    file = path.parent / (stage.extractor or "")
+    return file if stage.extractor is not None and file.exists() else stage.extractor
+
+
+def _extractor_sha256(stage: EvaluateStage, path: Path) -> str | None:
+    """Return the identity of an extractor that is a file, and of none else; raises when there is no such measure."""
+    extractor = _extractor(stage, path)
+    if isinstance(extractor, Path):
+        card = open_any(extractor).card
+        card.check_kind("measure")
+        return card.graph_sha256
+    if extractor is not None and (spec := find_model(extractor)[0]).kind != "measure":
+        raise InvalidRequest(f"The extractor of {path.name}, {spec.name!r}, is a model; give a measure.")
+    return None
+
+
 def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None:
     """Measure the run's first task, write the report, and the scores into the card; once for what is asked for."""
     model = run.models[next(iter(run.models))]
-    asked = json.dumps({**asdict(stage), "graph_sha256": sdk.load(model).card.graph_sha256}).encode()
+    card = sdk.load(model).card
+    own = stage.reference is None
+    reference = source if own else load_data(path.parent / str(stage.reference), ImageOptions.of_config(card.config))
+    identities = {
+        "graph_sha256": card.graph_sha256,
+        "extractor_sha256": _extractor_sha256(stage, path),
+        "reference_fingerprint": card.data.fingerprint if own else reference.fingerprint,
+    }
+    asked = json.dumps({**asdict(stage), **identities}).encode()
     done = run.folder / EVALUATED
     if done.exists() and done.read_bytes() == asked:
         return
-    own = stage.reference is None
-    extractor = None if stage.extractor is None else path.parent / stage.extractor
     report = sdk.evaluate(
         run.folder,
-        source if own else path.parent / str(stage.reference),
+        reference,
         train=None if own else source,
         metrics=stage.metrics,
         n=stage.n,
         seed=stage.seed,
-        extractor=extractor if extractor is None or extractor.exists() else stage.extractor,
+        extractor=_extractor(stage, path),
     )
     add_scores(model, [score.to_dict() for score in report.scores])
     report.save(run.folder)

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 import aigc_sdk as sdk
 from aigc_sdk import cli
 from aigc_sdk.errors import (
-    AigcError,
     InvalidConfig,
     InvalidData,
+    InvalidModel,
     InvalidRequest,
+    MissingPackage,
     StorageError,
     UnknownName,
 )
@@ -102,6 +103,9 @@ def test_recipe_that_is_wrong_is_refused(write, tmp_path, text, error, message):
             InvalidData,
             "no data at .*no.npz, the reference",
         ),
+        ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digit-features"', UnknownName, "Did you mean 'digits-f"),
+        ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digits-vae"', InvalidRequest, "is a model; give a meas"),
+        ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "recipe.toml"', InvalidModel, "recipe.toml is"),
         (
             '[train]\nfamily = "vae"\n[export]\nfolder = "x"\ntasks = ["paint"]',
             UnknownName,
@@ -113,6 +117,13 @@ def test_recipe_that_asks_for_what_there_is_not_begins_nothing(write, tmp_path, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         sdk.run(write(DATA + text), data=np.zeros((40, 8, 8), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_recipe_with_an_evaluation_without_matplotlib_begins_nothing(write, tmp_path, monkeypatch):
+    monkeypatch.setattr("aigc_sdk.recipe.find_spec", lambda _: None)
+    with pytest.raises(MissingPackage, match=r"pip install 'aigc-sdk\[evaluate\]'"):
+        sdk.run(write(DATA + '[train]\nfamily = "vae"\n[evaluate]'), data=np.zeros((40, 8, 8), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 
@@ -167,7 +178,16 @@ def test_run_goes_on_after_the_training_and_does_nothing_twice(finished, write, 
     files = files_of(folder)
     sdk.run(recipe, data=digits_8x8)
     assert files_of(folder) == files
-    # With another n, only the evaluation is done again.
+    # With another extractor of that name, another reference in its file, or another n, the evaluation is done again.
+    write_tiny_measure(tmp_path / "features.onnx", divisor=2.0)
+    sdk.run(recipe, data=digits_8x8)
+    assert sdk.load(folder).card.scores[-1]["extractor_sha256"] != scores["recall"]["extractor_sha256"]
+    referred = write(text + stages + 'reference = "other.npy"\n')
+    for images in (digits_8x8[0][:99] // 2, digits_8x8[0][:99] // 3):
+        np.save(tmp_path / "other.npy", images)
+        sdk.run(referred, data=digits_8x8)
+        assert sdk.load(folder).card.scores[-1]["reference"] != scores["recall"]["reference"]
+        scores = {score["metric"]: score for score in sdk.load(folder).card.scores}
     sdk.run(write(text + stages.replace("60", "50")), data=digits_8x8)
     assert sdk.load(folder).card.scores[-1]["n_fake"] == 50
     assert {name for name, data in files_of(folder).items() if data != files.get(name)} == {
@@ -197,8 +217,8 @@ def test_run_from_nothing_and_after_a_kill(write, tmp_path, digits_8x8, monkeypa
 def test_run_that_failed_in_a_later_stage_keeps_the_earlier_ones(finished, write, tmp_path, digits_8x8):
     text, folder = finished
     files = files_of(folder)
-    recipe = write(text + '[evaluate]\nextractor = "missing"\n[export]\nfolder = "models"\n')
-    with pytest.raises(AigcError, match="missing"):
+    recipe = write(text + '[evaluate]\nn = 1\n[export]\nfolder = "models"\n')
+    with pytest.raises(InvalidData, match="needs at least"):
         sdk.run(recipe, data=digits_8x8)
     assert files_of(folder) == files
     assert not (tmp_path / "models").exists()
