@@ -85,7 +85,8 @@ def train(
     """Train a model of a family on data and finish with verified model files in `out`.
 
     `out` becomes a run folder: `model.onnx` (the first task), `model.TASK.onnx`, their cards, `run.json`
-    (config, data fingerprint, environment), `metrics.jsonl`, `samples/` and `checkpoint.safetensors`.
+    (config, data fingerprint, environment), `metrics.jsonl`, `samples/` and `checkpoint.safetensors`, and
+    `left_out.txt` when files of the data were left out.
 
     A training that was killed, or stopped by Ctrl-C or SIGTERM (which save a checkpoint first), goes on with the
     same call and `resume=True`: on the same machine to the very weights that it would have had. Only a limit in

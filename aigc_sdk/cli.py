@@ -147,7 +147,7 @@ def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ..
 @assignments("config")
 @click.option("--resume", is_flag=True, help="go on with the run in --out; begin where there is none yet")
 @click.option("--init", metavar="RUN", help="begin with the weights of a run folder, or of a model file in one")
-@click.option("--dry-run", is_flag=True, help="show config, data, estimated minutes and disk; write nothing")
+@click.option("--dry-run", is_flag=True, help="show config, data, minutes and disk; make no run folder")
 @click.option("--options", is_flag=True, help="list the family's options and leave")
 def train(
     family: str,
@@ -452,13 +452,18 @@ def _print_plan(plan: Any) -> None:
     click.echo(f"{'fingerprint':22} {data['fingerprint']}")
     click.echo(f"{'split':22} {split}")
     click.echo(f"{'labels, to train on':22} {_printable(labels) or 'none'}")
+    for reason, skipped in data["report"]["skipped"].items():
+        examples = ", ".join(skipped["examples"])
+        click.echo(f"{'left out':22} {skipped['count']:,} {_printable(f'{reason}: {examples}')}")
+    for note in data["report"]["notes"]:
+        click.echo(f"{'note':22} {_printable(note)}")
     for kind in ("missing", "unexpected", "of_other_shape") if plan.init else ():
         click.echo(f"{'init, ' + kind.replace('_', ' '):22} {', '.join(plan.init[kind]) or 'none'}")
     click.echo(f"\n{'parameters':22} {plan.parameters:,}")
     click.echo(f"{'steps':22} at most {plan.steps:,}, {plan.step_ms:.1f} ms each here")
     click.echo(f"{'minutes':22} about {plan.minutes:.1f}, without the export")
     parts = ", ".join(f"{name} {disk[name]:.1f}" for name in ("checkpoint", "models", "samples"))
-    click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak")
+    click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak; in the cache {disk['pixels']:.1f}")
 
 
 def _print_scores(report: sdk.Report) -> None:

@@ -439,6 +439,20 @@ def test_train_dry_run_prints_the_plan_and_writes_nothing(aigc, stripes_npz):
     assert not list(Path().iterdir())
 
 
+def test_train_dry_run_of_many_files_tells_what_is_left_out_and_what_the_cache_takes(aigc, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path / "cache"))
+    levels = np.arange(200, dtype=np.uint8)[:, None, None] + np.zeros((8, 8), np.uint8)
+    for i, image in enumerate(levels):
+        sdk.Image(image[..., None], 0, None, 0).to_pil().save(Path(f"{i}.png"))
+    Path("broken.png").write_bytes(b"no image")
+    done = aigc("train", "vae", ".", "--dry-run", "-c", "latent=4", "-c", "width=8", "-c", "steps=3")
+    assert done.exit_code == 0, done.stderr
+    assert "left out               1 unreadable: broken.png" in done.stdout
+    (pixels,) = (tmp_path / "cache" / "pixels").glob("*.bin")
+    assert pixels.stat().st_size == 201 * 64 and "in the cache 0.0" in done.stdout
+    assert not Path("model.onnx").exists() and len(list(Path().iterdir())) == 201
+
+
 def test_export_hands_over_to_the_public_api_and_prints_the_path(aigc, monkeypatch, tmp_path):
     asked = []
     # An export takes half a minute; its own tests are elsewhere.

@@ -18,7 +18,7 @@ from PIL import ImageCms, ImageOps
 
 from aigc_sdk.cli import app
 from aigc_sdk.data import Dataset, ImageOptions, load_data, pixels
-from aigc_sdk.data.images import Rejected, decode
+from aigc_sdk.data.images import Rejected, brought_to, decode
 from aigc_sdk.data.workers import WorkerLost, Workers
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError
 from aigc_sdk.files import cache_folder
@@ -138,6 +138,17 @@ def test_fit_of_a_transparent_image_pads_with_nothing_and_mixes_no_hidden_colour
     assert padded[0].max() == 0 and padded[4, 0].tolist() == [255, 0, 0, 255]
 
 
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 255), (255, 100), (51, 224)])
+def test_image_that_is_transparent_lies_on_white_where_alpha_is_left_out(alpha, expected):
+    image = PIL.Image.new("RGBA", (4, 4), (100, 100, 100, alpha))
+    for options in (ImageOptions(mode="rgb"), ImageOptions(8, "pad", "rgb")):
+        assert decode(saved(image, "PNG"), (*(options.shape or (4, 4)), 3), options)[1, 1].tolist() == [expected] * 3
+    assert decode(saved(image, "PNG"), (4, 4, 1), ImageOptions(mode="grey"))[0, 0].tolist() == [expected]
+    assert brought_to(np.asarray(image)[None], ImageOptions(mode="grey"))[0, 0, 0].tolist() == [expected]
+    padded = decode(saved(image.crop((0, 0, 4, 2)), "PNG"), (4, 4, 3), ImageOptions(4, "pad", "rgb"))
+    assert padded[0, 0].tolist() == [0, 0, 0]  # as around an image that is not transparent
+
+
 def test_fit_of_a_large_jpeg_is_close_to_that_of_the_whole_image():
     image = PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3), np.uint8)).resize((1600, 1200), 3)
     found = decode(saved(image, "JPEG", quality=95), (32, 32, 3), ImageOptions(32))
@@ -205,6 +216,7 @@ def test_folder_with_everything_in_it_gives_the_good_ones_and_tells_of_the_other
         "missing": 1,
     }
     assert report["skipped"]["copy with another label"]["examples"] == ["dog/copy.bmp: of cat/01.png"]
+    assert len(data.report.left_out) == 11 and "copy\tcat/copy.png: of cat/01.png" in data.report.left_out
     assert report["skipped"]["wrong shape"]["examples"] == ["dog/small.png: 4 x 5 pixels"]
     assert (
         "31 images read, 11 files left out" in caplog.text
@@ -267,6 +279,7 @@ def test_folder_of_photographs_trains_with_options_and_the_run_tells_them(tmp_pa
     for i in range(24):
         size = (12 + i % 5, 10 + i % 3, 3)
         write(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", png(RNG.integers(0, 256, size, np.uint8)))
+    broken = [write(tmp_path / "data" / "a" / f"broken\n{i}.png", PNG[:40]).name for i in range(7)]
     options = ["image_size=[8, 16]", "image_fit=stretch", "image_mode=grey", "steps=2", "latent=2", "width=8"]
     out = tmp_path / "run"
     arguments = [argument for option in options for argument in ("-c", option)]
@@ -274,6 +287,8 @@ def test_folder_of_photographs_trains_with_options_and_the_run_tells_them(tmp_pa
     assert done.exit_code == 0, done.output
     record = Run.open(out).record
     assert record.shape == (8, 16, 1)
+    left_out = (out / "left_out.txt").read_text().splitlines()
+    assert len(left_out) == len(broken) == 7 and left_out[0].startswith("unreadable\ta/broken\\n0.png: ")
     # With what the run says, the same data is read again.
     again = load_data(tmp_path / "data", ImageOptions.of_config(record.config))
     assert again.fingerprint == record.data.fingerprint

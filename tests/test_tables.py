@@ -37,6 +37,19 @@ def test_csv_columns_are_found_by_their_names(images, header):
     assert data.name == "table"
 
 
+def test_table_with_columns_that_say_nothing_tells_so(images):
+    for path in (
+        write(images / "a.csv", b"path,breed,age\nimages/0.png,pug,3\nimages/1.png,pug,4\n"),
+        parquet(images / "b.parquet", {"path": ["images/0.png", "images/1.png"], "breed": ["pug", "pug"]}),
+    ):
+        data = load_data(path)
+        assert data.labels is None and "no labels: of the columns breed" in data.report.notes[0]
+    assert not any(
+        "no labels" in note
+        for note in load_data(write(images / "a.csv", b"path\nimages/0.png\nimages/1.png")).report.notes
+    )
+
+
 def test_csv_without_labels_or_with_some_missing(images):
     assert same(load_data(write(images / "a.csv", b"path\nimages/0.png\nimages/1.png\n")), GREY[:2])
     rows = b'path,label\nimages/0.png,a\nimages/1.png,\nimages/2.png,"b, c"\nimages/9.png,a\n,a\n\nimages/4.png\n'

@@ -3,14 +3,19 @@
 import io
 import math
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.base import PROVENANCE_KEY, Item
-from aigc_sdk.errors import InvalidRequest, StorageError, shown
+from aigc_sdk.errors import AigcError, InvalidRequest, StorageError, shown
 from aigc_sdk.files import as_path, atomic_write
 
 if TYPE_CHECKING:
@@ -26,7 +31,23 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+MODES: dict[int, Literal["L", "RGB", "RGBA"]] = {1: "L", 3: "RGB", 4: "RGBA"}
 _WITHOUT_ALPHA = {"JPEG", "BMP"}
+
+# What parsing a broken file ends in, in numpy, zipfile, gzip and Pillow, besides OSError.
+BROKEN = (
+    ValueError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 # Pixels of the longer side that a notebook shows at least.
 _SHOWN_SIDE = 112
@@ -130,14 +151,78 @@ def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
         image = PIL.Image.open(source) if isinstance(source, str | os.PathLike) else source
         if not isinstance(image, PIL.Image.Image):
             raise InvalidRequest(f"{name} is {shown(source)}; give a path, a PIL image or an array uint8.")
-        upright = PIL.ImageOps.exif_transpose(image).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+        return to_channels(eight_bits(PIL.ImageOps.exif_transpose(image)), channels)
+    except AigcError:
+        raise
     except PIL.UnidentifiedImageError as error:
         raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read.") from error
-    except (ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
+    except (PIL.Image.DecompressionBombError, *BROKEN) as error:
         raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read: {error}.") from error
     except OSError as error:
         raise StorageError(f"{name}: cannot read {shown(source)}: {error.strerror or error}.") from error
-    return np.asarray(upright).reshape(upright.height, upright.width, channels)
+
+
+def count_channels(image: "PilImage") -> int:
+    """Return how many channels an image needs: 1, 3, or 4 where something is transparent."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return 4
+    return 1 if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else 3
+
+
+def eight_bits(image: "PilImage") -> "PilImage":
+    """Return the image in mode L, RGB or RGBA, in sRGB where it says which colours it is in."""
+    import PIL.Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return PIL.Image.fromarray(_scaled(np.asarray(image), image.mode))
+    mode = MODES[count_channels(image)]
+    profile = image.info.get("icc_profile")
+    if profile and mode != "L":
+        source = image if image.mode == "CMYK" else image.convert(mode)
+        if convert := _to_srgb(profile, source.mode, mode):
+            from PIL import ImageCms
+
+            return ImageCms.applyTransform(source, convert) or source
+    return image.convert(mode)
+
+
+def _scaled(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Scale grey values of more than 8 bits: whole ones are of 16 bits, floats from 0 to 1."""
+    most = 1 if mode == "F" else 65535
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= most):
+        raise ValueError(f"its greys are from {low:.6g} to {high:.6g}, which is not within 0 and {most}")
+    scaled: NDArray[np.uint8] = np.rint(values * (255 / most)).astype(np.uint8)
+    return scaled
+
+
+@lru_cache(maxsize=8)
+def _to_srgb(profile: bytes, source_mode: str, mode: str) -> Any:
+    """Return the transform from an ICC profile's colours; None when they are sRGB already, or the profile is broken."""
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), source_mode, mode)
+    except (ImageCms.PyCMSError, OSError, *BROKEN):
+        return None
+
+
+def to_channels(image: "PilImage", channels: int) -> NDArray[np.uint8]:
+    """Return an image of mode L, RGB or RGBA as uint8 (height, width, channels), over white where alpha is left out."""
+    made = (over_white(image) if channels < 4 else image).convert(MODES[channels])
+    return np.asarray(made).reshape(made.height, made.width, channels)
+
+
+def over_white(image: "PilImage") -> "PilImage":
+    """Return the image as it is, or, if something may be transparent, as it looks on white, of mode RGB."""
+    import PIL.Image
+
+    if image.mode != "RGBA":
+        return image
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def paste_grid(images: "list[PilImage]", columns: int | None = None, gap: int = 2) -> "PilImage":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.data.dataset import DataReport, Dataset
 from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.pixels import MEMORY_BYTES, Decoded, ImageSource
+from aigc_sdk.data.pixels import MEMORY_BYTES, Decoded, ImageSource, PixelFile
 from aigc_sdk.errors import InvalidData
 
 
@@ -32,7 +32,10 @@ def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Datase
     labels = None if decoded.labels[rows[0]] is None else np.array([decoded.labels[row] for row in rows])
     indices, names = named_labels(source.name, len(rows), labels, source.label_names)
     kept = np.array(rows, np.int64)
-    images = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take(kept)
+    images = decoded.images
+    if isinstance(images, PixelFile):
+        report.cache_bytes = len(decoded.results) * int(np.prod(decoded.shape))
+        images = images.take(kept)
     if len(kept) * int(np.prod(decoded.shape)) <= MEMORY_BYTES:
         images = decoded.images[kept]
     report.n = len(kept)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.data.images import pixel_digest
 from aigc_sdk.data.pixels import PixelFile
-from aigc_sdk.errors import InvalidData
+from aigc_sdk.errors import InvalidData, printable
 
 _EXAMPLES = 5  # of what is left out, named for each reason
 _CHUNK_BYTES = 2**24
@@ -49,6 +49,8 @@ class DataReport:
         n: how many images were read and kept.
         skipped: what was left out, by reason.
         notes: what else is worth knowing.
+        cache_bytes: the size of the file of decoded pixels in the cache; 0 without one.
+        left_out: all that was left out, a line for each: the reason, a tab, the name and the detail.
 
     Example:
         >>> report = DataReport(n=3)
@@ -61,17 +63,22 @@ class DataReport:
     n: int = 0
     skipped: dict[str, Skipped] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    cache_bytes: int = field(default=0, compare=False)
+    left_out: list[str] = field(default_factory=list, repr=False)
 
     def skip(self, reason: str, name: str, detail: str = "") -> None:
         """Count one that is left out."""
         skipped = self.skipped.setdefault(reason, Skipped())
         skipped.count += 1
+        words = printable(f"{name}: {detail}" if detail else name)
+        self.left_out.append(f"{reason}\t{words}")
         if len(skipped.examples) < _EXAMPLES:
-            skipped.examples.append(f"{name}: {detail}" if detail else name)
+            skipped.examples.append(words)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        return asdict(self)
+        """Return the report as JSON can hold it, with examples in the place of all that was left out."""
+        values = asdict(self)
+        return {name: values[name] for name in ("n", "skipped", "notes")}
 
     def __str__(self) -> str:
         left_out = sum(skipped.count for skipped in self.skipped.values())

@@ -12,7 +12,7 @@ from typing import Any
 
 from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.errors import InvalidData
+from aigc_sdk.errors import InvalidData, printable
 from aigc_sdk.specs import missing_package
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -112,7 +112,7 @@ def _state(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def csv_source(path: Path) -> ImageSource:
+def csv_source(path: Path, report: DataReport) -> ImageSource:
     """List the images of a .csv or .tsv table, whose paths are from the folder of the table.
 
     Raises:
@@ -123,7 +123,7 @@ def csv_source(path: Path) -> ImageSource:
             header = file.readline()
             file.seek(0)
             reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
-            image, label = _columns(path, list(reader.fieldnames or ()))
+            image, label = _columns(path, list(reader.fieldnames or ()), report)
             rows = [(row[image] or "", row[label] if label else None) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidData(f"{path} is no table in UTF-8: {error}.") from error
@@ -133,7 +133,7 @@ def csv_source(path: Path) -> ImageSource:
     return _source_of_paths(path.stem, path.parent, [name for name, _ in rows], labels)
 
 
-def parquet_source(path: Path) -> ImageSource:
+def parquet_source(path: Path, report: DataReport) -> ImageSource:
     """List the images of a .parquet table: paths from its folder, or the bytes of files, as Hugging Face keeps them.
 
     Raises:
@@ -158,7 +158,7 @@ def parquet_source(path: Path) -> ImageSource:
 
     with opened() as file:
         schema, n = file.schema_arrow, file.metadata.num_rows
-    image, label = _columns(path, schema.names)
+    image, label = _columns(path, schema.names, report)
 
     def entries() -> Iterator[Entry]:
         with opened() as file:
@@ -196,8 +196,8 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
         return None
 
 
-def _columns(path: Path, columns: list[str]) -> tuple[str, str | None]:
-    """Return the names of the columns of images and labels."""
+def _columns(path: Path, columns: list[str], report: DataReport) -> tuple[str, str | None]:
+    """Return the names of the columns of images and labels; the report tells when there are no labels among others."""
     known = {column.strip().lower(): column for column in columns}
     image = next((known[name] for name in IMAGE_COLUMNS if name in known), None)
     if image is None:
@@ -205,4 +205,10 @@ def _columns(path: Path, columns: list[str]) -> tuple[str, str | None]:
             f"{path} has the columns {', '.join(columns) or 'none'}; name the one with the images"
             f" {', '.join(IMAGE_COLUMNS)}, and the one with the labels {', '.join(LABEL_COLUMNS)}."
         )
-    return image, next((known[name] for name in LABEL_COLUMNS if name in known), None)
+    label = next((known[name] for name in LABEL_COLUMNS if name in known), None)
+    others = [column for column in columns if column != image]
+    if label is None and others:
+        report.notes.append(
+            f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_COLUMNS)}"
+        )
+    return image, label

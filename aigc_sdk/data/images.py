@@ -4,21 +4,17 @@ import hashlib
 import io
 import os
 import stat
-import struct
-import tokenize
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.image import BROKEN, count_channels, eight_bits, over_white, to_channels
 from aigc_sdk.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -30,22 +26,6 @@ Mode = Literal["auto", "grey", "rgb", "rgba"]
 
 MAX_SIDE = 4096
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
-_MODES: dict[int, Literal["L", "RGB", "RGBA"]] = {1: "L", 3: "RGB", 4: "RGBA"}
-
-# What parsing a broken file ends in, in numpy, zipfile, gzip and Pillow, besides OSError.
-BROKEN = (
-    ValueError,
-    TypeError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
 
@@ -58,7 +38,8 @@ class ImageOptions:
         size: pixels a side, or (height, width), 1 to 4096; without it, images must be of one size.
         fit: how an image of another aspect gets there: "crop" cuts equally from two sides, "pad" adds black (or
             transparent) ones, "stretch" changes its aspect.
-        mode: the channels; "auto" takes the most that any image needs.
+        mode: the channels; "auto" takes the most that any image needs. What is transparent is laid over white
+            where they leave no room for it.
 
     Raises:
         InvalidConfig: a value that is not possible; says which are.
@@ -205,7 +186,7 @@ def _probe(item: Any, options: ImageOptions) -> tuple[int, int, int] | None:
     try:
         with _opened(item) as image:
             height, width = options.shape or _upright_size(image)
-            return height, width, CHANNELS.get(options.mode) or _channels(image)
+            return height, width, CHANNELS.get(options.mode) or count_channels(image)
     except _Unreadable:
         return None
 
@@ -217,12 +198,6 @@ def _upright_size(image: "PilImage") -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _channels(image: "PilImage") -> int:
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return 4
-    return 1 if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else 3
-
-
 def _decode(item: Any, shape: tuple[int, int, int], options: ImageOptions) -> NDArray[np.uint8]:
     """Return uint8 (height, width, channels); raises _Unreadable."""
     from PIL import ImageOps
@@ -231,7 +206,7 @@ def _decode(item: Any, shape: tuple[int, int, int], options: ImageOptions) -> ND
         if options.shape is not None and hasattr(image, "draft"):
             # A JPEG can be decoded at a half, a quarter or an eighth of its size; still three times what is needed.
             image.draft(None, (3 * max(shape[:2]), 3 * max(shape[:2])))
-        seen = _eight_bits(ImageOps.exif_transpose(image))
+        seen = eight_bits(ImageOps.exif_transpose(image))
         if options.shape is None and (seen.height, seen.width) != shape[:2]:
             raise _Unreadable(Rejected("wrong shape", f"{seen.width} x {seen.height} pixels"))
         return _fitted(seen, shape, options)
@@ -242,6 +217,7 @@ def _fitted(image: "PilImage", shape: tuple[int, ...], options: ImageOptions) ->
     from PIL import Image, ImageOps
 
     size = (shape[1], shape[0])
+    image = image if shape[2] == 4 else over_white(image)
     if image.size != size:
         lanczos = Image.Resampling.LANCZOS
         if options.fit == "crop":
@@ -250,45 +226,4 @@ def _fitted(image: "PilImage", shape: tuple[int, ...], options: ImageOptions) ->
             image = ImageOps.pad(image, size, lanczos)
         else:
             image = image.resize(size, lanczos)
-    return np.asarray(image.convert(_MODES[shape[2]])).reshape(shape)
-
-
-def _eight_bits(image: "PilImage") -> "PilImage":
-    """Return the image in mode L, RGB or RGBA, in sRGB where it says which colours it is in."""
-    from PIL import Image
-
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return Image.fromarray(_scaled(np.asarray(image), image.mode))
-    mode = _MODES[_channels(image)]
-    profile = image.info.get("icc_profile")
-    if profile and mode != "L":
-        source = image if image.mode == "CMYK" else image.convert(mode)
-        if convert := _to_srgb(profile, source.mode, mode):
-            from PIL import ImageCms
-
-            return ImageCms.applyTransform(source, convert) or source
-    return image.convert(mode)
-
-
-def _scaled(values: Array, mode: str) -> NDArray[np.uint8]:
-    """Scale grey values of more than 8 bits: whole ones are of 16 bits, floats from 0 to 1."""
-    most = 1 if mode == "F" else 65535
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= most):
-        raise ValueError(f"its greys are from {low:.6g} to {high:.6g}, which is not within 0 and {most}")
-    scaled: NDArray[np.uint8] = np.rint(values * (255 / most)).astype(np.uint8)
-    return scaled
-
-
-@lru_cache(maxsize=8)
-def _to_srgb(profile: bytes, source_mode: str, mode: str) -> Any:
-    """Return the transform from an ICC profile's colours; None when they are sRGB already, or the profile is broken."""
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), source_mode, mode)
-    except (ImageCms.PyCMSError, OSError, *BROKEN):
-        return None
+    return to_channels(image, shape[2])

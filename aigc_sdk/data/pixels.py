@@ -36,7 +36,7 @@ _CHUNK = 16  # images in a call of a worker
 _STRAYS = 0.1  # images of another size are left out up to this share, and more are an error
 _KEEP_DAYS = 30
 _LOST = Rejected("unreadable", "the process that opened it ended")
-_FORMAT = 1  # counts up when the same files and options give other pixels
+_FORMAT = 2  # counts up when the same files and options give other pixels
 
 
 _log = logging.getLogger("aigc_sdk")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.image import BROKEN
 from aigc_sdk.data.cleaning import cleaned, named_labels
 from aigc_sdk.data.dataset import DataReport, Dataset
 from aigc_sdk.data.folders import csv_source, folder_source, parquet_source
-from aigc_sdk.data.images import BROKEN, ImageOptions, brought_to
+from aigc_sdk.data.images import ImageOptions, brought_to
 from aigc_sdk.data.pixels import decode_all
 from aigc_sdk.data.plugins import plugin_source
 from aigc_sdk.errors import AigcError, InvalidData
@@ -95,9 +96,9 @@ def _read_path(path: Path, options: ImageOptions, workers: int | None) -> Datase
         if path.is_dir():
             source = folder_source(path, report)
         elif suffix in (".csv", ".tsv"):
-            source = csv_source(path)
+            source = csv_source(path, report)
         else:
-            source = parquet_source(path) if suffix == ".parquet" else plugin_source(path)
+            source = parquet_source(path, report) if suffix == ".parquet" else plugin_source(path)
         return cleaned(source, decode_all(source, options, workers), report)
     except AigcError:
         raise

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import Dataset, ImageOptions, load_data
+from aigc_sdk.data import DataReport, Dataset, ImageOptions, load_data
 from aigc_sdk.errors import Interrupted, InvalidConfig, StorageError, TrainingFailed
 from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
@@ -31,6 +31,7 @@ from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name
 from aigc_sdk.training.trainer import Split, Trainer, prepare
 
 SAMPLES = "samples"
+LEFT_OUT = "left_out.txt"
 
 # Sample grids show these many items, always from the same seed.
 _GRID_ITEMS = 64
@@ -61,7 +62,7 @@ def train(
             run = Run(out, run.record.model_copy(update={"init": _initialise(model, init)}))
         for task in model.tasks:
             run.exportable(task, model)  # a card that cannot be made fails now, not after the training
-        trained = _fit(run, prepare(out, model, dataset, split, seed), state)
+        trained = _fit(run, prepare(out, model, dataset, split, seed), state, dataset.report)
     _export_all(run, trained)
     return run
 
@@ -203,10 +204,12 @@ def _initialise(model: Family, init: Any) -> dict[str, Any]:
     return report
 
 
-def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None) -> Family:
+def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: DataReport) -> Family:
     """Train the family and return it with its averaged weights, in evaluation mode."""
     options, clock, meter = trainer.options, trainer.clock, trainer.meter
     metrics_bytes = _begin(run, trainer) if state is None else _go_on(run, trainer, state)
+    if report.left_out:
+        write_bytes(run.folder / LEFT_OUT, "\n".join([*report.left_out, ""]).encode(errors="replace"))
     last_checkpoint = clock.minutes
     with (
         interruptible() as interruption,

@@ -1,4 +1,4 @@
-"""Plan: what a training would do, take and need, found out without writing anything."""
+"""Plan: what a training would do, take and need, found out without writing a run folder."""
 
 import math
 import time
@@ -39,13 +39,14 @@ class Plan:
 
     Attributes:
         config: the options, the defaults filled in.
-        data: name, n, shape, fingerprint, split, and how many training images each label has.
+        data: name, n, shape, fingerprint, split, how many training images each label has, and the report of the
+            reading.
         parameters: numbers that are trained.
         steps: at most; fewer when the training stops early.
         step_ms: how long one takes here.
         minutes: about how long the training takes, validations included, checkpoints and export not.
         disk_mb: what `checkpoint`, `models` and `samples` take in the end, and the `peak`, when a new checkpoint lies
-            beside the old one; in millions of bytes.
+            beside the old one; and the decoded `pixels` in the cache, if they are there; in millions of bytes.
         init: what of other weights fits, see `start_from`.
     """
 
@@ -62,7 +63,8 @@ class Plan:
 def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Mapping[str, Any]) -> Plan:
     """Time some real steps on weights that are thrown away, and say what a training would take; see `aigc_sdk.train`.
 
-    Nothing is written, and the caller's random numbers stay as they were.
+    Nothing is written but the pixels of many images, decoded, into the cache, where the training finds them; and the
+    caller's random numbers stay as they were.
     """
     family_class, options, dataset, split = read_inputs(family, data, seed, config)
     spec = dataset.spec(split["train"])
@@ -87,12 +89,13 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
             "fingerprint": dataset.fingerprint,
             "split": {part: len(rows) for part, rows in split.items()},
             "labels": dict(zip(spec.labels, counts, strict=True)),
+            "report": dataset.report.to_json(),
         },
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=steps,
         step_ms=1000 * step_s,
         minutes=minutes,
-        disk_mb=disk_mb,
+        disk_mb={**disk_mb, "pixels": dataset.report.cache_bytes / 1e6},
         init=report,
     )
 
