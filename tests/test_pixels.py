@@ -44,7 +44,7 @@ def test_pixels_left_out_take_the_default_level(path, image):
 
 
 @pytest.mark.parametrize(
-    "form", ["array", "flat", "list", "tuple", "pil", "colour", "path", "text", "contents", "item"]
+    "form", ["array", "flat", "list", "tuple", "pil", "colour", "sixteen bits", "path", "text", "contents", "item"]
 )
 def test_pixels_may_be_given_in_many_forms(path, image, form, tmp_path):
     picture = PIL.Image.fromarray(image[..., 0])
@@ -56,6 +56,7 @@ def test_pixels_may_be_given_in_many_forms(path, image, form, tmp_path):
         "tuple": (picture,),
         "pil": picture,
         "colour": picture.convert("RGB"),
+        "sixteen bits": PIL.Image.fromarray(image[..., 0] * np.uint16(257)),
         "path": tmp_path / "image.png",
         "text": str(tmp_path / "image.png"),
         "contents": sdk.generate(path, image=image),
@@ -63,6 +64,13 @@ def test_pixels_may_be_given_in_many_forms(path, image, form, tmp_path):
     }
     (made,) = sdk.generate(path, image=forms[form])
     assert np.array_equal(made.data, image)
+
+
+def test_pixels_that_are_transparent_lie_on_white(path):
+    image = PIL.Image.new("RGBA", (SIZE, SIZE), (9, 9, 9, 0))
+    image.paste((9, 9, 9, 255), (0, 0, SIZE, 1))
+    (made,) = sdk.generate(path, image=image)
+    assert (made.data[0] == 9).all() and (made.data[1:] == 255).all()
 
 
 def test_pixels_for_each_item_say_how_many(path, image, half):
