@@ -392,13 +392,14 @@ def main() -> NoReturn:
         click.echo(f"aigc: {_printable(error.format_message())}", err=True)
         code = 2
     except AigcError as error:
-        click.echo(f"aigc: {_printable(str(error))}", err=True)
+        click.echo("aigc: " + "\n".join(map(_printable, str(error).splitlines())), err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except (OSError, UnicodeError) as error:  # stdout is full, closed, or takes no such letters
         with suppress(OSError, ValueError):
-            click.echo(f"aigc: Cannot print: {error}.", err=True)
+            about = "" if getattr(error, "filename", None) else "Cannot print: "
+            click.echo(f"aigc: {about}{_printable(str(error))}.", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain again when it flushes stdout
         code = 2
     sys.exit(code or 0)

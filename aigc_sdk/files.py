@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         StorageError: the folder is missing or not writable, or the disk is full.
     """
     target = as_path(path, "the file to write")
-    if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises on a path that cannot be looked at
+    if os.path.isdir(target):
         raise StorageError(f"Cannot write {target}: it is a folder.")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -53,9 +54,22 @@ def as_path(value: object, name: str) -> Path:
     Raises:
         InvalidRequest: it is none; `name` is what the message calls it.
     """
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
-        raise InvalidRequest(f"{name} is {shown(value)}; give a path.")
-    return Path(value)
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidRequest(f"{name} is {shown(value if text is None else text)}; give a path.")
+    return Path(text)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file; a pipe would wait for somebody who writes into it. Raises StorageError."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StorageError(f"Cannot read {path}: it is no regular file.")
+        return path.read_bytes()
+    except AigcError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise storage_error("read", path, error) from error
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

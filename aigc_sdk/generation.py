@@ -469,7 +469,7 @@ def _locate_path(path: Path, task: str | None) -> _Location:
 
 
 def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises on a path that is too long
+    return os.path.isdir(path)
 
 
 def open_any(

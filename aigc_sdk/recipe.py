@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import aigc_sdk as sdk
 from aigc_sdk.card import Limit, checked
 from aigc_sdk.data import ImageOptions, load_data
-from aigc_sdk.errors import InvalidConfig, InvalidData, InvalidRequest, UnknownName
-from aigc_sdk.files import as_path, atomic_write, make_folder, storage_error, write_bytes
+from aigc_sdk.errors import AigcError, InvalidConfig, InvalidData, InvalidRequest, StorageError, UnknownName
+from aigc_sdk.files import as_path, atomic_write, make_folder, read_file, write_bytes
 from aigc_sdk.generation import find_model, open_any
 from aigc_sdk.registry import default_registry
 from aigc_sdk.runtime.scores import add_scores
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 # What was evaluated last in a run folder, so that it is not done again.
 EVALUATED = "evaluated.json"
 
+_Path = Annotated[str, Limit(min_length=1)]
 _Seed = Annotated[int, Limit(strict=True, ge=0, le=MAX_SEED)]
 
 
@@ -65,7 +66,7 @@ class _Table:
 class DataStage(_Table):
     """What to train on: a path, or a name for data that is given when the recipe is run."""
 
-    path: str | None = None
+    path: _Path | None = None
     name: str | None = None
 
 
@@ -75,7 +76,7 @@ class TrainStage(_Table):
 
     family: str
     seed: _Seed = 0
-    out: str | None = None
+    out: _Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -83,18 +84,18 @@ class TrainStage(_Table):
 class EvaluateStage(_Table):
     """What `aigc_sdk.evaluate` is asked for."""
 
-    reference: str | None = None
-    metrics: tuple[str, ...] | None = None
+    reference: _Path | None = None
+    metrics: Annotated[tuple[str, ...], Limit(min_length=1)] | None = None
     n: Annotated[int, Limit(strict=True, ge=1)] | None = None
     seed: _Seed = 0
-    extractor: str | None = None
+    extractor: _Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportStage(_Table):
     """Where copies of the model files go, and of which tasks."""
 
-    folder: str
+    folder: _Path
     tasks: tuple[str, ...] | None = None
 
 
@@ -120,9 +121,9 @@ class Recipe(_Table):
         from pydantic import ValidationError
 
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise storage_error("read", path, error) from error
+            values = tomllib.loads(read_file(path).decode())
+        except AigcError:
+            raise
         except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
             raise InvalidConfig(f"{path} is no TOML: {error}.") from error
         stages = {"data": DataStage, "train": TrainStage, "evaluate": EvaluateStage, "export": ExportStage}
@@ -195,11 +196,15 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
         if find_spec("matplotlib") is None:
             raise missing_package("The report of a recipe", "matplotlib", "evaluate")
         for metric in recipe.evaluate.metrics or ():
-            registry.find("metric", metric)
+            fewest = registry.find("metric", metric).resolve().fewest
+            if recipe.evaluate.n is not None and recipe.evaluate.n < fewest:
+                raise InvalidConfig(f"{path.name}: evaluate.n is {recipe.evaluate.n}; {metric} needs {fewest} items.")
         reference = recipe.evaluate.reference
-        if reference is not None and not (path.parent / reference).exists():
+        if reference is not None and not os.path.exists(path.parent / reference):
             raise InvalidData(f"There is no data at {path.parent / reference}, the reference of {path.name}.")
         _extractor_sha256(recipe.evaluate, path)
+    if recipe.export is not None and os.path.isfile(path.parent / recipe.export.folder):
+        raise StorageError(f"{path.parent / recipe.export.folder}, the export folder of {path.name}, is a file.")
     for task in (recipe.export and recipe.export.tasks) or ():
         if task not in family.tasks:
             raise UnknownName.of(f"task of the family {recipe.train.family}", task, family.tasks)
@@ -208,7 +213,7 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
 def _extractor(stage: EvaluateStage, path: Path) -> Path | str | None:
     """Return the extractor that the stage asks for: a file, by its path from the recipe, or else a name."""
     file = path.parent / (stage.extractor or "")
-    return file if stage.extractor is not None and file.exists() else stage.extractor
+    return file if stage.extractor is not None and os.path.exists(file) else stage.extractor
 
 
 def _extractor_sha256(stage: EvaluateStage, path: Path) -> str | None:

@@ -95,6 +95,17 @@ class FamilySpec(_CodeSpec):
 
     modalities: tuple[str, ...] = ()
 
+    def resolve(self) -> Any:
+        """Import and return the target; raises as for every spec, and PluginError when it is no whole family."""
+        family = super().resolve()
+        left = [name for name in dir(family) if getattr(getattr(family, name, None), "__isabstractmethod__", False)]
+        tasks = getattr(family, "tasks", None)
+        if left or not hasattr(getattr(family, "Config", None), "model_fields"):
+            raise PluginError(f"The family {self.name!r} does not implement {', '.join(left) or 'Config'}.")
+        if not isinstance(tasks, tuple) or not tasks or not all(isinstance(task, str) for task in tasks):
+            raise PluginError(f"The family {self.name!r} has the tasks {shown(tasks)}; give a tuple of names.")
+        return family
+
 
 @dataclass(frozen=True)
 class GeneratorSpec(_CodeSpec):

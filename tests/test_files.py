@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aigc_sdk.errors import Refused, StorageError
+from aigc_sdk.errors import InvalidRequest, Refused, StorageError
 from aigc_sdk.files import atomic_write, cache_folder, make_folder, write_bytes
 
 # A disk that is full after 100,000 bytes, for this process.
@@ -93,12 +93,15 @@ def test_write_bytes_folder_that_nobody_can_write_raises():
         make_folder("/proc/aigc/deeper")
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "nul\0here"])
-def test_write_bytes_impossible_name_raises_in_few_words(tmp_path, name):
-    with pytest.raises(StorageError, match=r"^Cannot write ") as raised:
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [("a" * 300, StorageError, "^Cannot (write|make) "), ("nul\0here", InvalidRequest, "is .*; give a path")],
+)
+def test_write_bytes_impossible_name_raises_in_few_words(tmp_path, name, error, message):
+    with pytest.raises(error, match=message) as raised:
         write_bytes(tmp_path / name, b"data")
     assert len(str(raised.value)) < 500
-    with pytest.raises(StorageError, match=r"^Cannot make "):
+    with pytest.raises(error, match=message):
         make_folder(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -82,7 +82,10 @@ def test_recipe_read_fills_in_what_is_left_out(write):
         ('train = "vae"\n' + DATA, InvalidConfig, "recipe.toml: train: "),
         (DATA + '[train]\nfamily = "vae"\n[evaluate]\nn = 0', InvalidConfig, "recipe.toml: evaluate.n"),
         (DATA + '[train]\nfamily = "vae"\n[evaluate]\nmetrics = "recall"', InvalidConfig, "evaluate.metrics"),
+        (DATA + '[train]\nfamily = "vae"\n[evaluate]\nmetrics = []', InvalidConfig, "evaluate.metrics"),
         (DATA + '[train]\nfamily = "vae"\n[export]', InvalidConfig, "recipe.toml: export.folder: "),
+        (DATA + '[train]\nfamily = "vae"\n[export]\nfolder = ""', InvalidConfig, "recipe.toml: export.folder: "),
+        ('[data]\npath = ""\n[train]\nfamily = "vae"', InvalidConfig, "recipe.toml: data.path: "),
     ],
 )
 def test_recipe_that_is_wrong_is_refused(write, tmp_path, text, error, message):
@@ -99,10 +102,17 @@ def test_recipe_that_is_wrong_is_refused(write, tmp_path, text, error, message):
         ('[train]\nfamily = "vae"\nconfig.latent = -3', InvalidConfig, "latent is -3"),
         ('[train]\nfamily = "vae"\n[evaluate]\nmetrics = ["recal"]', UnknownName, "no metric 'recal'"),
         (
+            '[train]\nfamily = "vae"\n[evaluate]\nreference = "' + "x" * 300 + '"',
+            InvalidData,
+            "no data at .*x, the reference",
+        ),
+        (
             '[train]\nfamily = "vae"\n[evaluate]\nreference = "no.npz"',
             InvalidData,
             "no data at .*no.npz, the reference",
         ),
+        ('[train]\nfamily = "vae"\n[evaluate]\nn = 2\nmetrics = ["recall"]', InvalidConfig, "n is 2; recall needs 20"),
+        ('[train]\nfamily = "vae"\n[export]\nfolder = "recipe.toml"', StorageError, "the export folder .* is a file"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digit-features"', UnknownName, "Did you mean 'digits-f"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digits-vae"', InvalidRequest, "is a model; give a meas"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "recipe.toml"', InvalidModel, "recipe.toml is"),

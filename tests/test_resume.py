@@ -488,14 +488,33 @@ def test_resume_with_other_threads_warns(stopped, stripes, caplog):
 def test_resume_without_the_metrics_warns_and_trains(stopped, stripes, whole, caplog):
     (stopped / "metrics.jsonl").unlink()
     fit(stripes, stopped, resume=True, checkpoint_minutes=1e-9)
-    assert "less than at the checkpoint" in caplog.text
+    assert "metrics.jsonl is gone" in caplog.text
     assert final_weights(stopped) == final_weights(whole)
 
 
-def test_metrics_half_a_line_is_left_out(stopped):
+def test_resume_with_metrics_cut_within_a_line_warns_and_leaves_whole_lines(stopped, stripes, whole, caplog):
+    path = stopped / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    fit(stripes, stopped, resume=True, checkpoint_minutes=1e-9)
+    assert "less than the" in caplog.text
+    assert all(json.loads(line)["step"] for line in path.read_text().splitlines())
+    assert final_weights(stopped) == final_weights(whole)
+
+
+def test_resume_with_metrics_that_cannot_be_read_raises(stopped, stripes):
+    (stopped / "metrics.jsonl").unlink()
+    (stopped / "metrics.jsonl").mkdir()
+    with pytest.raises(StorageError, match=r"Cannot read .*metrics\.jsonl: Is a directory"):
+        fit(stripes, stopped, resume=True, checkpoint_minutes=1e-9)
+    with pytest.raises(StorageError, match=r"Cannot read .*metrics\.jsonl"):
+        _ = Run.open(stopped).metrics
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 1', b"garbage\n", b"\xff\n", b"[1]\n", b'{"step": 1, "validation": 3}\n'])
+def test_metrics_what_is_no_line_of_them_is_left_out(stopped, tail):
     complete = Run.open(stopped).metrics
-    with open(stopped / "metrics.jsonl", "a") as file:
-        file.write('{"step": 1')
+    with open(stopped / "metrics.jsonl", "ab") as file:
+        file.write(tail)
     assert Run.open(stopped).metrics == complete
 
 
@@ -593,7 +612,12 @@ def test_init_resumed_goes_on_without_the_other_run(tmp_path, stripes, whole, no
 
 def test_init_that_cannot_be_used_raises_and_writes_nothing(tmp_path, stripes, whole, tiny_path):
     before = set(tmp_path.iterdir())
-    for init, message in ((tiny_path, "copied out of its run"), ("digits-vae", "no run.json"), (3, "of type int")):
+    for init, message in (
+        (tiny_path, "copied out of its run"),
+        ("digits-vae", "no run.json"),
+        (3, "of type int"),
+        ("x" * 300, "no run.json"),
+    ):
         with pytest.raises(InvalidRequest, match=message):
             fit(stripes, tmp_path / "run", init=init)
     assert set(tmp_path.iterdir()) == before

@@ -110,6 +110,7 @@ def test_parquet_of_paths_bytes_or_both_is_read(images):
         ({"image": [1, 2]}, "row 0 has 1 for an image; give a path or the bytes of a file"),
         ({"image": [b"", b"x"]}, "unreadable: 2"),
         ({"image": [b"x"], "label": [[1]]}, r"the label \[1\] is no text and no whole number"),
+        ({"image": [{"bytes": None, "path": 3}]}, "row 0 has .* for an image; give a path or the bytes of a file"),
         ({"image": [None, None]}, "No image of t can be used"),
     ],
 )
@@ -188,6 +189,14 @@ def test_reader_may_leave_labels_out_and_is_found_in_a_real_installation(site, t
     environment = {"PYTHONPATH": str(tmp_path), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code, path], env=environment, capture_output=True, text=True)
     assert done.stdout == "4 None\n", done.stderr
+
+
+@pytest.mark.parametrize("second", [bytes([4]), bytes([4, 4, 4])])
+def test_reader_that_gives_another_number_of_images_the_second_time_is_named(site, tmp_path, second):
+    code = READER.replace("path.read_bytes()", "next(GIVES)")
+    site.install("my-boxes", f"{code}\nGIVES = iter([bytes([4, 4]), {second!r}])\n")
+    with pytest.raises(PluginError, match="gave 2 images the first time, and another number now"):
+        load_data(write(tmp_path / "some.box", b""))
 
 
 @pytest.mark.parametrize(

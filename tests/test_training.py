@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,17 @@ from safetensors import safe_open
 
 import aigc_sdk as sdk
 from aigc_sdk.data import load_data
-from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError, TrainingFailed, UnknownName
-from aigc_sdk.registry import default_registry
-from aigc_sdk.training import Family, FamilyConfig, Losses, Run, trainer
+from aigc_sdk.errors import (
+    InvalidConfig,
+    InvalidData,
+    InvalidRequest,
+    PluginError,
+    StorageError,
+    TrainingFailed,
+    UnknownName,
+)
+from aigc_sdk.registry import Registry, default_registry
+from aigc_sdk.training import Family, FamilyConfig, Losses, Run, plan, trainer
 from aigc_sdk.training.checkpoint import load_checkpoint
 from aigc_sdk.training.eager import weights_sha256
 from aigc_sdk.training.trainer import prepare
@@ -316,3 +325,72 @@ def test_train_text_that_cannot_be_written_is_refused(tmp_path, stripes, name):
     with pytest.raises(InvalidConfig, match=f"{name} is .* no valid text"):
         sdk.train("vae", stripes, out=tmp_path / "run", **{name: "x\udcff"}, **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+class Unfinished(Family):
+    """A family that lacks most of what one has."""
+
+    Config = FamilyConfig
+    tasks = ("generate",)
+
+
+class Taskless(VAE):
+    tasks = ()
+
+
+class Optionless(VAE):
+    Config = None
+
+
+class FailsToBuild(VAE):
+    def build(self, data):
+        return 1 / 0
+
+
+class LeavesAtStep(VAE):
+    def training_step(self, batch, phase, step, carry):
+        sys.exit("no licence")
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (Unfinished, "The family 'stranger' does not implement build, .*training_step"),
+        (Optionless, "The family 'stranger' does not implement Config"),
+        (Taskless, r"The family 'stranger' has the tasks \(\); give a tuple of names"),
+        (FailsToBuild, "The family 'stranger' failed: ZeroDivisionError: division by zero"),
+        (LeavesAtStep, "The family 'stranger' failed: SystemExit: no licence"),
+    ],
+)
+def test_family_of_a_plugin_that_fails_is_named(tmp_path, stripes, monkeypatch, family, message):
+    spec = sdk.FamilySpec(name="stranger", target=f"test_training:{family.__name__}")
+    registry = Registry([])
+    registry.plugins = [replace(default_registry().plugins[0], specs=[("family", spec)])]
+    for module in ("loop", "run"):
+        monkeypatch.setattr(f"aigc_sdk.training.{module}.default_registry", lambda: registry)
+    with pytest.raises(PluginError, match=message):
+        sdk.train("stranger", stripes, out=tmp_path / "run", steps=2, **SMALL)
+    with pytest.raises(PluginError, match=message):
+        plan("stranger", stripes, config={"steps": 2, **SMALL})
+    assert family is LeavesAtStep or not (tmp_path / "run").exists()
+
+
+def test_train_where_another_training_is_under_way_raises(tmp_path, stripes, monkeypatch):
+    out = tmp_path / "run"
+
+    def meanwhile(*arguments):
+        for resume in (False, True):
+            with pytest.raises(StorageError, match=r"Another training is under way in .*run"):
+                sdk.train("vae", stripes, out=out, resume=resume, steps=2, **SMALL)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aigc_sdk.training.loop._fit", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        sdk.train("vae", stripes, out=out, steps=2, **SMALL)
+    assert not out.exists()  # nothing was written yet
+
+
+@pytest.mark.parametrize("out", ["a\0b", "", None])
+def test_train_into_no_path_raises(stripes, out):
+    with pytest.raises(InvalidRequest, match=r"out is .*; give a path"):
+        sdk.train("vae", stripes, out=out)

@@ -12,7 +12,7 @@ from typing import Any
 
 from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.errors import InvalidData, printable
+from aigc_sdk.errors import InvalidData, printable, shown
 from aigc_sdk.specs import missing_package
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -154,7 +154,7 @@ def parquet_source(path: Path, report: DataReport) -> ImageSource:
         except (pyarrow.ArrowException, OSError) as error:
             if getattr(error, "errno", None):  # Arrow's own have none
                 raise
-            raise InvalidData(f"{path} is broken: {error}.") from error
+            raise InvalidData(f"{path} is broken: {str(error).rstrip('.')}.") from error
 
     with opened() as file:
         schema, n = file.schema_arrow, file.metadata.num_rows
@@ -180,8 +180,8 @@ def _cell(value: Any, path: Path, row: int) -> tuple[str, Any]:
     data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, str) or data is None:
         data, name = None, data or name
-    if data is not None and not isinstance(data, bytes):
-        raise InvalidData(f"{path}: row {row} has {data!r} for an image; give a path or the bytes of a file.")
+    if (data is not None and not isinstance(data, bytes)) or not isinstance(name, str | None):
+        raise InvalidData(f"{path}: row {row} has {shown(value)} for an image; give a path or the bytes of a file.")
     if data is not None:
         return name or f"row {row}", data
     return name or f"row {row}", str(path.parent / (name or ""))

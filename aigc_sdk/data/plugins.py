@@ -31,10 +31,21 @@ def plugin_source(path: Path) -> ImageSource:
     ((plugin, spec),) = readers
     reader = spec.resolve()
 
+    first_n: int | None = None
+
     def entries() -> Iterator[Entry]:
+        nonlocal first_n
+        other = f"it gave {first_n} images the first time, and another number now"
+        n = 0
         try:
-            for number, (image, label) in enumerate(reader(path)):
-                yield Entry(f"image {number}", _checked_image(image), _checked_label(label))
+            for image, label in reader(path):
+                if n == first_n:
+                    raise ValueError(other)
+                yield Entry(f"image {n}", _checked_image(image), _checked_label(label))
+                n += 1
+            if first_n not in (None, n):
+                raise ValueError(other)
+            first_n = n
         except AigcError:
             raise
         except (Exception, SystemExit) as error:  # a plugin may raise anything

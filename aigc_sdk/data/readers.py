@@ -88,6 +88,8 @@ def _read_path(path: Path, options: ImageOptions, workers: int | None) -> Datase
     try:
         if not path.exists():
             raise InvalidData(f"There is no data at {path}.")
+        if not path.is_file() and not path.is_dir():
+            raise InvalidData(f"{path} is no file and no folder.")
         if suffix in (".npy", ".npz") and path.is_file():
             return _read_numpy(path, name, options)
         if path.is_file() and suffix not in (".csv", ".tsv", ".parquet") and _is_idx(path):

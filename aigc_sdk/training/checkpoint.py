@@ -56,6 +56,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     """
     path = folder / CHECKPOINT
     try:
+        data = path.read_bytes()
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("state", "{}"))
         if header.get("format") != FORMAT:
@@ -63,7 +64,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
                 f"{path} was written by {_writer(header)}; this is {sdk_version()}, which cannot go on from it."
                 " Its model can still be exported; to train on, start a new run with init=."
             )
-        state: dict[str, Any] = unflatten(header["state"], load_tensors(path.read_bytes()))
+        state: dict[str, Any] = unflatten(header["state"], load_tensors(data))
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise TrainingFailed(f"{path} holds no training that could go on: {error}.") from error
     return state

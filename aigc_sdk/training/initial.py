@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.files import as_path
 from aigc_sdk.training.checkpoint import load_averaged_weights
 from aigc_sdk.training.family import Family
 from aigc_sdk.training.run import RECORD, Run
@@ -20,7 +21,7 @@ def run_folder(init: Any) -> Path:
         return init.folder
     if not isinstance(init, str | os.PathLike):
         raise InvalidRequest(f"init is of type {type(init).__name__}; give a run folder, a model in one, or a Run.")
-    path = Path(init)
+    path = as_path(init, "init")
     return path.parent if path.suffix == ".onnx" else path
 
 
@@ -31,7 +32,7 @@ def find_run(init: Any) -> Run:
         InvalidRequest: it names none.
     """
     folder = run_folder(init)
-    if not (folder / RECORD).exists():
+    if not os.path.lexists(folder) or (os.access(folder, os.X_OK) and not os.path.lexists(folder / RECORD)):
         raise InvalidRequest(
             f"init={str(init)!r}: {folder} has no {RECORD} and so no weights to train on; give a run folder, or a"
             " model file in one. A model that was copied out of its run folder cannot be trained on."

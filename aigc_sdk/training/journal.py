@@ -71,11 +71,14 @@ class Journal:
         """Bring all to the disk and return how many bytes of `metrics.jsonl` there are."""
         if self._events is not None:
             self._events.flush()
-        if not self._path.exists():
+        try:
+            with open(self._path, "rb+") as file:
+                os.fsync(file.fileno())
+                return os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
             return 0
-        with open(self._path, "rb+") as file:
-            os.fsync(file.fileno())
-            return os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise storage_error("write", self._path, error) from error
 
     def _line(self, clock: Clock) -> dict[str, Any]:
         return {"step": clock.step, "epoch": clock.epoch, "minutes": round(clock.minutes, 3)}
@@ -91,11 +94,19 @@ class Journal:
                 self._events.add_scalar(name, value, step)
 
     def _cut(self, size_bytes: int) -> None:
-        found = self._path.stat().st_size if self._path.exists() else 0
-        if found < size_bytes:
-            _log.warning("%s has %d bytes, %d less than at the checkpoint.", self._path, found, size_bytes - found)
-        elif found > size_bytes:
-            os.truncate(self._path, size_bytes)
+        """Cut off what is beyond these bytes, and half a line before."""
+        try:
+            found = self._path.read_bytes()
+            if len(found) < size_bytes:
+                _log.warning("%s has %d bytes, less than the %d of before.", self._path, len(found), size_bytes)
+            whole = found.rfind(b"\n", 0, size_bytes) + 1
+            if whole < len(found):
+                os.truncate(self._path, whole)
+        except FileNotFoundError:
+            if size_bytes:
+                _log.warning("%s is gone; only the figures from here on will be in it.", self._path)
+        except OSError as error:
+            raise storage_error("read", self._path, error) from error
 
 
 def check_tensorboard() -> None:

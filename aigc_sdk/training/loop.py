@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ import torch
 
 from aigc_sdk.card import DataSummary
 from aigc_sdk.data import DataReport, Dataset, ImageOptions, load_data
-from aigc_sdk.errors import Interrupted, InvalidConfig, StorageError, TrainingFailed
+from aigc_sdk.errors import (
+    AigcError,
+    Interrupted,
+    InvalidConfig,
+    PluginError,
+    StorageError,
+    TrainingFailed,
+    reason,
+)
 from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
 from aigc_sdk.registry import default_registry
@@ -30,12 +39,19 @@ from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name, now
 from aigc_sdk.training.trainer import Split, Trainer, prepare
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 SAMPLES = "samples"
 LEFT_OUT = "left_out.txt"
 
 # Sample grids show these many items, always from the same seed.
 _GRID_ITEMS = 64
 _GRID_SEED = 0
+
+Inputs = tuple[type[Family], FamilyConfig, Dataset, Split]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -44,7 +60,13 @@ def train(
     family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, Any], resume: bool = False, init: Any = None
 ) -> Run:
     """Train a family on data; see `aigc_sdk.train`."""
-    family_class, options, dataset, split = read_inputs(family, data, seed, config)
+    inputs = read_inputs(family, data, seed, config)
+    with _alone_in(out), blamed(family):
+        return _train(family, inputs, out=out, seed=seed, resume=resume, init=init)
+
+
+def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, init: Any) -> Run:
+    family_class, options, dataset, split = inputs
     run = Run(out, _record(family, options, dataset, split, out, seed))
     state = None
     if _is_begun(out, resume=resume):
@@ -67,9 +89,44 @@ def train(
     return run
 
 
-def read_inputs(
-    family: str, data: Any, seed: int, config: Mapping[str, Any]
-) -> tuple[type[Family], FamilyConfig, Dataset, Split]:
+@contextmanager
+def blamed(family: str) -> Iterator[None]:
+    """Turn what the code of a family raises into PluginError; it may come from a stranger and raise anything."""
+    try:
+        yield
+    except (AigcError, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"The family {family!r} failed: {reason(error)}.") from error
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Make the run folder and keep other trainings out of it; it is removed again when nothing was written.
+
+    Windows has no lock for a folder; there nobody is kept out.
+    """
+    is_new = not os.path.lexists(out)
+    descriptor = None
+    try:
+        make_folder(out)
+        if fcntl is not None:
+            descriptor = os.open(out, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends
+        yield
+    except BlockingIOError as error:
+        raise StorageError(f"Another training is under way in {out}; wait for it, or choose another --out.") from error
+    except OSError as error:
+        raise error if isinstance(error, AigcError) else storage_error("train into", out, error) from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                out.rmdir()
+
+
+def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) -> Inputs:
     """Check what a training is given, and read its data.
 
     Raises:

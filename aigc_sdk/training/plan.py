@@ -14,7 +14,7 @@ from torch import Tensor
 from aigc_sdk.training.checkpoint import flatten
 from aigc_sdk.training.family import Family, FamilyConfig
 from aigc_sdk.training.initial import find_run, start_from
-from aigc_sdk.training.loop import read_inputs
+from aigc_sdk.training.loop import Inputs, blamed, read_inputs
 from aigc_sdk.training.trainer import Trainer, prepare
 
 # Steps that are timed, after those in which torch gets ready; fewer when the time is up.
@@ -66,7 +66,13 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
     Nothing is written but the pixels of many images, decoded, into the cache, where the training finds them; and the
     caller's random numbers stay as they were.
     """
-    family_class, options, dataset, split = read_inputs(family, data, seed, config)
+    inputs = read_inputs(family, data, seed, config)
+    with blamed(family):
+        return _plan(inputs, seed, init)
+
+
+def _plan(inputs: Inputs, seed: int, init: Any) -> Plan:
+    family_class, options, dataset, split = inputs
     spec = dataset.spec(split["train"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from aigc_sdk.errors import (
     shown,
 )
 from aigc_sdk.exporter import Exportable, ExportReport
-from aigc_sdk.files import as_path
+from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
@@ -83,20 +84,31 @@ class Run:
         """
         path = Path(folder) / RECORD
         try:
-            return cls(Path(folder), RunRecord.model_validate(parse_strict_json(path.read_bytes())))
-        except OSError as error:
-            raise StorageError(f"{folder} is not a run folder: cannot read {path}: {error.strerror}.") from error
+            return cls(Path(folder), RunRecord.model_validate(parse_strict_json(read_file(path), str(path))))
+        except StorageError as error:
+            raise StorageError(f"{folder} is not a run folder: {error}") from error
         except ValidationError as error:
-            raise InvalidModel(f"{path} is not what a training writes: {error.errors()[0]['msg']}.") from error
-        except InvalidModel as error:
-            raise InvalidModel(f"{path} is not what a training writes: {error}") from error
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InvalidModel(
+                f"{path} is not what a training writes with version {sdk_version()} of the SDK: {where}:"
+                f" {first['msg'].rstrip('.')}."
+            ) from error
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, in order; half a line, of a training that was killed, is left out."""
+        """The lines of `metrics.jsonl`, in order, without what a training that was killed left half written.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
         path = self.folder / METRICS
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = path.read_bytes().splitlines() if os.path.lexists(path) else []
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+        found = map(_parsed_line, lines)
+        return [line for line in found if line is not None]
 
     @property
     def models(self) -> dict[str, Path]:
@@ -137,7 +149,7 @@ class Run:
             family.load_state_dict(weights)
         except RuntimeError as error:
             path = self.folder / CHECKPOINT
-            problem = str(error).splitlines()[-1].strip()
+            problem = str(error).splitlines()[-1].strip().rstrip(".")
             raise TrainingFailed(f"{path} does not hold the weights of this run: {problem}.") from error
         return family.eval()
 
@@ -200,7 +212,7 @@ class Run:
 def export(run: Any, path: Path, *, task: str | None = None, file_format: str = "onnx") -> ExportReport:
     """Write one task of a run to a file; see `aigc_sdk.export`."""
     opened = run if isinstance(run, Run) else Run.open(as_path(run, "run"))
-    return export_task(opened.exportable(task or opened.family_class().tasks[0]), path, file_format)
+    return export_task(opened.exportable(opened.family_class().tasks[0] if task is None else task), path, file_format)
 
 
 def export_task(model: Exportable, path: Path, file_format: str = "onnx") -> ExportReport:
@@ -222,6 +234,15 @@ def export_task(model: Exportable, path: Path, file_format: str = "onnx") -> Exp
 def file_name(task: str, *, first: bool) -> str:
     """Return the name of a task's model file in a run folder; a family's first task has the short one."""
     return "model.onnx" if first else f"model.{task}.onnx"
+
+
+def _parsed_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    has_figures = isinstance(values, dict) and isinstance(values.get("step"), int)
+    return values if has_figures and isinstance(values.get("validation", {}), dict) else None
 
 
 def _first_figure(line: dict[str, Any]) -> float:
