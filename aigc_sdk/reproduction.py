@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
 from aigc_sdk.contents import Contents, Image, read_pixels
 from aigc_sdk.contents.base import PROVENANCE_KEY
-from aigc_sdk.contents.image import FORMATS
+from aigc_sdk.contents.image import FORMATS, count_channels, reading
 from aigc_sdk.errors import (
-    AigcError,
     InvalidModel,
     InvalidProvenance,
     InvalidRequest,
     NotReproduced,
-    StorageError,
     UnknownName,
 )
 from aigc_sdk.files import as_path, storage_error
@@ -59,15 +57,15 @@ class Provenance:
         """
         from pydantic import ValidationError
 
-        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a path that is too long
-            raise StorageError(f"Cannot read {path}: it is no file.")
+        if not os.path.isfile(path):
+            raise storage_error("read", path, OSError("it is no file"))
         try:
             return checked(cls, parse_strict_json(_find(path), "its provenance"))
         except InvalidModel as error:
             raise InvalidProvenance(f"{path}: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
+            where = ".".join(map(str, first["loc"]))[:100] or "the whole"
             raise InvalidProvenance(f"{path}: its provenance is wrong at {where}: {first['msg']}.") from error
 
 
@@ -89,8 +87,7 @@ def reproduce(
         raise type(error)(f"{file} cannot be made again: {error}") from error
     made: Image = contents[0]
     _check_pixel_controls(provenance, made, file)
-    found, kind = _saved_pixels(file, made)
-    return contents, _compare(file, found, made.as_saved(kind))
+    return contents, _compare(file, *_saved_pixels(file, made))
 
 
 def _find(path: Path) -> str | bytes:
@@ -117,20 +114,13 @@ def _opened(path: Path) -> "Iterator[PilImage]":
     """Open an image file that may hold anything."""
     import PIL.Image
 
-    try:
-        with PIL.Image.open(path) as image:
-            yield image
-    except AigcError:
-        raise
-    except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise InvalidProvenance(f"{path} is no image that can be read: {error}.") from error
-    except OSError as error:
-        raise storage_error("read", path, error) from error
+    with reading(str(path), InvalidProvenance), PIL.Image.open(path) as image:
+        yield image
 
 
 def _load(provenance: Provenance, file: Path, model: str | os.PathLike[str] | Model | None, device: str) -> Model:
     """Return the model that made the file: the one that was given, or a ready-made one; never a path from the file."""
-    by = f"{file} was made by {provenance.model} {provenance.version}"
+    by = f"{file} was made by {provenance.model} {provenance.version[:100]}"
     if model is None:
         if provenance.model not in default_registry().names("model"):
             raise UnknownName(
@@ -144,6 +134,11 @@ def _load(provenance: Provenance, file: Path, model: str | os.PathLike[str] | Mo
             f" graph {loaded.card.graph_sha256[:12]}..., so it is another model, or was trained again. Give what made"
             " the file, an .onnx file or a run folder, as model."
         )
+    if (loaded.card.name, loaded.card.version) != (provenance.model, provenance.version):
+        raise InvalidProvenance(
+            f"{by}, says its provenance; the model with that graph is {loaded.card.name} {loaded.card.version}. The"
+            " provenance was edited, or the model was given another name or version since."
+        )
     return loaded
 
 
@@ -151,7 +146,7 @@ def _recorded_controls(provenance: Provenance, file: Path, card: ModelCard, give
     """Return the controls whose values the provenance holds; of pixels it holds only the hash."""
     if provenance.controls.keys() != {control.name for control in card.controls}:
         raise InvalidProvenance(
-            f"{file}: its provenance has the controls {', '.join(provenance.controls) or 'none'};"
+            f"{file}: its provenance has the controls {', '.join(provenance.controls)[:300] or 'none'};"
             f" {card.name} has {', '.join(control.name for control in card.controls) or 'none'}."
         )
     pixels = {control.name for control in card.controls if control.is_pixels}
@@ -169,9 +164,9 @@ def _check_pixel_controls(provenance: Provenance, made: Image, file: Path) -> No
             )
 
 
-def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], str]:
-    """Return the pixels of an image file and Pillow's name of its format."""
-    height, width, channels = made.data.shape
+def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the pixels of an image file, and those that a file of its format holds of what was made."""
+    height, width, _ = made.data.shape
     with _opened(file) as image:
         if image.format not in FORMATS.values():
             raise InvalidProvenance(f"{file} is of the format {image.format}, in which this SDK saves no image.")
@@ -179,7 +174,23 @@ def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], str]:
             raise NotReproduced(
                 f"{file} has {image.width} x {image.height} pixels; its model makes {width} x {height}."
             )
-        return read_pixels(image, channels, str(file)), str(image.format)
+        try:
+            saved = made.as_saved(str(image.format))
+        except InvalidRequest as error:
+            raise InvalidProvenance(f"{file} cannot hold what its model makes: {error}") from error
+        # Before the pixels, because bringing them to the channels of the model's may hide what differs.
+        if _form(image) != _form(saved):
+            raise NotReproduced(
+                f"{file} has {_form(image)}; what its model makes has, as {image.format}, {_form(saved)}. The image was"
+                " edited, or its provenance is another's."
+            )
+        channels = count_channels(saved)
+        return read_pixels(image, channels, str(file)), read_pixels(saved, channels, str(file))
+
+
+def _form(image: "PilImage") -> str:
+    """Say what an image is besides its pixels."""
+    return f"mode {image.mode}, channels {count_channels(image)}, frames {getattr(image, 'n_frames', 1)}"
 
 
 def _compare(file: Path, found: NDArray[np.uint8], made: NDArray[np.uint8]) -> str:

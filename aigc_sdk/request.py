@@ -145,12 +145,10 @@ def _pixels(value: Any, control: Control, most: int) -> Array:
     Raises:
         InvalidRequest: it is nothing that pixels can be had from, or of another size.
     """
-    if isinstance(value, Contents | list | tuple):
+    if isinstance(value, Contents | list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 4):
         if not 1 <= len(value) <= most:
             raise InvalidRequest(f"{control.name} has {len(value)} values; give 1 to {most}.")
         return np.stack([_pixels_of_one(each, control, f"{control.name}[{i}]") for i, each in enumerate(value)])
-    if isinstance(value, np.ndarray) and value.ndim == 4:
-        return np.stack([_pixels_of_one(each, control, f"{control.name}[{i}]") for i, each in enumerate(value[:most])])
     return _pixels_of_one(value, control, control.name)
 
 
@@ -216,7 +214,7 @@ def _batch_size(card: ModelCard, batch_size: int | None) -> int:
 def _deadline(deadline_s: float | None) -> float | None:
     if deadline_s is None:
         return None
-    is_number = isinstance(deadline_s, int | float | np.number) and not isinstance(deadline_s, bool)
+    is_number = isinstance(deadline_s, int | float | np.integer | np.floating) and not isinstance(deadline_s, bool)
     if not is_number or not deadline_s > 0:
         raise InvalidRequest(f"deadline_s is {shown(deadline_s)}; give seconds above 0, or None for no deadline.")
     return float(deadline_s) if deadline_s <= _MAX_DEADLINE_S else None

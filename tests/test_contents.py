@@ -101,6 +101,12 @@ def test_image_save_wrong_suffix_raises_and_lists_the_right_ones(tmp_path, monke
     assert names(tmp_path) == []
 
 
+def test_image_save_long_name_is_not_repeated_whole(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"use one of \.png, \.jpg") as raised:
+        make_image().save(tmp_path / ("a" * 5000))
+    assert len(str(raised.value)) < 200
+
+
 @pytest.mark.parametrize("path", ["", None, 3, b"image.png"])
 def test_save_to_no_path_raises(tmp_path, monkeypatch, tiny, path):
     monkeypatch.chdir(tmp_path)
@@ -259,10 +265,31 @@ def test_contents_grid_is_white_between_items_of_any_mode(channels, white):
     assert np.array_equal(np.asarray(grid.crop((6, 0, 10, 5))).reshape(5, 4, channels), make_image(channels).data)
 
 
-@pytest.mark.parametrize("columns", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("columns", [0, -1, 1.5, "2", True, 65, 10**9])
 def test_contents_grid_bad_columns_raises(tiny, columns):
-    with pytest.raises(InvalidRequest, match=r"columns is .* at least 1"):
+    with pytest.raises(InvalidRequest, match=r"columns is .*; give a whole number from 1 to 64"):
         tiny.generate(3).grid(columns)
+
+
+def test_contents_grid_may_have_as_many_columns_as_items(tiny):
+    contents = tiny.generate(70)
+    assert contents.grid(70).size == (70 * (SIZE + 2) - 2, SIZE)
+    with pytest.raises(InvalidRequest, match="columns is 71"):
+        contents.grid(71)
+
+
+@pytest.mark.parametrize(("items", "words"), [([1], "number 0 of these is 1"), (3, "of 3;"), (None, "of None;")])
+def test_contents_of_something_else_raise(items, words):
+    with pytest.raises(InvalidRequest, match=words):
+        Contents(items)
+
+
+@pytest.mark.parametrize("name", ["start", "total"])
+@pytest.mark.parametrize("value", ["1", 1.5, -1, True, 10**99])
+def test_contents_save_numbers_that_are_none_raise_and_write_nothing(tmp_path, tiny, name, value):
+    with pytest.raises(InvalidRequest, match=rf"{name} is .*; give a whole number from 0 to "):
+        tiny.generate().save(tmp_path / "out", **{name: value})
+    assert names(tmp_path) == ["tiny.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Controls that are pixels: what may be given for an image or a mask, and what the provenance keeps of them."""
 
 import hashlib
+import io
 import json
+import os
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -96,6 +99,8 @@ def test_pixels_of_a_mask_may_be_true_and_false(path, image, half):
         ({"image": 7}, "image is 7; give a path, a PIL image or an array"),
         ({"image": None}, "image is None; give a path"),
         ({"image": []}, "image has 0 values"),
+        ({"image": np.zeros((0, 8, 8, 1), np.uint8)}, "image has 0 values"),
+        ({"image": ""}, "image is ''; give a path"),
         ({"image": [np.zeros((8, 8), np.uint8), 3]}, r"image\[1\] is 3"),
         ({"image": [np.zeros((8, 8), np.uint8)] * 2, "n": 3}, "image has 2 values for 3 items"),
         ({"image": np.zeros((8, 8), np.uint8), "mask": np.zeros((8, 7), bool)}, r"mask is uint8 \(8, 7, 1\)"),
@@ -106,12 +111,30 @@ def test_pixels_that_cannot_be_used_are_refused(path, controls, message):
         sdk.generate(path, **controls)
 
 
-def test_pixels_of_files_that_are_no_images_are_refused(path, tmp_path):
-    with pytest.raises(StorageError, match=r"image: cannot read .*No such file"):
-        sdk.generate(path, image=tmp_path / "nothing.png")
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(InvalidRequest, match=r"image: .* is no image that can be read"):
-        sdk.generate(path, image=tmp_path / "text.png")
+def test_pixels_of_files_that_are_no_images_are_refused(path, image, tmp_path):
+    for name, reason in ((".", "it is no file"), ("nothing.png", "No such file"), ("a" * 5000, "File name too long")):
+        with pytest.raises(StorageError, match=rf"image: .*{name[:9]}.* cannot be read: {reason}") as raised:
+            sdk.generate(path, image=tmp_path / name)
+        assert len(str(raised.value)) < 400
+    picture = tmp_path / "picture.png"
+    PIL.Image.fromarray(image[..., 0]).save(picture)
+    whole = picture.read_bytes()
+    header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + whole[24:29]
+    bomb = whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:]
+    for data, reason in ((b"text", r"\."), (whole[:60], ": .*truncated"), (bomb, r": .*limit of \d+ pixels\.")):
+        picture.write_bytes(data)
+        with pytest.raises(InvalidRequest, match=rf"image: .*picture\.png is no image that can be read{reason}"):
+            sdk.generate(path, image=picture)
+    opened = PIL.Image.open(io.BytesIO(whole[:60]))
+    with pytest.raises(InvalidRequest, match=r"^image is no image that can be read: .*truncated"):
+        sdk.generate(path, image=opened)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pixels_of_a_pipe_are_refused_instead_of_waited_for(path, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(StorageError, match=r"pipe\.png cannot be read: it is no file"):
+        sdk.generate(path, image=tmp_path / "pipe.png")
 
 
 def test_pixels_are_in_the_provenance_as_hash_and_shape(path, image):

@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from importlib.metadata import EntryPoint
 
 import numpy as np
+import onnx
 import PIL.Image
 import pytest
 from click.testing import CliRunner
@@ -15,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import aigc_sdk as sdk
 from aigc_sdk import cli, generation, reproduction
+from aigc_sdk.card import Golden, OutputSpec
 from aigc_sdk.errors import (
     AigcError,
     InvalidProvenance,
@@ -24,7 +27,7 @@ from aigc_sdk.errors import (
     UnknownName,
 )
 from aigc_sdk.registry import Registry
-from tiny_model import SIZE, make_card, make_graph, to_bytes, write_pixel_model, write_tiny_model
+from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_pixel_model, write_tiny_model
 
 SUFFIXES = (".png", ".bmp", ".tif", ".jpg", ".webp")
 
@@ -66,6 +69,12 @@ def forge(path, item, text):
     info = PngInfo()
     info.add_itxt("aigc.provenance", text)
     item.to_pil().save(path, "PNG", pnginfo=info)
+    return path
+
+
+def beside(path, item):
+    """Write the item's provenance beside a file."""
+    path.with_name(f"{path.name}.json").write_text(json.dumps(item.provenance), encoding="utf-8")
     return path
 
 
@@ -134,6 +143,75 @@ def test_reproduce_edited_pixels_say_how_much_differs(saved, tiny, tiny_path, ed
         sdk.reproduce(path, model=tiny_path)
 
 
+def tinted(image):
+    """Return the grey image in colours of the same grey."""
+    grey = np.asarray(image).astype(int)
+    tint = np.where((grey >= 40) & (grey < 150), 1, 0)
+    image = PIL.Image.fromarray(np.stack([grey - 40 * tint, grey, grey + 105 * tint], -1).astype(np.uint8))
+    assert np.array_equal(image.convert("L"), grey) and tint.any()
+    return image
+
+
+SECOND_FRAME = {"save_all": True, "append_images": [PIL.Image.new("L", (SIZE, SIZE), 99)]}
+CLEAR = PIL.Image.new("L", (SIZE, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "edit", "options", "words"),
+    [
+        (".png", tinted, {}, "has mode RGB, channels 3, frames 1; .* as PNG, mode L, channels 1, frames 1"),
+        (".png", lambda grey: grey.convert("P"), {}, "has mode P"),
+        (".png", lambda grey: PIL.Image.merge("LA", (grey, CLEAR)), {}, "has mode LA, channels 4"),
+        (".png", lambda grey: PIL.Image.merge("RGBA", (grey, grey, grey, CLEAR)), {}, "has mode RGBA, channels 4"),
+        (".png", lambda grey: PIL.Image.fromarray(np.asarray(grey) * np.uint16(257)), {}, "has mode I;16"),
+        (".png", lambda grey: grey, {"transparency": 255}, "has mode L, channels 4, frames 1"),
+        (".png", lambda grey: grey, SECOND_FRAME, "has mode L, channels 1, frames 2"),
+        (".png", lambda grey: grey, SECOND_FRAME | {"default_image": True}, "has mode L, channels 1, frames 2"),
+        (".bmp", tinted, {}, "has mode RGB, channels 3, frames 1; .* as BMP, mode L"),
+        (".tif", tinted, {}, "has mode RGB, channels 3, frames 1; .* as TIFF, mode L"),
+        (".tif", lambda grey: grey, SECOND_FRAME, "has mode L, channels 1, frames 2"),
+        (".jpg", lambda grey: grey.convert("RGB"), {}, "has mode RGB, channels 3, frames 1; .* as JPEG, mode L"),
+        (".webp", tinted, {"lossless": True}, "of the values differ"),
+        (".webp", lambda grey: PIL.Image.merge("LA", (grey, CLEAR)), {}, "has mode RGBA, .* as WEBP, mode RGB,"),
+        (".webp", lambda grey: grey, SECOND_FRAME, "frames 2; .* as WEBP, mode RGB, channels 3, frames 1"),
+    ],
+)
+def test_reproduce_edited_image_of_the_same_grey_raises(tiny, tiny_path, tmp_path, suffix, edit, options, words):
+    item = tiny.generate(seed=7)[0]
+    path = beside(tmp_path / f"item{suffix}", item)
+    edit(item.to_pil()).save(path, **options)
+    with pytest.raises(NotReproduced, match=words):
+        sdk.reproduce(path, model=tiny_path)
+
+
+def write_colour_model(path, channels):
+    """Write the hand-made model with its grey in each of several channels."""
+    model = make_graph()
+    model.graph.node[-1].output[0] = "grey"
+    model.graph.node.append(onnx.helper.make_node("Concat", ["grey"] * channels, ["content"], axis=3))
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = channels
+    seeds = np.array([0, 1], np.int64)
+    feeds = {control.name: np.full(2, control.default, control.dtype) for control in CONTROLS}
+    output = OutputSpec(dtype="uint8", shape=(SIZE, SIZE, channels))
+    golden = Golden.of(seeds, feeds, expected(seeds).repeat(channels, 3))
+    path.write_bytes(to_bytes(model, make_card(model, output=output, golden=golden)))
+    return path
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_reproduce_takes_colour_and_alpha_from_every_format(tmp_path, suffix, channels):
+    model = write_colour_model(tmp_path / "colour.onnx", channels)
+    item = sdk.generate(model, seed=7)[0]
+    path = tmp_path / f"item{suffix}"
+    if suffix in (".bmp", ".jpg") and channels == 4:
+        item.to_pil().convert("RGB").save(beside(path, item))
+        with pytest.raises(InvalidProvenance, match=r"cannot hold what its model makes: .* has no alpha channel"):
+            sdk.reproduce(path, model=model)
+    else:
+        assert sdk.reproduce(item.save(path), model=model)[0] == item
+
+
 def test_reproduce_another_size_raises_before_unpacking(saved, tiny_path):
     item, path = saved
     info = PngInfo()
@@ -155,6 +233,20 @@ def test_reproduce_model_that_changed_raises(saved, tmp_path):
     other.write_bytes(to_bytes(graph, make_card(graph)))
     with pytest.raises(NotReproduced, match="so it is another model, or was trained again"):
         sdk.reproduce(saved[1], model=other)
+
+
+def test_reproduce_provenance_of_another_processor_and_release_is_taken(saved, tiny_path):
+    item, path = saved
+    forge(path, item, changed(item, provider="another (onnxruntime 9)", sdk_version="99.0"))
+    assert np.array_equal(sdk.reproduce(path, model=tiny_path)[0].data, item.data)
+
+
+@pytest.mark.parametrize("change", [{"version": "9"}, {"model": "else"}])
+def test_reproduce_ready_made_model_of_another_version_raises(ready_made, tmp_path, change):
+    item = sdk.generate("tiny", seed=5)[0]
+    path = forge(tmp_path / "item.png", item, changed(item, **change))
+    with pytest.raises((InvalidProvenance, UnknownName), match=r"made by (tiny 9, says|else .* no ready-made)"):
+        sdk.reproduce(path)
 
 
 def test_reproduce_model_of_another_task_raises(tiny, tmp_path):
@@ -208,6 +300,14 @@ def test_reproduce_broken_provenance_raises(saved, tiny_path, text, message):
         ({"task": "../evil"}, InvalidProvenance, "wrong at task: "),
         ({"task": "paint"}, UnknownName, "no task in this file of tiny 'paint'"),
         ({"graph_sha256": "f" * 64}, NotReproduced, "with the graph ffffffffffff"),
+        (
+            {"model": "cats"},
+            InvalidProvenance,
+            r"made by cats 1\.0, says its .* model with that graph is tiny 1\.0",
+        ),
+        ({"version": "9"}, InvalidProvenance, r"made by tiny 9, says its provenance; .* is tiny 1\.0"),
+        ({"version": "9" * 10**5}, InvalidProvenance, r"made by tiny 9{100}, says its"),
+        ({"x" * 10**5: 1}, InvalidProvenance, "wrong at x{100}: "),
         ({"graph_sha256": "7"}, InvalidProvenance, "wrong at graph_sha256: "),
         ({"controls": []}, InvalidProvenance, "wrong at controls: "),
         ({"controls": {}}, InvalidProvenance, "has the controls none; tiny has label, gain"),
@@ -245,7 +345,7 @@ def test_reproduce_without_provenance_raises(saved, tmp_path, suffix):
         sdk.reproduce(path)
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "truncated", "nul", "long", "bomb"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "truncated", "cut", "nul", "long", "bomb"])
 def test_reproduce_file_that_cannot_be_read_raises(saved, tmp_path, tiny_path, kind):
     path = saved[1]
     if kind == "missing":
@@ -257,14 +357,16 @@ def test_reproduce_file_that_cannot_be_read_raises(saved, tmp_path, tiny_path, k
     elif kind == "long":
         path = "a" * 5000 + ".png"
     elif kind == "bomb":
-        header = bytearray(path.read_bytes())
-        header[16:24] = (60_000).to_bytes(4, "big") * 2
-        path.write_bytes(header)
+        data = path.read_bytes()
+        header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + data[24:29]
+        path.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:])
     else:
         data = path.read_bytes()
-        path.write_bytes({"empty": b"", "text": b"no image", "truncated": data[:-30]}[kind])
-    with pytest.raises((InvalidProvenance, StorageError, InvalidRequest)):
+        path.write_bytes({"empty": b"", "text": b"no image", "truncated": data[:-30], "cut": data[:-60]}[kind])
+    with pytest.raises((InvalidProvenance, StorageError, InvalidRequest)) as raised:
         sdk.reproduce(path, model=tiny_path)
+    message = str(raised.value)
+    assert len(message) < 400 and "<PIL" not in message and not message.endswith("..")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * (2**20 + 5), b"{}"])

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidRequest, StorageError
+from aigc_sdk.errors import InvalidRequest, StorageError, shown
 from aigc_sdk.files import make_folder, write_bytes
+from aigc_sdk.seeds import MAX_INDEX
 
 if TYPE_CHECKING:
     from aigc_sdk.contents.image import Image
@@ -24,6 +25,9 @@ PROVENANCE_KEY = "aigc.provenance"
 # What a notebook shows: items, and pixels of the longer side of each.
 _SHOWN_ITEMS = 64
 _SHOWN_SIDE = 56
+
+# A grid may have so many columns, even if there are fewer items.
+_FEWEST_COLUMNS = 64
 
 Array = NDArray[Any]
 
@@ -96,10 +100,18 @@ def _recorded(value: Any) -> Any:
     return {"sha256": hashlib.sha256(value.tobytes()).hexdigest(), "shape": list(value.shape)}
 
 
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise InvalidRequest(f"{name} is {shown(value)}; give a whole number from {low} to {high}.")
+
+
 class Contents:
     """A batch of generated items, in the order of the request: a sequence with `.save(folder)`.
 
     A slice and a sum are Contents again, whose items keep their seeds and provenance. In a notebook it shows itself.
+
+    Raises:
+        InvalidRequest: one of the items is none.
 
     Example:
         >>> import aigc_sdk as sdk
@@ -111,7 +123,12 @@ class Contents:
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
+        if not isinstance(items, Iterable):
+            raise InvalidRequest(f"Contents cannot be made of {shown(items)}; give a list of generated items.")
         self._items = list(items)
+        for i, item in enumerate(self._items):
+            if not isinstance(item, Item):
+                raise InvalidRequest(f"Contents hold generated items; number {i} of these is {shown(item)}.")
 
     def __len__(self) -> int:
         return len(self._items)
@@ -153,8 +170,12 @@ class Contents:
             total: how many items there will be in all, which sets the number of digits; start + len without it.
 
         Raises:
+            InvalidRequest: folder is no path, or start or total no number of items.
             StorageError: the folder cannot be made, or a file cannot be written.
         """
+        _check_whole("start", start, 0, MAX_INDEX)
+        if total is not None:
+            _check_whole("total", total, 0, MAX_INDEX)
         made = make_folder(folder)
         digits = max(2, len(str((total or start + len(self)) - 1)))
         paths: list[Path] = []
@@ -169,15 +190,15 @@ class Contents:
         """Return all items side by side as one PIL image, row by row; for images.
 
         Args:
-            columns: items in a row; without it, as square as can be.
+            columns: items in a row, at most as many as there are, or 64 of fewer; without it, as square as can be.
 
         Raises:
-            InvalidRequest: the items are not images of one size, or columns is not at least 1.
+            InvalidRequest: the items are not images of one size, or columns is not possible.
         """
         from aigc_sdk.contents.image import paste_grid
 
-        if columns is not None and (not isinstance(columns, int) or columns < 1):
-            raise InvalidRequest(f"columns is {columns!r}; give a whole number of at least 1.")
+        if columns is not None:  # of more, most of the sheet would be empty, and it might not fit in memory
+            _check_whole("columns", columns, 1, max(len(self), _FEWEST_COLUMNS))
         return paste_grid([image.to_pil() for image in self._images()], columns)
 
     def _images(self) -> "list[Image]":

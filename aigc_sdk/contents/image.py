@@ -3,10 +3,13 @@
 import io
 import math
 import os
+import stat
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -85,7 +88,7 @@ class Image(Item):
         target = as_path(path, "path")
         kind = FORMATS.get(target.suffix.lower())
         if kind is None:
-            raise InvalidRequest(f"Cannot save an image as {target.name!r}; use one of {', '.join(FORMATS)}.")
+            raise InvalidRequest(f"Cannot save an image as {shown(target.name)}; use one of {', '.join(FORMATS)}.")
         self._check_alpha(kind)
         options = {}
         if kind == "PNG":
@@ -97,14 +100,14 @@ class Image(Item):
                 self._save_sidecar(target)
         return target
 
-    def as_saved(self, kind: str) -> NDArray[np.uint8]:
-        """Return the pixels that a file of Pillow's format `kind` gives back; JPEG and WebP lose some."""
+    def as_saved(self, kind: str) -> "PilImage":
+        """Return what a file of Pillow's format `kind` gives back; some change the mode, JPEG and WebP the pixels."""
         import PIL.Image
 
         self._check_alpha(kind)
         buffer = io.BytesIO()
         self.to_pil().save(buffer, kind)
-        return read_pixels(PIL.Image.open(buffer), self.data.shape[2], kind)
+        return PIL.Image.open(buffer)
 
     def _check_alpha(self, kind: str) -> None:
         if kind in _WITHOUT_ALPHA and self.data.shape[2] == 4:
@@ -132,6 +135,33 @@ def scaled(image: "PilImage", side: int) -> "PilImage":
     return image
 
 
+@contextmanager
+def reading(what: str, broken: type[AigcError] = InvalidRequest) -> Iterator[None]:
+    """Make an error of ours of whatever Pillow ends in on an image that may hold anything.
+
+    Args:
+        what: what messages call the image.
+        broken: the error for what is no image.
+
+    Raises:
+        StorageError: the file cannot be read, and not because of what it holds.
+    """
+    import PIL.Image
+
+    what = what if len(what) <= 300 else f"{what[:150]}...{what[-50:]}"
+    try:
+        yield
+    except AigcError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise broken(f"{what} is no image that can be read.") from error
+    except (PIL.Image.DecompressionBombError, OSError, *BROKEN) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise StorageError(f"{what} cannot be read: {error.strerror}.") from error
+        words = str(error).partition(", could be decompression bomb")[0].rstrip(".")
+        raise broken(f"{what} is no image that can be read: {words or type(error).__name__}.") from error
+
+
 def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
     """Return the pixels of a PIL image or of an image file, upright, uint8 (height, width, channels).
 
@@ -142,24 +172,27 @@ def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
 
     Raises:
         InvalidRequest: it is neither, or no image that can be read.
-        StorageError: the file cannot be opened.
+        StorageError: the file cannot be read.
     """
     import PIL.Image
+
+    if isinstance(source, PIL.Image.Image):
+        with reading(name):
+            return _upright(source, channels)
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidRequest(f"{name} is {shown(source)}; give a path, a PIL image or an array uint8.")
+    path = as_path(source, name)
+    with reading(f"{name}: {path}"):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StorageError(f"{name}: {path} cannot be read: it is no file.")  # on a pipe one would wait for ever
+        with PIL.Image.open(path) as image:
+            return _upright(image, channels)
+
+
+def _upright(image: "PilImage", channels: int) -> NDArray[np.uint8]:
     import PIL.ImageOps
 
-    try:
-        image = PIL.Image.open(source) if isinstance(source, str | os.PathLike) else source
-        if not isinstance(image, PIL.Image.Image):
-            raise InvalidRequest(f"{name} is {shown(source)}; give a path, a PIL image or an array uint8.")
-        return to_channels(eight_bits(PIL.ImageOps.exif_transpose(image)), channels)
-    except AigcError:
-        raise
-    except PIL.UnidentifiedImageError as error:
-        raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read.") from error
-    except (PIL.Image.DecompressionBombError, *BROKEN) as error:
-        raise InvalidRequest(f"{name}: {shown(source)} is no image that can be read: {error}.") from error
-    except OSError as error:
-        raise StorageError(f"{name}: cannot read {shown(source)}: {error.strerror or error}.") from error
+    return to_channels(eight_bits(PIL.ImageOps.exif_transpose(image)), channels)
 
 
 def count_channels(image: "PilImage") -> int:
