@@ -354,9 +354,11 @@ def selftest(model: str | os.PathLike[str], *, task: str | None = None, device: 
     return opened.check_golden()
 
 
-def model_file(model: str | os.PathLike[str], *, task: str | None = None) -> Path:
-    """Return the path of the ONNX file behind a name, a path or a run folder; raises as `load` does."""
+def model_file(model: str | os.PathLike[str], *, task: str | None = None, shape: tuple[int, ...] | None = None) -> Path:
+    """Return the path of the ONNX file behind a name, a path or a run folder; takes and raises what `open_any` does."""
     source = _locate(model, task).source
+    if isinstance(source, MeasureSpec) and shape is not None:
+        source = _call_plugin(source, shape, Path)
     if not isinstance(source, Path):
         raise InvalidRequest(f"{model!r} is a generator or a measure of a plugin; it has no model file.")
     return source

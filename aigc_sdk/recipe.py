@@ -235,13 +235,15 @@ def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None
     own = stage.reference is None
     reference = source if own else load_data(path.parent / str(stage.reference), ImageOptions.of_config(card.config))
     identities = {
+        "metrics": default_registry().names("metric") if stage.metrics is None else stage.metrics,
         "graph_sha256": card.graph_sha256,
         "extractor_sha256": _extractor_sha256(stage, path),
         "reference_fingerprint": card.data.fingerprint if own else reference.fingerprint,
     }
     asked = json.dumps({**asdict(stage), **identities}).encode()
     done = run.folder / EVALUATED
-    if done.exists() and done.read_bytes() == asked:
+    is_scored = any("extractor_sha256" in score for score in card.scores)  # or the file was exported anew
+    if is_scored and done.exists() and done.read_bytes() == asked:
         return
     report = sdk.evaluate(
         run.folder,

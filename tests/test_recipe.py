@@ -160,7 +160,7 @@ def test_recipe_that_cannot_be_read_raises(tmp_path, name):
 def test_run_goes_on_after_the_training_and_does_nothing_twice(finished, write, tmp_path, digits_8x8):
     text, folder = finished
     write_tiny_measure(tmp_path / "features.onnx")
-    before = sdk.load(folder)
+    before, unscored = sdk.load(folder), files_of(folder)
     stages = '[evaluate]\nmetrics = ["frechet", "recall"]\nn = 60\nextractor = "features.onnx"\n'
     recipe = write(text + stages + '[export]\nfolder = "models"\n')
     run = sdk.run(recipe, data=digits_8x8)
@@ -188,6 +188,11 @@ def test_run_goes_on_after_the_training_and_does_nothing_twice(finished, write, 
     files = files_of(folder)
     sdk.run(recipe, data=digits_8x8)
     assert files_of(folder) == files
+    # A model file that is made anew gets its scores again.
+    for name in ("model.onnx", "model.card.json"):
+        (folder / name).write_bytes(unscored[name])
+    sdk.run(recipe, data=digits_8x8)
+    assert files_of(folder)["model.onnx"] == files["model.onnx"]
     # With another extractor of that name, another reference in its file, or another n, the evaluation is done again.
     write_tiny_measure(tmp_path / "features.onnx", divisor=2.0)
     sdk.run(recipe, data=digits_8x8)

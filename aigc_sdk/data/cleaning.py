@@ -28,7 +28,7 @@ def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Datase
     """
     rows = _kept(decoded, report)
     if not rows:
-        raise InvalidData(f"No image of {source.name} can be used. {report}")
+        raise InvalidData(f"No image of {source.name} can be used. {report.line}.")
     labels = None if decoded.labels[rows[0]] is None else np.array([decoded.labels[row] for row in rows])
     indices, names = named_labels(source.name, len(rows), labels, source.label_names)
     kept = np.array(rows, np.int64)

@@ -80,10 +80,15 @@ class DataReport:
         values = asdict(self)
         return {name: values[name] for name in ("n", "skipped", "notes")}
 
+    @property
+    def line(self) -> str:
+        """The report for people, on one line."""
+        return "; ".join(map(str.strip, str(self).splitlines()))
+
     def __str__(self) -> str:
         left_out = sum(skipped.count for skipped in self.skipped.values())
         files = f", {left_out:,} {'file' if left_out == 1 else 'files'} left out" if left_out else ""
-        lines = [f"{self.n:,} images read{files}"]
+        lines = [f"{self.n:,} {'image' if self.n == 1 else 'images'} read{files}"]
         for reason, skipped in self.skipped.items():
             more = ", ..." if skipped.count > len(skipped.examples) else ""
             lines.append(f"  {reason}: {skipped.count:,} ({', '.join(skipped.examples)}{more})")

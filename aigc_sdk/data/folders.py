@@ -44,8 +44,8 @@ def folder_source(folder: Path, report: DataReport) -> ImageSource:
         else:
             names.append(name)
     if not names:
-        there = f"{len(found)} files such as {found[0]}" if found else "nothing"
-        raise InvalidData(f"{folder} has no images, but {there}; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        there = f"has {len(found)} files such as {found[0]}, and no images" if found else "is empty"
+        raise InvalidData(f"{folder} {there}; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     labels = [name.partition(os.sep)[0] if os.sep in name else None for name in names]
     if None in labels and len(set(labels)) > 1:
         raise InvalidData(
@@ -127,9 +127,9 @@ def csv_source(path: Path, report: DataReport) -> ImageSource:
             rows = [(row[image] or "", row[label] if label else None) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidData(f"{path} is no table in UTF-8: {error}.") from error
-    labels: list[Any] = [value for _, value in rows]
-    if label and all(value is not None and value.isascii() and value.isdigit() for value in labels):
-        labels = [int(value) for value in labels]  # so that 10 comes after 9
+    labels: list[Any] = [value or None for _, value in rows]
+    if all(value is None or (value.isascii() and value.isdigit()) for value in labels):
+        labels = [value and int(value) for value in labels]  # so that 10 comes after 9
     return _source_of_paths(path.stem, path.parent, [name for name, _ in rows], labels)
 
 

@@ -67,8 +67,8 @@ def load_data(source: Any, options: ImageOptions | None = None, *, workers: int 
             f"data is of type {type(source).__name__}; give a path, an array of images, or a pair (images, labels)."
         )
     if data.n < 2 or len(np.unique(data.digests)) < 2:
-        found = "all the same; there is nothing to learn" if data.n > 1 else "one alone; give at least two"
-        raise InvalidData(f"The images of {data.name} are {found}. {data.report}")
+        found = "only one image" if data.n < 2 else "images that are all the same"
+        raise InvalidData(f"{data.name} has {found}; give at least two different ones. {data.report.line}.")
     for text in (data.name, *data.label_names):
         if text != text.encode(errors="replace").decode():
             raise InvalidData(f"{text!r} is no text that can be written down; rename the file or folder.")

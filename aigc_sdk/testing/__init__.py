@@ -44,15 +44,19 @@ def model_case(model: str | os.PathLike[str], task: str | None = None) -> ModelC
     return ModelCase(generator, model_file(model, task=task) if isinstance(generator, OnnxGenerator) else None)
 
 
-def measure_case(measure: str | os.PathLike[str], task: str | None = None) -> MeasureCase:
+def measure_case(
+    measure: str | os.PathLike[str], task: str | None = None, shape: tuple[int, ...] | None = None
+) -> MeasureCase:
     """Open a measure's file for its checks; raises as `aigc_sdk.measure` does."""
     from aigc_sdk.runtime import OnnxMeasure
 
-    path = model_file(measure, task=task)
+    path = model_file(measure, task=task, shape=shape)
     return MeasureCase(OnnxMeasure.open(path), path)
 
 
-def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> list[str]:
+def check_model(
+    model: str | os.PathLike[str], *, task: str | None = None, shape: tuple[int, ...] | None = None
+) -> list[str]:
     """Check a file of either kind, a ready-made model or measure, or a generator of a plugin.
 
     Returns the names of what was checked.
@@ -60,6 +64,7 @@ def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> li
     Args:
         model: what `aigc_sdk.load` takes, or a measure.
         task: which task of it; without it, its first.
+        shape: (height, width, channels) of the contents, for a measure that is made for them.
 
     Raises:
         ContractBroken: names the check, its rule, and what was expected and found.
@@ -69,9 +74,9 @@ def check_model(model: str | os.PathLike[str], *, task: str | None = None) -> li
         >>> check_model("digits-vae")[-1]
         'check_values_out_of_range_are_refused'
     """
-    if not isinstance(opened := open_any(model, task=task), Generator):
+    if not isinstance(opened := open_any(model, task=task, shape=shape), Generator):
         what = f"The measure {opened.card.name}:{opened.card.task}"
-        return run_checks(what, MEASURE_CHECKS, measure_case(model, task))
+        return run_checks(what, MEASURE_CHECKS, measure_case(model, task, shape))
     case = model_case(model, task)
     checks = CHECKS["model"] if case.path else GENERATOR_CHECKS
     return run_checks(f"The model {case.generator.card.name}:{case.generator.card.task}", checks, case)
