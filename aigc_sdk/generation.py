@@ -461,13 +461,14 @@ def find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str 
 def _locate_path(path: Path, task: str | None) -> _Location:
     if not _is_folder(path):
         return _Location(path, task)
-    main = path / "model.onnx"
     if not os.access(path, os.X_OK):
         raise StorageError(f"Cannot read {path}: the folder may not be entered.")
+    main, other = path / "model.onnx", path / f"model.{task}.onnx"
+    if task is not None and os.path.exists(other):
+        return _Location(other, task)
     if not main.exists():
         raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
-    other = path / f"model.{task}.onnx"
-    return _Location(other if task is not None and other.exists() else main, task)
+    return _Location(main, task)
 
 
 def _is_folder(path: Path) -> bool:
@@ -510,7 +511,8 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
     from aigc_sdk.runtime import open_model
 
     opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
-    _check_task(opened.card, location.task)
+    beside = source.parent.glob("model.*.onnx") if source.name == "model.onnx" else ()  # the other tasks of a run
+    _check_task(opened.card, location.task, [path.name[len("model.") : -len(".onnx")] for path in beside])
     return opened
 
 
@@ -553,6 +555,6 @@ def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Mo
     return Model(_open_generator(location, device))
 
 
-def _check_task(card: ModelCard, task: str | None) -> None:
+def _check_task(card: ModelCard, task: str | None, others: Iterable[str] = ()) -> None:
     if task is not None and task != card.task:
-        raise UnknownName.of(f"task in this file of {card.name}", task, [card.task])
+        raise UnknownName.of(f"task of {card.name}", task, [card.task, *others])

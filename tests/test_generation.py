@@ -192,7 +192,7 @@ def test_generate_provenance_is_complete(tiny):
         ({"device": "gpu"}, "no device 'gpu'.* There are: auto, "),
         ({"device": "cuda:x"}, "no device 'cuda:x'"),
         ({"device": "cuda"}, "device='cuda' needs CUDAExecutionProvider"),
-        ({"task": "paint"}, "no task in this file of tiny 'paint'.* There are: generate"),
+        ({"task": "paint"}, "no task of tiny 'paint'.* There are: generate"),
     ],
 )
 def test_generate_bad_argument_raises_our_error(tiny_path, arguments, message):

@@ -129,14 +129,14 @@ def test_measure_asked_for_what_a_model_does_says_so(measure_path):
 
 
 def test_measure_of_another_task_is_unknown_name(measure_path):
-    with pytest.raises(UnknownName, match="task in this file of tiny-measure"):
+    with pytest.raises(UnknownName, match="task of tiny-measure"):
         open_any(measure_path, task="classify")
 
 
 def test_measure_by_an_unknown_name_is_unknown_name():
     with pytest.raises(UnknownName, match="Did you mean 'digits-features'"):
         sdk.measure("digit-features", contents(2))
-    with pytest.raises(InvalidRequest, match="model is 3"):
+    with pytest.raises(InvalidRequest, match="measure is 3"):
         sdk.measure(3, contents(2))
 
 

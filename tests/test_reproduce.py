@@ -252,7 +252,7 @@ def test_reproduce_ready_made_model_of_another_version_raises(ready_made, tmp_pa
 def test_reproduce_model_of_another_task_raises(tiny, tmp_path):
     path = tiny.generate(seed=1)[0].save(tmp_path / "item.png")
     mirror = write_tiny_model(tmp_path / "mirror.onnx", task="mirror")
-    with pytest.raises(UnknownName, match="no task in this file of tiny 'generate'"):
+    with pytest.raises(UnknownName, match="no task of tiny 'generate'"):
         sdk.reproduce(path, model=mirror)
 
 
@@ -298,7 +298,7 @@ def test_reproduce_broken_provenance_raises(saved, tiny_path, text, message):
         ({"model": "../../secret.onnx"}, InvalidProvenance, "wrong at model: "),
         ({"model": 3}, InvalidProvenance, "wrong at model: "),
         ({"task": "../evil"}, InvalidProvenance, "wrong at task: "),
-        ({"task": "paint"}, UnknownName, "no task in this file of tiny 'paint'"),
+        ({"task": "paint"}, UnknownName, "no task of tiny 'paint'"),
         ({"graph_sha256": "f" * 64}, NotReproduced, "with the graph ffffffffffff"),
         (
             {"model": "cats"},

@@ -57,7 +57,9 @@ def test_csv_without_labels_or_with_some_missing(images):
     assert same(data, GREY[[0, 2]], [0, 1], ("a", "b, c"))
     assert data.report.skipped["no label"].examples == ["images/1.png", "images/4.png"]
     assert data.report.skipped["missing"].examples == ["images/9.png: there is no such file"]
-    assert data.report.skipped["unreadable"].count == 1
+    assert data.report.skipped["unreadable"].examples == ["row 4: it is no file"]
+    rows = b"path,label\nimages/0.png,10\nimages/1.png,\nimages/2.png,9\n"
+    assert same(load_data(write(images / "c.csv", rows)), GREY[[0, 2]], [1, 0], ("9", "10"))
 
 
 @pytest.mark.parametrize(

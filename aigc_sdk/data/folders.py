@@ -94,8 +94,8 @@ def _source_of_paths(name: str, folder: Path, names: list[str], labels: list[Any
     root = os.path.abspath(folder)
 
     def entries() -> Iterator[Entry]:
-        for path, label in zip(names, labels, strict=True):
-            yield Entry(path, os.path.join(root, path), label)
+        for i, (path, label) in enumerate(zip(names, labels, strict=True)):
+            yield Entry(path or f"row {i}", os.path.join(root, path) if path else "", label)
 
     state = hashlib.sha256()
     for path, label in zip(names, labels, strict=True):

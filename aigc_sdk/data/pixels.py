@@ -234,7 +234,10 @@ def _decode_to_file(
     source: ImageSource, n: int, shape: tuple[int, int, int], options: ImageOptions, pool: Workers, path: Path
 ) -> Decoded:
     """Write the rows to the file and what became of each to the JSON file beside it."""
-    folder = make_folder(path.parent)
+    try:
+        folder = make_folder(path.parent)
+    except StorageError as error:
+        raise StorageError(f"{error} It is for decoded pixels; AIGC_SDK_CACHE names another folder.") from error
     _remove_old(folder)
     size_bytes, free_bytes = n * math.prod(shape), shutil.disk_usage(folder).free
     if size_bytes > free_bytes:
