@@ -2,8 +2,10 @@
 
     python benchmarks/code_size.py
 
-The core is aigc_sdk without `training` and `testing`. The bounds are for lines that are code: docstrings count as
-comments, as they do for cloc. The figures that count them as code are printed beside.
+The core is what a call of `generate` takes: aigc_sdk without the stages around it (data, training, evaluation, recipes,
+reproduction), which have no bound and are counted apart, and without `testing`. The command line has a bound of its
+own. The bounds are for lines that are code: docstrings count as comments, as they do for cloc. The figures that count
+them as code are printed beside.
 """
 
 import ast
@@ -16,7 +18,8 @@ from timing import Report
 
 CORE_LINES = 2500
 CLI_LINES = 400
-NOT_CORE = ("training", "testing")
+NOT_COUNTED = ("training", "testing")
+STAGES = ("data", "evaluation", "evaluator.py", "recipe.py", "reproduction.py")
 
 _NO_CODE = {
     tokenize.COMMENT,
@@ -65,19 +68,22 @@ def main() -> int:
     sizes: dict[str, tuple[int, int]] = {}
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        if name.partition("/")[0] not in NOT_CORE:
+        if name.partition("/")[0] not in NOT_COUNTED:
             sizes[name] = count_lines(path.read_text(encoding="utf-8"))
     print(f"{'module':40} {'lines':>7} {'without docstrings':>19}")
     for name, (lines, bare) in sizes.items():
         print(f"{name:40} {lines:7,} {bare:19,}")
 
     report = Report("aigc-sdk")
-    core, core_bare = (sum(size[way] for size in sizes.values()) for way in (0, 1))
-    cli, cli_bare = sizes["cli.py"]
-    report.at_most("core, lines of code", core_bare, CORE_LINES)
-    report.figure("core, lines of code and docstrings", core)
-    report.at_most("cli.py, lines of code", cli_bare, CLI_LINES)
-    report.figure("cli.py, lines of code and docstrings", cli)
+    parts: dict[str, list[int]] = {"core": [0, 0], "cli.py": [0, 0], "stages": [0, 0]}
+    for name, size in sizes.items():
+        part = "cli.py" if name == "cli.py" else "stages" if name.partition("/")[0] in STAGES else "core"
+        parts[part] = [total + each for total, each in zip(parts[part], size, strict=True)]
+    report.at_most("core without cli.py, lines of code", parts["core"][1], CORE_LINES)
+    report.at_most("cli.py, lines of code", parts["cli.py"][1], CLI_LINES)
+    report.figure("data, evaluation, recipes, reproduction, lines of code", parts["stages"][1])
+    report.figure("all of these, lines of code", sum(part[1] for part in parts.values()))
+    report.figure("all of these, lines of code and docstrings", sum(part[0] for part in parts.values()))
     return report.exit_code
 
 

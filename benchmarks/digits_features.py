@@ -6,6 +6,7 @@ All of it is measured with the committed ONNX files on MNIST's 10,000 official t
 trained on.
 """
 
+import sys
 import time
 from importlib.resources import files
 
@@ -14,22 +15,26 @@ from numpy.typing import NDArray
 
 import aigc_sdk as sdk
 from datasets import fetch
-from timing import machine
+from timing import Report
 
 Features = NDArray[np.float32]
 
 
-def main() -> None:
-    """Measure and print."""
+LEAST_RIGHT = 0.99
+MOST_MEGABYTES = 0.5
+
+
+def main() -> int:
+    """Measure and print; return 1 when a bound is missed."""
     with np.load(fetch("mnist")) as train, np.load(fetch("mnist-test")) as test:
         train_images, train_labels = train["images"], train["labels"]
         images, labels = test["images"], test["labels"]
-    print(machine(["onnxruntime", "numpy"]))
+    report = Report("onnxruntime", "numpy")
     for file in ("digits-features.onnx", "digits-features.classify.onnx"):
-        print(f"{file}: {len(files('aigc_zoo').joinpath('models', file).read_bytes()) / 1e6:.3f} MB")
+        report.at_most(file, len(files("aigc_zoo").joinpath("models", file).read_bytes()) / 1e6, MOST_MEGABYTES, "MB")
 
     right = sdk.measure("digits-features:classify", images).argmax(1) == labels
-    print(f"accuracy of the logits on the test digits: {right.mean():.4f}")
+    report.at_most("logits that are wrong, share of the test digits", 1 - right.mean(), 1 - LEAST_RIGHT)
     start = time.perf_counter()
     features = sdk.measure("digits-features", images)
     print(f"features of 10,000 images: {time.perf_counter() - start:.1f} s")
@@ -49,6 +54,7 @@ def main() -> None:
     print(f"with noise of 25 levels {frechet(sdk.measure('digits-features', noisy), reference):.3f},", end=" ")
     print(f"without the nines {frechet(features[labels != 9], reference):.3f},", end=" ")
     print(f"the 5,000 boldest {frechet(features[np.argsort(pixels.sum(1))[5000:]], reference):.3f}")
+    return report.exit_code
 
 
 def explained(train: Features, train_pixels: Features, test: Features, test_pixels: Features) -> float:
@@ -69,4 +75,4 @@ def frechet(a: Features, b: Features) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
