@@ -17,7 +17,7 @@ from aigc_vae.sampler import Generate, Inpaint, Interpolate, Parts, Reconstruct
 SMALLEST, LARGEST = 8, 128
 
 # Times and noises that the flow learns from for each latent; they cost little beside the convolutions.
-_FLOW_COPIES = 4
+FLOW_COPIES = 4
 
 _SAMPLERS = {"generate": Generate, "interpolate": Interpolate, "reconstruct": Reconstruct, "inpaint": Inpaint}
 
@@ -68,7 +68,7 @@ class VAE(Family):
             total = total + parts["label"]
         if isinstance(self.prior, FlowPrior):
             self.prior.observe(z.detach())
-            parts["prior"] = flow_matching(self.prior, z.detach(), y, _FLOW_COPIES).mean()
+            parts["prior"] = flow_matching(self.prior, z.detach(), y, FLOW_COPIES).mean()
             total = total + parts["prior"]
         return Losses(total, parts), carry
 
