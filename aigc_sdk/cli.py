@@ -214,7 +214,7 @@ def export(run: Path, out: Path, task: str | None, file_format: str) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="of the items and of the bootstrap")
 @assignments("control")
 @click.option("--extractor", help="a measure that turns items into features; the one for this size if left out")
-@click.option("--report", type=_PATH, help="write the page with pictures to this .html file")
+@click.option("--report", type=_PATH, help="write the page to this .html file, and the figures to a .json beside it")
 @json_option
 def evaluate(
     model: str,
@@ -229,6 +229,8 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure how good a model is against real data, and whether it copies what it was trained on."""
+    if report is not None and report.suffix.lower() != ".html":
+        raise InvalidRequest(f"--report is {str(report)!r}; give a path that ends in .html. A .json goes beside it.")
     _log_to_stderr()
     with sdk.load(model) as loaded:
         controls = _controls(loaded.card, control)
@@ -239,7 +241,9 @@ def evaluate(
     else:
         _print_scores(made)
     if report is not None:  # last, so that the figures are there when it cannot be written
-        write_bytes(report, made.to_html().encode())
+        html = made.to_html()
+        write_bytes(report.with_suffix(".json"), made.to_json().encode())
+        write_bytes(report, html.encode())
 
 
 @app.command()
@@ -468,19 +472,8 @@ def _print_plan(plan: Any) -> None:
 
 
 def _print_scores(report: sdk.Report) -> None:
-    rows = [
-        (
-            score.metric,
-            f"{score.value:.4g}",
-            f"{score.interval[0]:.4g} to {score.interval[1]:.4g}",
-            "" if score.baseline is None else f"{score.baseline:.4g}",
-            score.direction,
-            score.verdict,
-        )
-        for score in report.scores
-    ]
-    missing = [(name, "-", "", "", "", f"not measured: {reason}") for name, reason in report.not_measured.items()]
-    _print_table("metric", "value", "95 % interval", "training items", "better", "meaning")(rows + missing)
+    titles, *rows = report.rows()
+    _print_table(*titles)(rows)
 
 
 def _print_table(*titles: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.errors import InvalidRequest, shown
 
 Direction = Literal["lower", "higher"]
 
@@ -122,8 +122,10 @@ class Score:
         """Say whether this score is better than the other, or undecided when their intervals overlap.
 
         Raises:
-            InvalidRequest: they were measured by different protocols; says what differs.
+            InvalidRequest: they were measured by different protocols; says what differs. Or the other is no score.
         """
+        if not isinstance(other, Score):
+            raise InvalidRequest(f"A score cannot be compared with {shown(other)}; give another score.")
         self._check_protocol(other)
         if self.interval[0] <= other.interval[1] and other.interval[0] <= self.interval[1]:
             return "undecided"

@@ -89,9 +89,7 @@ def build_requests(
     Raises:
         UnknownName, InvalidRequest: as `build_request`, and now, not when the iteration starts.
     """
-    for name in controls:
-        if card.control(name) is None:
-            raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
+    check_names(card, controls)
     most = _most_items(card) if is_whole else MAX_ITEMS
     given = {
         control.name: _pixels(controls[control.name], control, most)
@@ -120,6 +118,13 @@ def build_requests(
         return Request(card, drawn, fed, size, deadline)
 
     return map(part, range(0, count, span))
+
+
+def check_names(card: ModelCard, controls: Iterable[str]) -> None:
+    """Raise UnknownName for a name that is no control of the model's."""
+    for name in controls:
+        if card.control(name) is None:
+            raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
 
 
 def _most_items(card: ModelCard) -> int:

@@ -113,7 +113,22 @@ def test_evaluate_takes_contents_and_controls_of_a_model(tiny, images):
     by_contents = evaluate(made, images, metrics=["frechet"])
     assert by_model["frechet"].value == by_contents["frechet"].value
     assert by_model.protocol["controls"] == {"label": "'owl'"}
-    assert by_contents.protocol["model"] is None and by_contents.subject == "contents"
+    assert by_contents.protocol["model"] == by_model.protocol["model"] and by_contents.subject == "contents"
+
+
+def test_evaluate_records_the_model_of_contents_that_one_made(tiny, tmp_path, images):
+    mirror = sdk.load(write_tiny_model(tmp_path / "mirror.onnx", task="mirror"))
+    made, others = tiny.generate(30, seed=0) + tiny.generate(30, seed=1, label="owl"), mirror.generate(30, seed=2)
+    card = tiny.card
+    origin = {"name": "tiny", "version": "1.0", "task": "generate", "graph_sha256": card.graph_sha256}
+    for given, wanted in (
+        (made, origin),
+        (list(made), origin),
+        (others, {**origin, "task": "mirror"}),
+        (made + others, None),
+        (made.to_numpy(), None),
+    ):
+        assert evaluate(given, images[:300]).protocol["model"] == wanted
 
 
 def test_evaluate_finds_a_memorising_model_and_not_an_honest_one(images):
@@ -137,15 +152,21 @@ def test_evaluate_finds_the_extractor_for_28_pixels():
     ("options", "error", "words"),
     [
         ({"metrics": ["recal"]}, errors.UnknownName, "Did you mean 'recall'"),
-        ({"metrics": "recall"}, errors.InvalidRequest, "give a list"),
-        ({"metrics": []}, errors.InvalidRequest, "metrics is empty"),
+        ({"metrics": "recall"}, errors.InvalidRequest, "metrics is 'recall'; give a list of names"),
+        ({"metrics": []}, errors.InvalidRequest, r"metrics is \[\]; give a list of names, some of copying, frechet"),
+        ({"metrics": 3}, errors.InvalidRequest, "metrics is 3; give a list of names, some of copying, frechet"),
+        ({"metrics": [["recall"]]}, errors.InvalidRequest, r"metrics is \[\['recall'\]\]; give a list of names"),
+        ({"metrics": ["recall", None]}, errors.InvalidRequest, r"metrics is \['recall', None\]; give a list of names"),
         ({"n": 0}, errors.InvalidRequest, "n is 0"),
         ({"n": 601}, errors.InvalidRequest, "from 1 to 600"),
         ({"n": True}, errors.InvalidRequest, "n is True"),
         ({"seed": -1}, errors.InvalidRequest, "seed is -1"),
         ({"label": 3}, errors.InvalidRequest, "label is for a model"),
         ({"n": 19}, errors.InvalidData, "recall needs at least 20 generated"),
-        ({"extractor": 3}, errors.InvalidRequest, "extractor is 3"),
+        ({"extractor": 3}, errors.InvalidRequest, "extractor is 3; give the name or the path of a measure"),
+        ({"extractor": ""}, errors.InvalidRequest, "extractor is ''; give the name or the path of a measure"),
+        ({"train": 3}, errors.InvalidData, "train: data is of type int; give a path"),
+        ({"train": ""}, errors.InvalidRequest, "train: data is ''; give a path"),
         ({"extractor": "no-such-one"}, errors.UnknownName, "no-such-one"),
     ],
 )
@@ -159,15 +180,37 @@ def test_evaluate_with_a_wrong_argument_says_what_is_wrong(images, options, erro
     [
         (np.zeros((99, 28, 28, 1), np.uint8), r"\(28, 28, 1\), the generated ones \(8, 8, 1\)"),
         (np.zeros((99, 8, 8, 3), np.uint8), r"\(8, 8, 3\), the generated ones \(8, 8, 1\)"),
-        ("no-such-folder", "no data at"),
-        (["a", "text"], "of type list"),
+        ("no-such-folder", "reference: There is no data at"),
+        (["a", "text"], "reference: data is of type list"),
+        (None, "reference: data is of type NoneType; give a path"),
+        (np.zeros((3, 8, 8, 1), np.uint8), "reference: .* all the same"),
     ],
 )
 def test_evaluate_with_a_reference_of_another_kind_says_so(tiny, reference, words):
-    if isinstance(reference, np.ndarray):
+    if isinstance(reference, np.ndarray) and len(reference) > 3:
         reference[1:] = 255  # two different images at least
     with pytest.raises(errors.InvalidData, match=words):
         evaluate(tiny, reference)
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        ([1], r"The contents are \[1\]; give at least one"),
+        (sdk.Contents([]), "give at least one"),
+        (np.zeros((3, 8, 8, 1)), "The contents are float64"),
+        (None, r"is None; give a model \(its name"),
+    ],
+)
+def test_evaluate_with_contents_of_another_kind_says_so(images, contents, words):
+    with pytest.raises(errors.InvalidRequest, match=words):
+        evaluate(contents, images)
+
+
+@pytest.mark.parametrize("name", ["labl", "deadline_s", "batch_size", "task", "device"])
+def test_evaluate_with_something_else_than_a_control_says_so(tiny, name):
+    with pytest.raises(errors.UnknownName, match=f"no control of tiny '{name}'"):
+        evaluate(tiny, "no-data-is-read", **{name: 3})
 
 
 def test_evaluate_with_too_few_reference_items_says_so(tiny, images):
@@ -214,11 +257,41 @@ def test_evaluate_against_own_data_without_a_test_part_says_so(tmp_path, images)
         (lambda x: x[:, :0], errors.InvalidModel, "returned float32"),
         (lambda x: np.ones_like(x), errors.InvalidData, "all features are constant"),
         (lambda x: x[:, : 3 if len(x) == 60 else 5], errors.InvalidModel, "3 features"),
+        (lambda x: 1 / 0, errors.InvalidModel, "The extractor pixels failed: ZeroDivisionError: division by zero"),
+        (lambda x: sys.exit(3), errors.InvalidModel, "The extractor pixels failed: SystemExit: 3"),
+        (lambda x: [[1], [1, 2]], errors.InvalidModel, "The extractor pixels failed: ValueError"),
     ],
 )
 def test_evaluate_with_a_wrong_extractor_says_what_is_wrong(images, change, error, words):
     with pytest.raises(error, match=words):
         evaluate(images[:60], images[600:700], train=images[800:], extractor=Pixels(change))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("name", None, "name on the extractor's card is None; it has to be a text"),
+        ("name", "a\ud800", "name on the extractor's card is .*; it has to be a text of one line"),
+        ("graph_sha256", None, "graph_sha256 on the extractor's card is None; it has to be 64 hexadecimal digits"),
+        ("graph_sha256", "../../x", "graph_sha256 on the extractor's card is '../../x'; it has to be 64"),
+        ("graph_sha256", "a" * 64 + "\n", "it has to be 64 hexadecimal digits"),
+        ("config", None, "config on the extractor's card is None; it has to be a mapping"),
+    ],
+)
+def test_evaluate_with_a_wrong_card_of_an_extractor_says_what_is_wrong(images, field, value, words):
+    extractor = Pixels()
+    setattr(extractor.card, field, value)
+    with pytest.raises(errors.InvalidRequest, match=words):
+        evaluate(images[:60], images[600:700], extractor=extractor)
+    extractor.card = None
+    with pytest.raises(errors.InvalidRequest, match="name on the extractor's card is None"):
+        evaluate(images[:60], images[600:700], extractor=extractor)
+
+
+@pytest.mark.parametrize("given", [None, "", 3])
+def test_measure_of_no_name_says_so(images, given):
+    with pytest.raises(errors.InvalidRequest, match=f"measure is {given!r}; give the name or the path of a measure"):
+        sdk.measure(given, images[:3])
 
 
 def test_evaluate_with_identical_contents_measures_how_bad_they_are(images):
@@ -230,7 +303,20 @@ class Broken(Evaluator):
     direction, explanation = "lower", "raises"
 
     def measure(self, samples, seed):
-        return {30: lambda: Measured(float("nan"), (0, 0)), 31: lambda: 1 / 0, 32: sys.exit}[len(samples.fake)]()
+        return {
+            30: lambda: Measured(float("nan"), (0, 0)),
+            31: lambda: 1 / 0,
+            32: sys.exit,
+            33: lambda: Measured(0.0, (0, 0), details={"p": float("inf")}),
+            34: lambda: Measured(0.0, (0, 0, 0)),
+            35: lambda: {"value": 1},
+        }[len(samples.fake)]()
+
+
+class Numpy(Broken):
+    def measure(self, samples, seed):
+        one = np.float32(1)
+        return Measured(one, np.array([0, 1], np.float32), one, details={"p": one})
 
 
 class Sideways(Broken):
@@ -240,6 +326,10 @@ class Sideways(Broken):
 class Directionless(Evaluator):
     def measure(self, samples, seed):
         return Measured(0.0, (0, 0))
+
+
+class Greedy(Broken):
+    fewest = "many"
 
 
 class Leaves(Broken):
@@ -264,7 +354,14 @@ def metrics(monkeypatch):
 
 @pytest.mark.parametrize(
     ("n", "words"),
-    [(30, "failed: ValueError: it returned"), (31, "failed: ZeroDivisionError"), (32, "failed: SystemExit")],
+    [
+        (30, "failed: ValueError: it returned"),
+        (31, "failed: ZeroDivisionError"),
+        (32, "failed: SystemExit"),
+        (33, "failed: ValueError: it returned"),
+        (34, "failed: ValueError: too many values"),
+        (35, "failed: AttributeError"),
+    ],
 )
 def test_evaluate_with_a_metric_that_fails_measures_the_others_and_names_it(metrics, images, n, words):
     metrics("Broken")
@@ -280,6 +377,7 @@ def test_evaluate_with_a_metric_that_fails_measures_the_others_and_names_it(metr
     [
         ("Sideways", "cannot start: TypeError: its direction is 'sideways'"),
         ("Directionless", "cannot start: AttributeError: .*direction"),
+        ("Greedy", "cannot start: TypeError: the fewest items that it needs are 'many'"),
         ("Leaves", "cannot start: SystemExit: not today"),
         ("Evaluator", "cannot start: TypeError: .*abstract"),
         ("replace", "cannot be loaded from .*: TypeError: .* is no subclass of aigc_sdk.evaluator.Evaluator"),
@@ -293,6 +391,14 @@ def test_evaluate_with_a_metric_that_cannot_start_measures_the_others_and_names_
     report = evaluate(images[:30], images[600:700], metrics=None)
     assert [score.metric for score in report.scores] == ["recall"]
     assert re.search(words, report.not_measured[target.lower()]) and "not measured" in report.to_html()
+
+
+def test_evaluate_with_a_metric_that_returns_numpys_numbers_gives_a_report_that_can_be_saved(metrics, images):
+    metrics("Numpy")
+    report = evaluate(images[:30], images[600:700], metrics=["numpy"])
+    values = json.loads(report.to_json())["scores"][0]
+    assert (values["value"], values["interval"], values["baseline"], values["details"]) == (1, [0, 1], 1, {"p": 1})
+    assert "numpy" in report.to_html()
 
 
 # --- the cache of features ---
@@ -366,6 +472,8 @@ def test_scores_of_other_protocols_do_not_compare(changes):
 def test_score_and_something_else_do_not_compare():
     with pytest.raises(TypeError):
         _ = score_of() < 3
+    with pytest.raises(errors.InvalidRequest, match="cannot be compared with 3; give another score"):
+        score_of().compare(3)
 
 
 # --- the report ---
@@ -438,6 +546,7 @@ def run_folder(tmp_path, own, lines):
     folder = tmp_path / "run"
     folder.mkdir()
     own.rename(folder / "model.onnx")
+    (folder / "run.json").write_text("{}")
     (folder / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -446,14 +555,26 @@ LINES = [
     '{"step": 1, "epoch": 1, "loss": 3.0, "learning_rate": 0.1}',
     '{"step": 2, "loss": 2.0, "validation": {"loss": 2.5, "$kl_": 1}}',
     "[1]",
+    f'{{"step": 3, "loss": NaN, "infinite": Infinity, "huge": 1e308, "large": {10**400}, "d\\ud800": 1}}',
+    '{"step": 4, "loss": 1, "infinite": -Infinity, "huge": -1e308, "large": 1}',
+    '{"step": NaN, "loss": 1}',
     '{"step": 3, "lo',
 ]
 
 
-def test_report_of_a_run_folder_draws_its_losses(own, images, tmp_path):
-    html = evaluate(run_folder(tmp_path, own, LINES), images, metrics=["frechet"]).to_html()
+@pytest.mark.parametrize("named", [lambda folder: folder, lambda folder: str(folder / "model.onnx")])
+def test_report_of_a_run_folder_and_of_a_file_in_it_draws_its_losses(own, images, tmp_path, named):
+    html = evaluate(named(run_folder(tmp_path, own, LINES)), images, metrics=["frechet"]).to_html()
     curves = Page(html).pictures()[-1]
     assert curves.startswith(b"<?xml") and b"<svg" in curves
+
+
+def test_report_of_a_file_beside_other_losses_and_of_a_loaded_model_draws_none(own, images, tmp_path):
+    folder = run_folder(tmp_path, own, LINES)
+    loaded = evaluate(sdk.load(folder), images, metrics=["frechet"])
+    (folder / "run.json").unlink()
+    for report in (loaded, evaluate(folder / "model.onnx", images, metrics=["frechet"])):
+        assert "<h2>Training</h2>" not in report.to_html()
 
 
 def test_report_of_a_run_folder_without_matplotlib_says_what_to_install(own, images, tmp_path, monkeypatch):
@@ -464,10 +585,29 @@ def test_report_of_a_run_folder_without_matplotlib_says_what_to_install(own, ima
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("lines", [[], ["rubbish", "3", '{"step": "x"}', '{"step": 1, "validation": 3}']])
+@pytest.mark.parametrize(
+    "lines",
+    [[], ["rubbish", "3", '{"step": "x"}', '{"step": 1, "validation": 3}', f'{{"step": {10**400}, "loss": 1}}']],
+)
 def test_report_of_a_run_folder_without_losses_has_no_curves(own, images, tmp_path, lines):
     html = evaluate(run_folder(tmp_path, own, lines), images, metrics=["frechet"]).to_html()
     assert "<h2>Training</h2>" not in html
+
+
+def test_report_shows_its_scores_in_a_line_and_in_a_table(report):
+    evil = replace(report, subject="<b>", not_measured={"<i>": "<script>"}, scores=report.scores[3:])
+    value = f"{report['recall'].value:.4g}"
+    assert repr(report).startswith("<Report of contents: copying ") and len(repr(report)) < 200
+    assert repr(evil) == f"<Report of <b>: recall {value}>"
+    assert repr(replace(report, scores=())) == "<Report of contents: no scores>"
+    table = Page(evil._repr_html_())
+    assert set(table.tags) == {"table", "caption", "tr", "th", "td"}
+    assert {"recall", value, "higher", "Evaluation of <b>", "<i>", "not measured: <script>"} <= set(table.text)
+
+
+def test_reports_compare_by_what_they_say(report):
+    assert report == replace(report, pictures=report.pictures.__class__(report.pictures.real, report.pictures.fake))
+    assert report != replace(report, scores=())
 
 
 def test_report_without_the_metric_says_which_there_are(report):
@@ -496,6 +636,14 @@ def test_cli_prints_scores_and_writes_the_page(aigc, own, images, tmp_path):
     assert done.exit_code == 0
     assert "recall" in done.stdout and "not measured" in done.stdout and "frechet" not in done.stdout
     assert page.read_text().startswith("<!doctype html>")
+    figures = json.loads((tmp_path / "page.json").read_text())
+    assert [score["metric"] for score in figures["scores"]] == ["recall"] and "created" in figures["protocol"]
+
+
+@pytest.mark.parametrize("name", ["page", "page.json", "page.txt"])
+def test_cli_refuses_another_page_than_html_before_it_begins(aigc, tmp_path, name):
+    with pytest.raises(errors.InvalidRequest, match=rf"--report is '.*{name}'; give a path that ends in \.html"):
+        aigc("no-such-model", "--reference", "no-such-data", "--report", tmp_path / name)
 
 
 def test_cli_json_is_the_reports(aigc, own, images, tmp_path):

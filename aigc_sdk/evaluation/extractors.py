@@ -51,12 +51,19 @@ def measure(
     return open_measure(measure, array.shape[1:]).run(array)
 
 
-def open_measure(measure: "str | os.PathLike[str] | OnnxMeasure", shape: tuple[int, ...]) -> "OnnxMeasure":
-    """Return the measure of that name or path, ready for contents of that shape; raises as `measure` does."""
+def open_measure(
+    measure: "str | os.PathLike[str] | OnnxMeasure", shape: tuple[int, ...], what: str = "measure"
+) -> "OnnxMeasure":
+    """Return the measure of that name or path, ready for contents of that shape; raises as `measure` does.
+
+    `what` is what messages call the argument.
+    """
     from aigc_sdk.runtime import OnnxMeasure
 
     if isinstance(measure, OnnxMeasure):
         return measure
+    if not isinstance(measure, str | os.PathLike) or not os.fspath(measure):
+        raise InvalidRequest(f"{what} is {shown(measure)}; give the name or the path of a measure.")
     opened = open_any(measure, shape=shape)
     opened.card.check_kind("measure")
     assert isinstance(opened, OnnxMeasure)

@@ -1,14 +1,16 @@
 """Features: what an extractor makes of contents, checked, and kept in the cache for data sets."""
 
 import logging
-import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidData, InvalidModel, InvalidRequest, StorageError, shown
+from aigc_sdk.contents.image import BROKEN
+from aigc_sdk.errors import AigcError, InvalidData, InvalidModel, InvalidRequest, StorageError, reason, shown
 from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
 from aigc_sdk.evaluation.parts import Part
 from aigc_sdk.files import atomic_write, cache_folder, make_folder
@@ -22,7 +24,10 @@ _log = logging.getLogger("aigc_sdk")
 
 
 class Extractor(Protocol):
-    """What turns contents into features: a measure of the contract, or anything with its `card` and `run`."""
+    """What turns contents into features: a measure of the contract, or anything with its `card` and `run`.
+
+    Of the card, `name`, `graph_sha256` (64 hexadecimal digits, others for other features) and `config` are used.
+    """
 
     card: Any
 
@@ -38,14 +43,28 @@ def find_extractor(given: Any, shape: tuple[int, ...]) -> Extractor:
         shape: (height, width, channels) of an item.
 
     Raises:
-        InvalidRequest: what was given is no extractor.
+        InvalidRequest: what was given is no extractor, or has a card that cannot be used.
         UnknownName, InvalidModel, StorageError, MissingPackage: as in `aigc_sdk.measure`.
     """
-    if given is not None and not isinstance(given, str | os.PathLike):
-        if not callable(getattr(given, "run", None)) or not hasattr(given, "card"):
-            raise InvalidRequest(f"extractor is {shown(given)}; give the name or the path of a measure.")
+    if given is None:
+        return choose_extractor(shape)
+    if callable(getattr(given, "run", None)) and hasattr(given, "card"):
+        _check_card(given.card)
         return given  # type: ignore[no-any-return]  # it has what an Extractor has
-    return choose_extractor(shape) if given is None else open_measure(given, shape)
+    return open_measure(given, shape, "extractor")
+
+
+def _check_card(card: Any) -> None:
+    """Raise InvalidRequest when what stands in a score and in a path of the cache is not fit for it."""
+    name, sha256, config = (getattr(card, field, None) for field in ("name", "graph_sha256", "config"))
+    is_hash = isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
+    for field, value, is_right, allowed in (
+        ("name", name, isinstance(name, str) and name and name.isprintable(), "a text of one line"),
+        ("graph_sha256", sha256, is_hash, "64 hexadecimal digits"),
+        ("config", config, isinstance(config, Mapping), "a mapping"),
+    ):
+        if not is_right:
+            raise InvalidRequest(f"The {field} on the extractor's card is {shown(value)}; it has to be {allowed}.")
 
 
 def resizing(extractor: Extractor) -> str:
@@ -57,13 +76,18 @@ def extract(extractor: Extractor, content: Array | Part) -> Features:
     """Return the features of the contents, float32 (n, K).
 
     Raises:
-        InvalidModel: the extractor returned something else, or numbers that are not finite.
+        InvalidModel: the extractor failed, or returned something else, or numbers that are not finite.
     """
     name = extractor.card.name
     parts: list[Array] = []
     for start in range(0, len(content), _BATCH):
         batch = content[start : start + _BATCH]
-        made = np.asarray(extractor.run(batch))
+        try:
+            made = np.asarray(extractor.run(batch))
+        except AigcError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody's own extractor may raise anything
+            raise InvalidModel(f"The extractor {name} failed: {reason(error).rstrip('.')}.") from error
         width = parts[0].shape[1] if parts else made.shape[-1] if made.ndim else 0
         if made.dtype != np.float32 or made.shape != (len(batch), width) or not width:
             raise InvalidModel(
@@ -117,7 +141,7 @@ def _read(path: Path, n: int) -> Features | None:
     try:
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, *BROKEN):
         return None
     if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 2 or len(found) != n:
         return None

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_sdk.contents.image import paste_grid
-from aigc_sdk.errors import StorageError
+from aigc_sdk.errors import StorageError, printable
 from aigc_sdk.evaluator import Score
 from aigc_sdk.specs import missing_package
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _NO_LOSS = {"step", "validation", "epoch", "minutes", "items_per_s", "learning_rate"}
 _MOST_LINES = 200_000
 _MOST_CURVES = 9
+# Matplotlib cannot draw what is much larger; a loss that is not finite leaves a gap as well.
+_LARGEST = 1e100
 
 
 def page(report: "Report") -> str:
@@ -156,12 +159,15 @@ def _read_losses(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     for line in lines:
         try:
             values = json.loads(line)
+            if not abs(values["step"]) < _LARGEST:
+                continue
             step = float(values["step"])
             parts = {"training": values, "validation": values.get("validation", {})}
             for part, losses in parts.items():
                 for name, value in losses.items():
                     if name not in _NO_LOSS and isinstance(value, int | float):
-                        curves.setdefault(name, {}).setdefault(part, []).append((step, float(value)))
+                        drawn = float(value) if abs(value) < _LARGEST else math.nan
+                        curves.setdefault(name, {}).setdefault(part, []).append((step, drawn))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             continue  # a line that was cut off when the machine stopped
     return dict(list(curves.items())[:_MOST_CURVES])
@@ -184,7 +190,7 @@ def _draw(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> bytes:
         ):
             for part, points in parts.items():
                 axes.plot(*zip(*points, strict=True), label=part, lw=1.4, color=_COLOURS[part])
-            axes.set_title(name[:40], parse_math=False)
+            axes.set_title(printable(name)[:40], parse_math=False)
             axes.set_xlabel("step")
             axes.grid(alpha=0.25)
             axes.legend(frameon=False)

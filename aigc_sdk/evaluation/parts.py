@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.data import Dataset, ImageOptions, load_data
-from aigc_sdk.errors import InvalidData
+from aigc_sdk.errors import InvalidData, InvalidRequest
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
@@ -71,6 +71,7 @@ def find_parts(
 
     Raises:
         InvalidData: the data cannot be read, is of another size, is the same twice, or its split cannot be told.
+        InvalidRequest: an empty path.
     """
     real = _load(reference, card, shape, "reference")
     is_own = card is not None and real.fingerprint == card.data.fingerprint
@@ -83,7 +84,10 @@ def find_parts(
 
 
 def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...], what: str) -> Dataset:
-    dataset = load_data(source, None if card is None else ImageOptions.of_config(card.config))
+    try:
+        dataset = load_data(source, None if card is None else ImageOptions.of_config(card.config))
+    except (InvalidData, InvalidRequest) as error:
+        raise type(error)(f"{what}: {error}") from error
     if dataset.images.shape[1:] != shape:
         raise InvalidData(
             f"{what}: the images of {dataset.name} are {dataset.images.shape[1:]}, the generated ones {shape}"

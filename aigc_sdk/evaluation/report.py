@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Pictures:
 class Report:
     """What `sdk.evaluate` returns: `report["recall"]` is a Score, `save(folder)` writes the files.
 
+    In a notebook it shows its scores as a table.
+
     Attributes:
         subject: the model's name, or "contents".
         scores: what was measured.
@@ -61,6 +63,8 @@ class Report:
         >>> report = sdk.evaluate(squares[0], squares[1], train=squares[2], metrics=["recall", "copying"])
         >>> [score.metric for score in report.scores], report["copying"].details["p"] > 0.05
         (['recall', 'copying'], True)
+        >>> report
+        <Report of contents: recall 0..., copying ...>
     """
 
     subject: str
@@ -68,13 +72,44 @@ class Report:
     not_measured: Mapping[str, str]
     explanations: Mapping[str, str]
     protocol: Mapping[str, Any]
-    pictures: Pictures
+    pictures: Pictures = field(compare=False)
 
     def __getitem__(self, metric: str) -> Score:
         for score in self.scores:
             if score.metric == metric:
                 return score
         raise UnknownName.of("score", metric, [score.metric for score in self.scores])
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{score.metric} {score.value:.4g}" for score in self.scores)
+        return f"<Report of {self.subject}: {scores or 'no scores'}>"
+
+    def _repr_html_(self) -> str:
+        """Show the scores in a notebook."""
+        from html import escape
+
+        titles, *rows = self.rows()
+        head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
+        return f"<table><caption>Evaluation of {escape(self.subject)}</caption><tr>{head}</tr>{body}</table>"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the scores as texts, for people: a row of titles, and one for each metric."""
+        return [
+            ("metric", "value", "95 % interval", "training items", "better", "meaning"),
+            *(
+                (
+                    score.metric,
+                    f"{score.value:.4g}",
+                    f"{score.interval[0]:.4g} to {score.interval[1]:.4g}",
+                    "" if score.baseline is None else f"{score.baseline:.4g}",
+                    score.direction,
+                    score.verdict,
+                )
+                for score in self.scores
+            ),
+            *((name, "-", "", "", "", f"not measured: {reason}") for name, reason in self.not_measured.items()),
+        ]
 
     def to_json(self) -> str:
         """Return the figures and the protocol as JSON."""

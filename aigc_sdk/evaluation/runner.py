@@ -1,6 +1,7 @@
 """`sdk.evaluate`: from a model and a reference to a report."""
 
 import logging
+import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
 from aigc_sdk.evaluation.report import Pair, Pictures, Report
 from aigc_sdk.evaluation.subject import find_subject
-from aigc_sdk.evaluator import Direction, Evaluator, Samples, Score
+from aigc_sdk.evaluator import Direction, Evaluator, Measured, Samples, Score
 from aigc_sdk.generation import Model
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
@@ -68,7 +69,7 @@ def evaluate(
 
     Raises:
         UnknownName: no such model, metric, extractor or control.
-        InvalidRequest: n, seed or a control that cannot be used.
+        InvalidRequest: n, seed, metrics, an extractor or a control that cannot be used.
         InvalidData: data that cannot be read or compared, too few items for a metric, or constant features.
         InvalidModel: a broken model or extractor.
         MissingPackage: the `evaluate` extra is not installed; says the pip line.
@@ -78,7 +79,7 @@ def evaluate(
         >>> import aigc_sdk as sdk
         >>> sdk.evaluate("digits-vae", "no-data-here.npz")
         Traceback (most recent call last):
-        aigc_sdk.errors.InvalidData: There is no data at no-data-here.npz.
+        aigc_sdk.errors.InvalidData: reference: There is no data at no-data-here.npz.
     """
     evaluators, not_measured = _evaluators(metrics)
     check_seed(seed)
@@ -141,12 +142,12 @@ def evaluate(
 
 def _evaluators(metrics: Iterable[str] | None) -> tuple[dict[str, Evaluator], dict[str, str]]:
     """Return the metrics by name, and those that cannot start with the reason, unless they were asked for by name."""
-    registry = default_registry()
-    if isinstance(metrics, str):
-        raise InvalidRequest(f"metrics is the text {shown(metrics)}; give a list of names.")
-    names = registry.names("metric") if metrics is None else list(dict.fromkeys(metrics))
-    if not names:
-        raise InvalidRequest(f"metrics is empty; give some of {', '.join(registry.names('metric'))}.")
+    names = default_registry().names("metric")
+    if metrics is not None:
+        asked = [] if isinstance(metrics, str) or not isinstance(metrics, Iterable) else list(metrics)
+        if not asked or not all(isinstance(name, str) for name in asked):
+            raise InvalidRequest(f"metrics is {shown(metrics)}; give a list of names, some of {', '.join(names)}.")
+        names = list(dict.fromkeys(asked))
     evaluators, failed = {}, {}
     for name in names:
         try:
@@ -164,6 +165,8 @@ def _started(name: str) -> Evaluator:
         made: Evaluator = metric()
         if made.direction not in get_args(Direction) or not isinstance(made.explanation, str):
             raise TypeError(f"its direction is {shown(made.direction)}, its explanation {shown(made.explanation)}")
+        if not isinstance(made.fewest, int):
+            raise TypeError(f"the fewest items that it needs are {shown(made.fewest)}")
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
@@ -193,14 +196,28 @@ def _samples(measure: Extractor, fake: Images, real: Part, train: Part | None, o
 def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, Any]) -> Score:
     _log.info("measuring %s", name)
     try:
-        measured = evaluator.measure(samples, common["seed"])
-        if not np.isfinite([measured.value, *measured.interval]).all():
-            raise ValueError(f"it returned {shown(measured)}")
+        figures = _plain(evaluator.measure(samples, common["seed"]))
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
         raise PluginError(f"The metric {name!r} failed: {reason(error)}.") from error
-    return Score(metric=name, direction=evaluator.direction, **common, **vars(measured))
+    return Score(metric=name, direction=evaluator.direction, **common, **figures)
+
+
+def _plain(measured: Measured) -> dict[str, Any]:
+    """Return what a metric found as Python's own values, which JSON can hold; raises when it is something else."""
+    value, (low, high) = float(measured.value), map(float, measured.interval)
+    baseline = None if measured.baseline is None else float(measured.baseline)
+    details = {str(name): float(figure) for name, figure in measured.details.items()}
+    if not all(map(math.isfinite, (value, low, high, baseline or 0, *details.values()))):
+        raise ValueError(f"it returned {shown(measured)}")
+    return {
+        "value": value,
+        "interval": (low, high),
+        "baseline": baseline,
+        "details": details,
+        "verdict": str(measured.verdict),
+    }
 
 
 def _pairs(samples: Samples, fake: Images, train: Part, order: Rows) -> tuple[Pair, ...]:

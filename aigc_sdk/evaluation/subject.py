@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.evaluation.extractors import as_array
-from aigc_sdk.generation import Model, load
+from aigc_sdk.generation import Model, load, model_file
+from aigc_sdk.request import check_names
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
@@ -31,25 +32,21 @@ class Subject:
         shape: (height, width, channels) of an item.
         model: what makes the items, if they are not made yet.
         images: the items, if they are.
-        folder: of the run that made the model, if it was named by it.
+        origin: what identifies the model; None when nobody knows it, or several models made the items.
+        folder: of the run that the model's file lies in, if it was named by its path.
     """
 
     name: str
     shape: tuple[int, ...]
     model: Model | None = None
     images: Images | None = None
+    origin: dict[str, str] | None = None
     folder: Path | None = None
 
     @property
     def card(self) -> "ModelCard | None":
         """The model's card."""
         return None if self.model is None else self.model.card
-
-    @property
-    def origin(self) -> dict[str, str] | None:
-        """What identifies the model."""
-        names = ("name", "version", "task", "graph_sha256")
-        return None if self.card is None else {name: getattr(self.card, name) for name in names}
 
     def count(self, n: int | None, default: int) -> int:
         """Return how many items to look at; raises InvalidRequest."""
@@ -72,11 +69,17 @@ class Subject:
 
 
 def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
-    """Load what `sdk.evaluate` was given; raises as `aigc_sdk.load` does."""
-    if not isinstance(given, Contents | np.ndarray):
+    """Load what `sdk.evaluate` was given; raises as `aigc_sdk.load` does, and UnknownName for a control."""
+    if not isinstance(given, Contents | np.ndarray | list | tuple):
+        if not isinstance(given, str | os.PathLike | Model):
+            raise InvalidRequest(
+                f"What to evaluate is {shown(given)}; give a model (its name, its path, or a Model), or contents."
+            )
         model = load(given)
-        folder = Path(given) if isinstance(given, str | os.PathLike) and os.path.isdir(given) else None  # noqa: PTH112 - Path.is_dir raises on a path that is too long
-        return Subject(model.card.name, tuple(model.card.output.shape), model, folder=folder)
+        card = model.card
+        check_names(card, controls)
+        origin = _origin(card.name, card.version, card.task, card.graph_sha256)
+        return Subject(card.name, tuple(card.output.shape), model, origin=origin, folder=_run_folder(given))
     if controls:
         raise InvalidRequest(f"The contents are made already; {min(controls)} is for a model.")
     images = as_array(given)
@@ -84,4 +87,22 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
         raise InvalidRequest(
             f"The contents are {images.dtype} {images.shape}; give uint8 (n, height, width, channels)."
         )
-    return Subject("contents", images.shape[1:], images=images)
+    made_by = {} if isinstance(given, np.ndarray) else {id(item._origin): item._origin for item in given}
+    makers = {(origin.model, origin.version, origin.task, origin.graph_sha256) for origin in made_by.values()}
+    maker = _origin(*makers.pop()) if len(makers) == 1 else None
+    return Subject("contents", images.shape[1:], images=images, origin=maker)
+
+
+def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:
+    return {"name": name, "version": version, "task": task, "graph_sha256": graph_sha256}
+
+
+def _run_folder(given: Any) -> Path | None:
+    """Return the folder of the run that a model's file lies in, or None when it lies elsewhere, or has none."""
+    if isinstance(given, Model):
+        return None
+    try:
+        folder = model_file(given).parent
+    except InvalidRequest:  # a plugin's generator
+        return None
+    return folder if (folder / "run.json").is_file() else None
