@@ -184,6 +184,7 @@ def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], NDArray[n
                 f"{file} has {_form(image)}; what its model makes has, as {image.format}, {_form(saved)}. The image was"
                 " edited, or its provenance is another's."
             )
+        image.load()
         channels = count_channels(saved)
         return read_pixels(image, channels, str(file)), read_pixels(saved, channels, str(file))
 
