@@ -352,7 +352,7 @@ class ModelCard(_Part):
             *([("input", f"{self.modality}, {self.input.dtype} {self.input.shape}")] if self.input else []),
             ("output", f"{'value' if self.input else self.modality}, {self.output.dtype} {self.output.shape}"),
             ("data", f"{self.data.name}, {self.data.n} items, {self.data.split}"),
-            *(("score", ", ".join(f"{key} {value}" for key, value in score.items())) for score in self.scores),
+            *(("score", _in_words(score)) for score in self.scores),
             *(("control", f"{c.name} ({c.kind}): {c.help}; {c.allowed}; default {c.default}") for c in self.controls),
         ]
 
@@ -412,6 +412,21 @@ class ModelCard(_Part):
             what = "there is no such field" if first["type"] == "unexpected_keyword_argument" else first["msg"]
             raise InvalidModel(f"The card of the model file is wrong at {where}: {what}.") from error
         return card
+
+
+def _in_words(score: Mapping[str, Any]) -> str:
+    """Return what people want to know of a score; a card from elsewhere may hold any values there."""
+    parts = [_short(score.get("metric")), _short(score.get("value"))]
+    for name in ("interval", "baseline", "n_fake", "split", "n"):
+        if score.get(name) is not None:
+            parts.append(f"{name} {_short(score[name])}")
+    return ", ".join([*parts, str(score["verdict"])] if "verdict" in score else parts)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def parse_strict_json(text: str | bytes, what: str = "The card") -> Any:

@@ -322,7 +322,7 @@ def test_inspect_shows_the_card(aigc, tmp_path):
     assert f"graph_sha256  {card.graph_sha256}\n" in shown
     assert "output        image, uint8 (8, 8, 1)\n" in shown
     assert "data          none, 1 items, {'train': 1}\n" in shown
-    assert "score         metric fid, value 1.5\n" in shown
+    assert "score         fid, 1.5\n" in shown
     assert "control       label (choice): what it shows; one of cat, dog, owl, its index from 0 to 2," in shown
     assert "control       gain (number): brightness; a number from 0 to 2; default 1.0\n" in shown
     assert "intended_use  tests\\x1b[2J only\n" in shown

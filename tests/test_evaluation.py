@@ -220,6 +220,13 @@ def test_evaluate_with_too_few_reference_items_says_so(tiny, images):
         evaluate(tiny, images[:19])
 
 
+def test_evaluate_with_too_few_items_for_what_is_not_measured_anyway_goes_on(tiny, images):
+    report = evaluate(tiny, images[:30], metrics=["recall", "copying"])
+    assert [score.metric for score in report.scores] == ["recall"] and "copying" in report.not_measured
+    with pytest.raises(errors.InvalidData, match="copying needs at least 50"):
+        evaluate(tiny, images[:30], metrics=["recall", "copying"], train=images[30:])
+
+
 def test_evaluate_with_the_reference_as_train_says_so(images):
     with pytest.raises(errors.InvalidData, match="are the same data"):
         evaluate(images[:100], images[100:300], train=images[100:300])

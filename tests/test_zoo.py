@@ -101,4 +101,7 @@ def test_digits_vae_card_names_its_data_and_how_good_it_is():
     card = sdk.load("digits-vae").card
     assert isinstance(card, ModelCard)
     assert (card.data.name, card.data.n) == ("mnist", 60_000)
-    assert card.scores[0]["metric"] == "negative_elbo"
+    scores = {score["metric"]: score for score in card.scores}
+    assert scores["negative_elbo"]["value"] < 100 and scores["copying"]["details"]["p"] > 0.05
+    assert scores["frechet"]["value"] < 3 * scores["frechet"]["baseline"]
+    assert min(scores[name]["value"] / scores[name]["baseline"] for name in ("precision", "recall")) > 0.8
