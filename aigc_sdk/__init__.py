@@ -158,7 +158,7 @@ def export(
         >>> import aigc_sdk as sdk
         >>> sdk.export("no-run-here", "model.onnx")
         Traceback (most recent call last):
-        aigc_sdk.errors.StorageError: no-run-here is not a run folder: cannot read no-run-here/run.json: ...
+        aigc_sdk.errors.StorageError: no-run-here is not a run folder: Cannot read no-run-here/run.json: ...
     """
     report: ExportReport = _training().export(run, as_path(path, "path"), task=task, file_format=format)
     return report.path

@@ -450,7 +450,7 @@ def test_good_family_passes_all_but_the_export():
     ("family", "check", "message"),
     [
         ("Sampler", "check_declarations", "is no subclass of aigc_sdk.training.family.Family"),
-        ("NoTasks", "check_declarations", r"expected tasks to be a tuple of distinct names, found \(\)"),
+        ("NoTasks", "check_declarations", r"has the tasks \(\); give a tuple of names"),
         ("UndescribedOption", "check_options_are_described", "found none for secret"),
         ("OpenOptions", "check_options_are_described", "found {'frozen': True, 'extra': 'ignore'}"),
         ("NamelessPhase", "check_every_phase_has_an_optimizer", r"expected optimizers for \('all', 'd'\)"),
