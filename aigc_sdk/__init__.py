@@ -8,6 +8,7 @@
 A model is a pure function from seeds and controls to content, and it is one ONNX file.
 """
 
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image
-from aigc_sdk.evaluation import Report, evaluate, measure
-from aigc_sdk.evaluator import Score
 from aigc_sdk.files import as_path
 from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins
 from aigc_sdk.hookspecs import hookimpl
@@ -35,6 +34,8 @@ from aigc_sdk.specs import (
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
+    from aigc_sdk.evaluation import Report, evaluate, measure
+    from aigc_sdk.evaluator import Score
     from aigc_sdk.exporter import ExportReport
     from aigc_sdk.training import Run
 
@@ -242,13 +243,19 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
     return recipes.run(recipe, data=data, out=out)
 
 
-def __getattr__(name: str) -> Any:
-    # The card is imported when it is first used: importing the SDK has to be quick.
-    if name == "ModelCard":
-        from aigc_sdk.card import ModelCard
+# Imported when they are first used: importing the SDK has to be quick.
+_LATER = {
+    "ModelCard": "aigc_sdk.card",
+    "Score": "aigc_sdk.evaluator",
+    **dict.fromkeys(("Report", "evaluate", "measure"), "aigc_sdk.evaluation"),
+}
 
-        return ModelCard
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return value
 
 
 def _training() -> Any:

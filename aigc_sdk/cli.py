@@ -478,7 +478,7 @@ def _print_plan(plan: Any) -> None:
     click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak; in the cache {disk['pixels']:.1f}")
 
 
-def _print_scores(report: sdk.Report) -> None:
+def _print_scores(report: "sdk.Report") -> None:
     titles, *rows = report.rows()
     _print_table(*titles)(rows)
 
