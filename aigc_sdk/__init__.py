@@ -97,9 +97,9 @@ def train(
 
     Args:
         family: the name of a family, for example "vae".
-        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), a `.csv` or `.parquet`
-            table of images and labels, an array uint8 (n, height, width, channels), or a pair of such an array and its
-            labels (n,).
+        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), a `.csv`, `.tsv` or
+            `.parquet` table of images and labels, a file that a plugin reads, an array uint8 (n, height, width,
+            channels), or a pair of such an array and its labels (n,).
         out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
         resume: go on with the run in `out`, which has to be of the same family, config, seed and data.

@@ -83,7 +83,7 @@ def generate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Generate items and save them one by one, each with its provenance; for images also a grid.png of the first 256.
+    """Generate items and save them one by one, each with its provenance; several images also as grid.png (256 at most).
 
     MODEL is a name (`aigc models` lists them), NAME:TASK, an .onnx file, or a run folder. Ctrl-C ends it with the files
     that are there, each whole.
@@ -169,7 +169,8 @@ def train(
 ) -> None:
     """Train a model of a family on data; ends with verified model files in the run folder.
 
-    DATA is an .npz, .npy or IDX file, or a folder of images; `aigc plugins` lists the families. Ctrl-C and SIGTERM
+    DATA is an .npz, .npy or IDX file, a folder of images, a .csv, .tsv or .parquet table of images, or what a plugin
+    reads; `aigc plugins` lists the families. Ctrl-C and SIGTERM
     save a checkpoint and leave with exit code 130 or 143; the same command with --resume goes on.
     """
     if options:

@@ -13,8 +13,8 @@ is imported when a user asks for it.
 
 A hook is a plain function that takes those of its arguments that it needs. A plugin that fails while it is loaded is
 recorded with its reason (`aigc plugins` shows it) and harms no other. A policy hook (before, after) that fails, or that
-calls `sys.exit`, stops the request with PluginError: without its word nothing goes on. `docs/plugins.md` builds a
-plugin of each kind; `aigc_sdk.testing.check_plugin` checks one.
+calls `sys.exit`, stops the request with PluginError: without its word nothing goes on. `docs/plugins.md` builds three
+plugins; `aigc_sdk.testing.check_plugin` checks one.
 """
 
 from collections.abc import Callable

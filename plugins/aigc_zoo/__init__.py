@@ -1,6 +1,7 @@
-"""Ready-made models and measures, each with the recipe that reproduces it in `recipes/`.
+"""Ready-made models and measures, and how each is made again: `recipes/`.
 
-`models/index.json` lists them; `benchmarks/make_model.py` and `make_measure.py` write it together with the files.
+`models/index.json` lists them. `benchmarks/make_model.py` follows a model's recipe; a measure, which no family trains,
+has one for `benchmarks/make_measure.py`. Both write the index together with the files.
 """
 
 import json
