@@ -105,6 +105,14 @@ def test_parquet_of_paths_bytes_or_both_is_read(images):
     assert load_data(path, ImageOptions(8)).images.shape == (6, 8, 8, 1)
 
 
+@pytest.mark.parametrize("cell", [lambda name: name, lambda name: {"bytes": None, "path": name}])
+def test_parquet_of_paths_sees_that_an_image_was_replaced(images, cell):
+    path = parquet(images / "a.parquet", {"image": [cell(f"images/{i}.png") for i in range(6)]})
+    assert same(load_data(path, workers=1), GREY)
+    write_image(images / "images" / "2.png", 255 - GREY[2])
+    assert np.array_equal(load_data(path, workers=1).images[2], 255 - GREY[2])
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

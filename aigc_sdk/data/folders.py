@@ -158,7 +158,8 @@ def parquet_source(path: Path, report: DataReport) -> ImageSource:
 
     with opened() as file:
         schema, n = file.schema_arrow, file.metadata.num_rows
-    image, label = _columns(path, schema.names, report)
+        image, label = _columns(path, schema.names, report)
+        files = _state_of_files(file, image, path.parent)
 
     def entries() -> Iterator[Entry]:
         with opened() as file:
@@ -172,7 +173,25 @@ def parquet_source(path: Path, report: DataReport) -> ImageSource:
                     yield Entry(name, item, value)
                     number += 1
 
-    return ImageSource(path.stem, entries, n, [os.path.abspath(path), *_state(str(path))], _class_names(schema, label))
+    key = [os.path.abspath(path), *_state(str(path)), files]
+    return ImageSource(path.stem, entries, n, key, _class_names(schema, label))
+
+
+def _state_of_files(table: Any, column: str, folder: Path) -> str | None:
+    """Return what changes with the files that a column names; None when it holds the bytes of images alone."""
+    leaves = map(table.schema.column, range(len(table.schema)))
+    names = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    names = [name for name in names if name in (column, f"{column}.path")]
+    if not names:
+        return None
+    state = hashlib.sha256()
+    for batch in table.iter_batches(columns=names):  # the bytes beside the paths may be all of the data set
+        for row in batch.to_pylist():
+            cell = row[column]
+            name = cell["path"] if isinstance(cell, dict) else cell
+            if name is not None:
+                state.update(json.dumps([name, *_state(str(folder / name))]).encode())
+    return state.hexdigest()
 
 
 def _cell(value: Any, path: Path, row: int) -> tuple[str, Any]:
