@@ -256,10 +256,18 @@ def _decode_to_file(
         ):
             for entry, result in zip(chunk, results, strict=True):
                 decoded.add(entry, result)
-    kept = {"shape": shape, "names": decoded.names, "labels": decoded.labels, "results": decoded.results}
-    write_bytes(path.with_suffix(".json"), json.dumps(kept).encode())
+        if may_change := any(map(_may_change, decoded.results)):
+            path.with_suffix(".json").unlink(missing_ok=True)  # of other rows than these
+    if not may_change:
+        kept = {"shape": shape, "names": decoded.names, "labels": decoded.labels, "results": decoded.results}
+        write_bytes(path.with_suffix(".json"), json.dumps(kept).encode())
     decoded.images = PixelFile(path, shape, np.arange(len(decoded.names)))
     return decoded
+
+
+def _may_change(result: int | Rejected) -> bool:
+    """Whether the same file may be decoded the next time, though its size and time are the same."""
+    return isinstance(result, Rejected) and (result.reason == "no permission" or result == _LOST)
 
 
 def _load(path: Path) -> Decoded | None:
