@@ -136,7 +136,7 @@ class Registry:
             full = ", ".join(f"{plugin.distribution}:{name}" for plugin, _ in offers)
             raise PluginError(f"Several plugins offer the {kind} {name!r}; pick one of: {full}.")
         for plugin in self.plugins:
-            if plugin.state != "loaded" and name.partition(":")[0] in (plugin.name, plugin.distribution):
+            if plugin.state != "loaded" and str(name).partition(":")[0] in (plugin.name, plugin.distribution):
                 raise PluginError(
                     f"The plugin {plugin.name!r} of {plugin.distribution} {plugin.state}: {plugin.reason}."
                 )

@@ -95,6 +95,11 @@ class FamilySpec(_CodeSpec):
 
     modalities: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _are_texts(self.modalities):
+            raise ValueError(f"{self.name!r} has the modalities {shown(self.modalities)}; give a tuple of names")
+
     def resolve(self) -> Any:
         """Import and return the target; raises as for every spec, and PluginError when it is no whole family."""
         family = super().resolve()
@@ -121,8 +126,8 @@ class GeneratorSpec(_CodeSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.tasks, tuple) or not self.tasks:
-            raise ValueError(f"{self.name!r} has the tasks {self.tasks!r}; give a tuple of at least one name")
+        if not _are_texts(self.tasks) or not self.tasks:
+            raise ValueError(f"{self.name!r} has the tasks {shown(self.tasks)}; give a tuple of at least one name")
 
 
 @dataclass(frozen=True)
@@ -171,9 +176,14 @@ class ReaderSpec(_CodeSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        are_suffixes = isinstance(self.suffixes, tuple) and all(str(each)[:1] == "." for each in self.suffixes)
+        # In lower case, as the names of files are compared with them.
+        are_suffixes = _are_texts(self.suffixes) and all(
+            each[0] == "." and each == each.lower() for each in self.suffixes
+        )
         if not are_suffixes or not self.suffixes:
-            raise ValueError(f"{self.name!r} has the suffixes {self.suffixes!r}; give a tuple such as ('.dcm',)")
+            raise ValueError(
+                f"{self.name!r} has the suffixes {shown(self.suffixes)}; give a tuple such as ('.dcm',), in lower case"
+            )
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,10 @@ class ModelFile:
     path: str
     sha256: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not isinstance(self.sha256, str):
+            raise TypeError(f"a ModelFile of {shown(self.path)} and {shown(self.sha256)}; give two texts")
+
 
 @dataclass(frozen=True)
 class ModelSpec(_Spec):
@@ -220,7 +234,8 @@ class ModelSpec(_Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.files or not all(isinstance(file, ModelFile) for file in self.files.values()):
+        files = dict(self.files) if isinstance(self.files, Mapping) else {}
+        if not files or not _are_texts((*files,)) or not all(isinstance(file, ModelFile) for file in files.values()):
             raise ValueError(f"the files of {self.name!r} are {shown(self.files)}; give a ModelFile for each task")
         if self.kind not in ("model", "measure"):
             raise ValueError(f"the kind of {self.name!r} is {shown(self.kind)}, not 'model' or 'measure'")
@@ -244,10 +259,14 @@ class ModelSpec(_Spec):
             path = self.path(task)
             try:
                 found = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
                 raise PluginError(f"{self.name!r} has no file for {task}: {reason(error)}.") from error
             if found != file.sha256:
                 raise PluginError(f"{path} of {self.name!r} has the sha256 {found}, not {file.sha256}.")
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(each, str) and each for each in values)
 
 
 def missing_package(what: str, module: str, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:

@@ -173,8 +173,11 @@ def test_plugin_that_is_broken_is_recorded_and_harms_no_other(site, what):
     with pytest.raises(PluginError, match=r"^The plugin 'broken' of broken failed"):
         found.find("family", "broken:flow")
     assert [found.find("family", name).name for name in ("first", "last")] == ["first", "last"]
-    with pytest.raises(UnknownName, match=r"no family 'flow'.* Plugins that failed: broken; `aigc plugins` says why"):
-        found.find("family", "flow")
+    for name in ("flow", 5):
+        with pytest.raises(
+            UnknownName, match=rf"no family {name!r}.* Plugins that failed: broken; `aigc plugins` says"
+        ):
+            found.find("family", name)
 
 
 def test_plugin_entry_that_names_no_attribute_is_recorded(site):
@@ -396,6 +399,11 @@ def aigc_register_models(register):
         ('GeneratorSpec(name="x", target="a:b", tasks=())', r"'x' has the tasks \(\); give a tuple of at least one"),
         ('GeneratorSpec(name="x", target="a:b", tasks=["a"])', r"'x' has the tasks \['a'\]; give a tuple"),
         ('GeneratorSpec(name="x", target="a:b", tasks="generate")', "'x' has the tasks 'generate'; give a tuple"),
+        ('GeneratorSpec(name="x", target="a:b", tasks=(1,))', r"'x' has the tasks \(1,\); give a tuple"),
+        ('ModelSpec(name="x", package="p", files=["x.onnx"])', r"'x' are \['x.onnx'\]; give a ModelFile"),
+        ('ModelSpec(name="x", package="p", files={1: sdk.ModelFile("x", "0")})', "{1: ModelFile.*; give a ModelFile"),
+        ('ModelSpec(name="x", package="p", files={"generate": sdk.ModelFile(1, "0")})', "TypeError: a ModelFile of 1"),
+        ('FamilySpec(name="x", target="a:b", modalities=(1,))', r"'x' has the modalities \(1,\); give a tuple"),
     ],
 )
 def test_spec_without_files_or_tasks_fails_when_registered(site, change, reason):
@@ -450,7 +458,7 @@ import aigc_sdk as sdk
 @sdk.hookimpl
 def aigc_register_models(register):
     for name, package, path in (("a", "nowhere_at_all", "x"), ("b", "exits_here", "x"), ("c", "json", "x.onnx"),
-                                ("d", "json", "__init__.py")):
+                                ("d", "json", "__init__.py"), ("e", "json", "x\\0.onnx")):
         register(sdk.ModelSpec(name=name, package=package, files={"generate": sdk.ModelFile(path, "0" * 64)}))
 """
     site.install("models", code)
@@ -464,7 +472,8 @@ def aigc_register_models(register):
     with pytest.raises(StorageError, match=r"Cannot read .*x\.onnx"):
         sdk.load("c")
     errors = {name: str(error) for name, error in found.plugins[0].check().items()}
-    assert list(errors) == ["model a", "model b", "model c", "model d"]
+    assert list(errors) == ["model a", "model b", "model c", "model d", "model e"]
+    assert "has no file for generate: ValueError: embedded null byte" in errors["model e"]
     assert "has no file for generate: FileNotFoundError" in errors["model c"]
     assert re.search(r"__init__\.py of 'd' has the sha256 [0-9a-f]{64}, not 0{64}", errors["model d"])
 

@@ -245,7 +245,9 @@ def test_readers_of_two_plugins_for_one_suffix_cancel_out_and_a_built_in_wins(si
     assert load_data(path).n == 2
 
 
-@pytest.mark.parametrize("suffixes", ["()", '".box"', '("box",)', "(1,)", '[".box"]'])
+@pytest.mark.parametrize(
+    "suffixes", ["()", '".box"', '("box",)', "(1,)", '[".box"]', '(".BOX",)', "(__import__('pathlib').Path('.box'),)"]
+)
 def test_reader_without_suffixes_fails_when_registered(site, suffixes):
     site.install("my-boxes", READER.replace('(".box", ".tar.box")', suffixes))
     (plugin,) = site.registry().plugins
