@@ -227,6 +227,16 @@ def test_evaluate_with_too_few_items_for_what_is_not_measured_anyway_goes_on(tin
         evaluate(tiny, images[:30], metrics=["recall", "copying"], train=images[30:])
 
 
+def test_evaluate_with_too_few_items_measures_the_metrics_that_have_enough(tiny, images):
+    report = evaluate(tiny, images[:19], metrics=None, train=images[30:])
+    assert [score.metric for score in report.scores] == ["frechet"]
+    words = "The metric recall needs at least 20 generated and as many held-out items; there are 19 and 19"
+    assert report.not_measured.keys() == {"copying", "precision", "recall"} and report.not_measured["recall"] == words
+    for train in (None, images[30:]):
+        with pytest.raises(errors.InvalidData, match=r"frechet needs at least 10 .* are 9 and 9, and no other can be"):
+            evaluate(tiny, images[:9], metrics=None, train=train)
+
+
 def test_evaluate_with_the_reference_as_train_says_so(images):
     with pytest.raises(errors.InvalidData, match="are the same data"):
         evaluate(images[:100], images[100:300], train=images[100:300])

@@ -61,7 +61,7 @@ def evaluate(
         reference: data as in `aigc_sdk.train`, of the size that the model makes.
         train: the data that the model was trained on, when the reference is other data.
         metrics: names, for example ["frechet", "copying"]; without it, all that are installed, of which one that
-            fails is not measured, with its reason.
+            fails, or has too few items, is not measured, with the reason.
         n: how many items; without it, as many as there are held-out ones, at most 10,000.
         seed: of the generated items, of what is drawn from larger data, and of the bootstrap.
         extractor: what turns items into features: the name or path of a measure; without it, the one for this size.
@@ -70,7 +70,8 @@ def evaluate(
     Raises:
         UnknownName: no such model, metric, extractor or control.
         InvalidRequest: n, seed, metrics, an extractor or a control that cannot be used.
-        InvalidData: data that cannot be read or compared, too few items for a metric, or constant features.
+        InvalidData: data that cannot be read or compared, too few items for a metric that was named or for
+            all of them, or constant features.
         InvalidModel: a broken model or extractor.
         MissingPackage: the `evaluate` extra is not installed; says the pip line.
         PluginError: a metric that was named failed.
@@ -88,9 +89,8 @@ def evaluate(
     n = subject.count(n, default=min(len(whole), MOST_ITEMS))
     real = whole.take(n, seed)
     known = None if train_part is None else train_part.take(MOST_TRAIN, seed)
-    for name, evaluator in evaluators.items():
-        if known is not None or not evaluator.needs_train:  # or it is not measured at all
-            _check_enough(name, evaluator, n, len(real))
+    left_out = _left_out(evaluators, n, len(real), known is not None, are_named=metrics is not None)
+    not_measured |= left_out
     measure = find_extractor(extractor, subject.shape)
 
     fake = subject.make(n, seed, controls)
@@ -108,8 +108,7 @@ def evaluate(
     }
     scores = []
     for name, each in evaluators.items():
-        if known is None and each.needs_train:
-            not_measured[name] = _NO_TRAIN
+        if name in left_out:
             continue
         try:
             about = {"train": known.fingerprint} if known and each.needs_train else {}
@@ -175,12 +174,29 @@ def _started(name: str) -> Evaluator:
     return made
 
 
-def _check_enough(name: str, evaluator: Evaluator, n_fake: int, n_real: int) -> None:
-    if min(n_fake, n_real) < evaluator.fewest:
-        raise InvalidData(
-            f"The metric {name} needs at least {evaluator.fewest} generated and as many held-out items;"
-            f" there are {n_fake} and {n_real}. Give more, or leave it out with metrics=."
-        )
+def _left_out(
+    evaluators: dict[str, Evaluator], n_fake: int, n_real: int, has_train: bool, *, are_named: bool
+) -> dict[str, str]:
+    """Return the metrics that cannot be measured with these items, with the reasons.
+
+    Raises:
+        InvalidData: there are too few items for one, and they were asked for by name, or none is left.
+    """
+    left_out, too_few = {}, {}
+    for name, each in evaluators.items():
+        if each.needs_train and not has_train:
+            left_out[name] = _NO_TRAIN
+        elif min(n_fake, n_real) < each.fewest:
+            too_few[name] = (
+                f"The metric {name} needs at least {each.fewest} generated and as many held-out items;"
+                f" there are {n_fake} and {n_real}"
+            )
+    if too_few and are_named:
+        raise InvalidData(f"{next(iter(too_few.values()))}. Give more, or leave it out with metrics=.")
+    if too_few and len(left_out) + len(too_few) == len(evaluators):
+        least = min(too_few, key=lambda name: evaluators[name].fewest)
+        raise InvalidData(f"{too_few[least]}, and no other can be measured either. Give more.")
+    return left_out | too_few
 
 
 def _samples(measure: Extractor, fake: Images, real: Part, train: Part | None, order: Rows) -> Samples:
