@@ -56,13 +56,13 @@ class Evaluator(ABC):
     """A metric: compares generated items with real ones.
 
     `direction` says which values are better, `explanation` what is measured, in plain words for the report;
-    `fewest` is how many generated and how many real items it needs. One with `needs_train` is not measured when
+    `min_items` is how many generated and how many real items it needs. One with `needs_train` is not measured when
     nobody knows what the model was trained on.
     """
 
     direction: ClassVar[Direction]
     explanation: ClassVar[str]
-    fewest: ClassVar[int] = 2
+    min_items: ClassVar[int] = 2
     needs_train: ClassVar[bool] = False
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Evaluator(ABC):
         """Measure; the same samples and seed give the same figures.
 
         Args:
-            samples: finite features, at least `fewest` rows of generated and of real ones.
+            samples: finite features, at least `min_items` rows of generated and of real ones.
             seed: of the bootstrap and of every other random act.
         """
 

@@ -196,7 +196,7 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
         if find_spec("matplotlib") is None:
             raise missing_package("The report of a recipe", "matplotlib", "evaluate")
         for metric in recipe.evaluate.metrics or ():
-            fewest = registry.find("metric", metric).resolve().fewest
+            fewest = registry.find("metric", metric).resolve().min_items
             if recipe.evaluate.n is not None and recipe.evaluate.n < fewest:
                 raise InvalidConfig(f"{path.name}: evaluate.n is {recipe.evaluate.n}; {metric} needs {fewest} items.")
         reference = recipe.evaluate.reference

@@ -346,7 +346,7 @@ class Directionless(Evaluator):
 
 
 class Greedy(Broken):
-    fewest = "many"
+    min_items = "many"
 
 
 class Leaves(Broken):
@@ -394,7 +394,7 @@ def test_evaluate_with_a_metric_that_fails_measures_the_others_and_names_it(metr
     [
         ("Sideways", "cannot start: TypeError: its direction is 'sideways'"),
         ("Directionless", "cannot start: AttributeError: .*direction"),
-        ("Greedy", "cannot start: TypeError: the fewest items that it needs are 'many'"),
+        ("Greedy", "cannot start: TypeError: its min_items is 'many'"),
         ("Leaves", "cannot start: SystemExit: not today"),
         ("Evaluator", "cannot start: TypeError: .*abstract"),
         ("replace", "cannot be loaded from .*: TypeError: .* is no subclass of aigc_sdk.evaluator.Evaluator"),

@@ -165,8 +165,8 @@ def _started(name: str) -> Evaluator:
         made: Evaluator = metric()
         if made.direction not in get_args(Direction) or not isinstance(made.explanation, str):
             raise TypeError(f"its direction is {shown(made.direction)}, its explanation {shown(made.explanation)}")
-        if not isinstance(made.fewest, int):
-            raise TypeError(f"the fewest items that it needs are {shown(made.fewest)}")
+        if not isinstance(made.min_items, int):
+            raise TypeError(f"its min_items is {shown(made.min_items)}")
     except AigcError:
         raise
     except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
@@ -186,15 +186,15 @@ def _left_out(
     for name, each in evaluators.items():
         if each.needs_train and not has_train:
             left_out[name] = _NO_TRAIN
-        elif min(n_fake, n_real) < each.fewest:
+        elif min(n_fake, n_real) < each.min_items:
             too_few[name] = (
-                f"The metric {name} needs at least {each.fewest} generated and as many held-out items;"
+                f"The metric {name} needs at least {each.min_items} generated and as many held-out items;"
                 f" there are {n_fake} and {n_real}"
             )
     if too_few and are_named:
         raise InvalidData(f"{next(iter(too_few.values()))}. Give more, or leave it out with metrics=.")
     if too_few and len(left_out) + len(too_few) == len(evaluators):
-        least = min(too_few, key=lambda name: evaluators[name].fewest)
+        least = min(too_few, key=lambda name: evaluators[name].min_items)
         raise InvalidData(f"{too_few[least]}, and no other can be measured either. Give more.")
     return left_out | too_few
 

@@ -34,7 +34,7 @@ class Copying(Evaluator):
         " training and held-out items were the same to the model; 0 is none, 1 is all. p is how often chance alone"
         " would look as suspicious: below 0.001 the model copies, above 0.05 there is no sign of it."
     )
-    fewest = 50
+    min_items = 50
     needs_train = True
 
     def measure(self, samples: Samples, seed: int) -> Measured:

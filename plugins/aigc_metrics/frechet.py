@@ -22,7 +22,7 @@ class Frechet(Evaluator):
         "How far the generated items as a whole are from the real ones: 0 would be the same distribution. It rises"
         " with noise, blur and missing kinds of items. Read it against the baseline, real training items."
     )
-    fewest = 10
+    min_items = 10
 
     def measure(self, samples: Samples, seed: int) -> Measured:
         """See `Evaluator.measure`."""

@@ -25,7 +25,7 @@ class Precision(Evaluator):
         "How true the items are: the share of generated items that lie among the real ones. It falls with noise, blur"
         " and anything else that no real item looks like."
     )
-    fewest = 20
+    min_items = 20
 
     def measure(self, samples: Samples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
@@ -43,7 +43,7 @@ class Recall(Evaluator):
         "How varied the items are: the share of real items that lie among the generated ones. It falls when the model"
         " leaves out kinds of items or makes all of a kind alike."
     )
-    fewest = 20
+    min_items = 20
 
     def measure(self, samples: Samples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
