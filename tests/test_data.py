@@ -147,7 +147,7 @@ def test_npy_is_read(tmp_path):
     assert same(load_data(str(tmp_path / "digits.v2.npy")), COLOUR)
 
 
-@pytest.mark.parametrize("key", ["labels", "label", "y", "targets"])
+@pytest.mark.parametrize("key", ["labels", "label", "y", "targets", "target", "class"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_is_read_with_its_labels(tmp_path, save, key):
     save(tmp_path / "digits.npz", anything=GREY, **{key: LABELS})
@@ -357,6 +357,12 @@ def test_folder_of_folders_has_their_names_as_labels(tmp_path):
     assert same(load_data(tmp_path), GREY[order], [0, 0, 1, 2, 2, 2], ("cat", "dög", "owl"))
 
 
+def test_folder_of_folders_of_numbers_has_10_after_9(tmp_path):
+    for i, name in enumerate(("9", "10", "1", "09")):
+        write_image(tmp_path / name / "0.png", GREY[i])
+    assert same(load_data(tmp_path), GREY[[3, 2, 1, 0]], [1, 0, 3, 2], ("1", "09", "9", "10"))
+
+
 def test_folder_here_has_its_own_name(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path / "digits")
@@ -512,6 +518,22 @@ def test_spec_tells_shape_and_the_training_parts_frequencies():
 def test_labels_one_is_empty_raises(labels):
     with pytest.raises(InvalidData, match="a label is empty"):
         load_data((np.zeros((10, 8, 8, 1), np.uint8), labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (("10", "9", "1", "0"), ("0", "1", "9", "10")),
+        (("7", "007", "07", "10"), ("007", "07", "7", "10")),
+        (("10", "9", "1", "1" * 5000), ("1", "9", "10", "1" * 5000)),
+        (("10", "9", "1", "a"), ("1", "10", "9", "a")),
+        (("10", "9", "1", "²"), ("1", "10", "9", "²")),
+        ((10, 9, 1, 0), ("0", "1", "9", "10")),
+    ],
+)
+def test_labels_of_digits_sort_as_numbers_and_stay_as_they_are(labels, names):
+    data = load_data((GREY[:4], np.array(labels)))
+    assert same(data, GREY[:4], [names.index(str(label)) for label in labels], names)
 
 
 def test_load_data_label_that_cannot_be_written_down_is_refused():

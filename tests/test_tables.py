@@ -60,6 +60,8 @@ def test_csv_without_labels_or_with_some_missing(images):
     assert data.report.skipped["unreadable"].examples == ["row 4: it is no file"]
     rows = b"path,label\nimages/0.png,10\nimages/1.png,\nimages/2.png,9\n"
     assert same(load_data(write(images / "c.csv", rows)), GREY[[0, 2]], [1, 0], ("9", "10"))
+    rows = b"path,targets\nimages/0.png,10\nimages/1.png,007\nimages/2.png,7\n"
+    assert same(load_data(write(images / "d.csv", rows)), GREY[:3], [2, 0, 1], ("007", "7", "10"))
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,13 @@ def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Datase
     labels = None if decoded.labels[rows[0]] is None else np.array([decoded.labels[row] for row in rows])
     indices, names = named_labels(source.name, len(rows), labels, source.label_names)
     kept = np.array(rows, np.int64)
-    images = decoded.images
+    images, image_bytes = decoded.images, int(np.prod(decoded.shape))
     if isinstance(images, PixelFile):
-        report.cache_bytes = len(decoded.results) * int(np.prod(decoded.shape))
+        report.cache_bytes = len(decoded.results) * image_bytes
+    if isinstance(images, PixelFile) and len(kept) * image_bytes > MEMORY_BYTES:
         images = images.take(kept)
-    if len(kept) * int(np.prod(decoded.shape)) <= MEMORY_BYTES:
-        images = decoded.images[kept]
+    else:
+        images = images[kept]
     report.n = len(kept)
     report.notes += _notes(decoded, indices, names)
     digests = np.array([decoded.results[row] for row in rows], np.uint64)
@@ -55,13 +56,27 @@ def named_labels(
     if "" in (labels if label_names is None else label_names):
         raise InvalidData(f"{name}: a label is empty; give every class a name.")
     if label_names is None:
-        names, indices = np.unique(labels, return_inverse=True)
-        return indices.astype(np.int64), tuple(map(str, names.tolist()))
+        found, indices = np.unique(labels, return_inverse=True)
+        names = found.tolist()
+        order = (
+            sorted(range(len(names)), key=lambda i: _sort_key(names[i])) if _are_digits(names) else range(len(names))
+        )
+        return np.argsort(order)[indices].astype(np.int64), tuple(str(names[i]) for i in order)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(label_names):
         raise InvalidData(f"{name}: the labels are not all indices of the {len(label_names)} label names.")
     if len(set(label_names)) < len(label_names):
         raise InvalidData(f"{name}: a label name stands twice among {', '.join(label_names)}.")
     return labels.astype(np.int64), label_names
+
+
+def _are_digits(names: list[Any]) -> bool:
+    return all(isinstance(name, str) and name.isascii() and name.isdigit() for name in names)
+
+
+def _sort_key(digits: str) -> tuple[int, str, str]:
+    """Return what sorts texts of digits as numbers, 7 after 007; `int` refuses more than 4,300 of them."""
+    value = digits.lstrip("0")
+    return len(value), value, digits
 
 
 def _kept(decoded: Decoded, report: DataReport) -> list[int]:

@@ -17,9 +17,9 @@ from aigc_sdk.specs import missing_package
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
-# The names that the columns of a table may have, in any case of their letters.
+# The names that the columns of a table may have, in any case of their letters; the arrays of an .npz file too.
 IMAGE_COLUMNS = ("path", "file", "image", "filename", "file_name", "filepath", "image_path", "img")
-LABEL_COLUMNS = ("label", "class", "target", "labels", "y")
+LABEL_KEYS = ("label", "class", "target", "labels", "y", "targets")
 
 _BATCH_ROWS = 64
 
@@ -127,10 +127,7 @@ def csv_source(path: Path, report: DataReport) -> ImageSource:
             rows = [(row[image] or "", row[label] if label else None) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidData(f"{path} is no table in UTF-8: {error}.") from error
-    labels: list[Any] = [value or None for _, value in rows]
-    if all(value is None or (value.isascii() and value.isdigit()) for value in labels):
-        labels = [value and int(value) for value in labels]  # so that 10 comes after 9
-    return _source_of_paths(path.stem, path.parent, [name for name, _ in rows], labels)
+    return _source_of_paths(path.stem, path.parent, [name for name, _ in rows], [label or None for _, label in rows])
 
 
 def parquet_source(path: Path, report: DataReport) -> ImageSource:
@@ -222,12 +219,12 @@ def _columns(path: Path, columns: list[str], report: DataReport) -> tuple[str, s
     if image is None:
         raise InvalidData(
             f"{path} has the columns {', '.join(columns) or 'none'}; name the one with the images"
-            f" {', '.join(IMAGE_COLUMNS)}, and the one with the labels {', '.join(LABEL_COLUMNS)}."
+            f" {', '.join(IMAGE_COLUMNS)}, and the one with the labels {', '.join(LABEL_KEYS)}."
         )
-    label = next((known[name] for name in LABEL_COLUMNS if name in known), None)
+    label = next((known[name] for name in LABEL_KEYS if name in known), None)
     others = [column for column in columns if column != image]
     if label is None and others:
         report.notes.append(
-            f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_COLUMNS)}"
+            f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_KEYS)}"
         )
     return image, label

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.image import BROKEN
 from aigc_sdk.data.cleaning import cleaned, named_labels
 from aigc_sdk.data.dataset import DataReport, Dataset
-from aigc_sdk.data.folders import csv_source, folder_source, parquet_source
+from aigc_sdk.data.folders import LABEL_KEYS, csv_source, folder_source, parquet_source
 from aigc_sdk.data.images import ImageOptions, brought_to
 from aigc_sdk.data.pixels import decode_all
 from aigc_sdk.data.plugins import plugin_source
@@ -24,7 +24,6 @@ from aigc_sdk.files import as_path, storage_error
 
 Array = NDArray[Any]
 
-LABEL_KEYS = ("labels", "label", "y", "targets")
 NAME_KEYS = ("label_names", "class_names", "classes")
 
 _log = logging.getLogger("aigc_sdk")
