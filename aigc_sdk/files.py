@@ -5,6 +5,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from aigc_sdk.errors import AigcError, InvalidRequest, StorageError, shown
 
 # The names that `atomic_write` gives; a process that was killed leaves its files behind.
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+_KEEP_DAYS = 30
 
 
 @contextmanager
@@ -89,13 +92,33 @@ def storage_error(verb: str, path: Path, error: OSError | ValueError) -> Storage
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: `AIGC_SDK_CACHE`, or the platform's own."""
+    """Return the folder for what can be made again: `AIGC_SDK_CACHE`, or the platform's own.
+
+    Raises:
+        StorageError: the platform's is in the home folder, and there is none.
+    """
     if chosen := os.environ.get("AIGC_SDK_CACHE"):
         return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise StorageError("There is no home folder to keep a cache in; name a folder in AIGC_SDK_CACHE.") from error
     return base / "aigc_sdk"
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the files of a folder of the cache that were not used for 30 days, and what a killed process has left.
+
+    A file was used at the time that it bears; who reads one again calls `os.utime`. What cannot be removed stays.
+    """
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            days = 1 if path.suffix == ".tmp" else _KEEP_DAYS
+            with suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
+                    path.unlink()

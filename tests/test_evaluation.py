@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from aigc_sdk.card import DataSummary
 from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.evaluator import Evaluator, Measured
 from aigc_sdk.registry import Registry, default_registry
+from test_files import remove_home
 from tiny_model import write_tiny_model
 
 SPLIT = {"validation_fraction": 0.1, "test_fraction": 0.3}
@@ -450,6 +452,26 @@ def test_evaluate_without_a_writable_cache_goes_on(images, tmp_path, monkeypatch
     monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path / "file"))
     assert evaluate(images[:100], images[600:800])["recall"].value > 0
     assert "not kept" in caplog.text
+
+
+def test_evaluate_without_a_place_for_a_cache_goes_on(images, monkeypatch, caplog):
+    remove_home(monkeypatch)
+    assert evaluate(images[:100], images[600:800])["recall"].value > 0
+    assert "not kept: There is no home folder" in caplog.text
+
+
+def test_features_that_no_evaluation_used_for_long_are_removed_when_others_are_made(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path))
+    first, second, third = images[600:800], images[800:1000], images[1000:1200]
+    for data in (first, second):
+        evaluate(images[:100], data)
+    for path in tmp_path.rglob("*.npy"):
+        os.utime(path, (0, 0))
+    evaluate(images[:100], second)
+    (used,) = (path for path in tmp_path.rglob("*.npy") if path.stat().st_mtime)
+    evaluate(images[:100], third)
+    left = list(tmp_path.rglob("*.npy"))
+    assert used in left and len(left) == 2
 
 
 # --- scores ---

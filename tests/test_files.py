@@ -5,12 +5,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from aigc_sdk.errors import InvalidRequest, Refused, StorageError
-from aigc_sdk.files import atomic_write, cache_folder, make_folder, write_bytes
+from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused, write_bytes
 
 # A disk that is full after 100,000 bytes, for this process.
 FULL_DISK = """
@@ -18,6 +19,14 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 """
+
+
+def remove_home(monkeypatch):
+    """Leave the user without a home folder and without a name for the cache."""
+    pwd = pytest.importorskip("pwd")
+    for name in ("AIGC_SDK_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
 
 
 def run_python(code, *arguments):
@@ -174,3 +183,22 @@ def test_cache_folder_goes_by_the_variable_then_the_platform(monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", "local")
     assert cache_folder() == Path("local/aigc_sdk")
+
+
+def test_cache_folder_without_a_home_folder_names_the_variable(monkeypatch):
+    remove_home(monkeypatch)
+    with pytest.raises(StorageError, match="There is no home folder to keep a cache in; name a folder in AIGC_SDK_CA"):
+        cache_folder()
+
+
+def test_remove_unused_goes_by_the_time_of_each_file(tmp_path):
+    days = {"old": 31, "a/old": 31, "a/new": 29, "a/.left.tmp": 2, "a/.under-way.tmp": 0}
+    (tmp_path / "a").mkdir()
+    for name, age in days.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age * 86400,) * 2)
+    os.utime(tmp_path / "a", (0, 0))
+    remove_unused(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"a", "a/new", "a/.under-way.tmp"}
+    remove_unused(tmp_path / "missing")

@@ -24,6 +24,7 @@ from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError
 from aigc_sdk.files import cache_folder
 from aigc_sdk.training import Run, loop
 from test_data import COLOUR, GREY, PNG, bomb_png, png, same, write, write_image
+from test_files import remove_home
 
 RNG = np.random.default_rng(1)
 
@@ -387,6 +388,14 @@ def test_disk_that_is_too_full_raises_before_anything_is_written(colours, no_mem
     with pytest.raises(StorageError, match=r"takes 0.0 GB as pixels and .* has 0.0 GB left; make room"):
         load_data(colours[0], workers=0)
     assert list((cache_folder() / "pixels").iterdir()) == []
+
+
+def test_few_images_need_no_cache_and_many_say_how_to_name_one(colours, monkeypatch):
+    remove_home(monkeypatch)
+    folder, expected = colours
+    assert same(load_data(folder), expected.images, expected.labels, expected.label_names)
+    with pytest.raises(StorageError, match="name a folder in AIGC_SDK_CACHE"):
+        load_data(folder, workers=1)
 
 
 def test_script_without_a_main_guard_can_use_workers(colours, tmp_path):

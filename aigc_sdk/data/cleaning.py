@@ -57,11 +57,8 @@ def named_labels(
         raise InvalidData(f"{name}: a label is empty; give every class a name.")
     if label_names is None:
         found, indices = np.unique(labels, return_inverse=True)
-        names = found.tolist()
-        order = (
-            sorted(range(len(names)), key=lambda i: _sort_key(names[i])) if _are_digits(names) else range(len(names))
-        )
-        return np.argsort(order)[indices].astype(np.int64), tuple(str(names[i]) for i in order)
+        order = _order(found.tolist())
+        return np.argsort(order)[indices].astype(np.int64), tuple(str(found[i]) for i in order)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(label_names):
         raise InvalidData(f"{name}: the labels are not all indices of the {len(label_names)} label names.")
     if len(set(label_names)) < len(label_names):
@@ -69,14 +66,12 @@ def named_labels(
     return labels.astype(np.int64), label_names
 
 
-def _are_digits(names: list[Any]) -> bool:
-    return all(isinstance(name, str) and name.isascii() and name.isdigit() for name in names)
-
-
-def _sort_key(digits: str) -> tuple[int, str, str]:
-    """Return what sorts texts of digits as numbers, 7 after 007; `int` refuses more than 4,300 of them."""
-    value = digits.lstrip("0")
-    return len(value), value, digits
+def _order(names: list[Any]) -> list[int]:
+    """Return the order of sorted names: their own, but that of their values if all of them are texts of digits."""
+    if not all(isinstance(name, str) and name.isascii() and name.isdigit() for name in names):
+        return list(range(len(names)))
+    values = [name.lstrip("0") for name in names]  # no `int`, which refuses more than 4,300 digits
+    return sorted(range(len(names)), key=lambda i: (len(values[i]), values[i], names[i]))
 
 
 def _kept(decoded: Decoded, report: DataReport) -> list[int]:

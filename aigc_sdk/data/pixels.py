@@ -12,10 +12,8 @@ import math
 import os
 import shutil
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,14 +25,13 @@ from numpy.typing import NDArray
 from aigc_sdk.data.images import CHANNELS, ImageOptions, Rejected, decode, decode_into_file, pixel_digest, probe
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import InvalidData, StorageError
-from aigc_sdk.files import atomic_write, cache_folder, make_folder, storage_error, write_bytes
+from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused, storage_error, write_bytes
 
 MEMORY_BYTES = 256 * 2**20  # pixels up to here are held in memory
 
 _FEW = 128  # images are decoded sooner than processes start that could help
 _CHUNK = 16  # images in a call of a worker
 _STRAYS = 0.1  # images of another size are left out up to this share, and more are an error
-_KEEP_DAYS = 30
 _LOST = Rejected("unreadable", "the process that opened it ended")
 _FORMAT = 2  # counts up when the same files and options give other pixels
 
@@ -147,8 +144,8 @@ def decode_all(source: ImageSource, options: ImageOptions, workers: int | None) 
         InvalidData: no image can be opened, or they are of too many sizes.
         StorageError: the disk is full, or the cache cannot be written.
     """
-    path = cache_folder() / "pixels" / f"{_key(source, options)}.bin"
-    if (decoded := _load(path)) is not None:
+    key = _key(source, options)
+    if (decoded := _load(key)) is not None:
         return decoded
     if source.n is None or (workers is None and source.n <= _FEW):
         workers = 0
@@ -156,7 +153,7 @@ def decode_all(source: ImageSource, options: ImageOptions, workers: int | None) 
         shape, n = _shape(source, options, pool)
         if workers == 0 and n * math.prod(shape) <= MEMORY_BYTES:
             return _decode_in_memory(source, n, shape, options)
-        return _decode_to_file(source, n, shape, options, pool, path)
+        return _decode_to_file(source, n, shape, options, pool, _path(key))
 
 
 def _key(source: ImageSource, options: ImageOptions) -> str:
@@ -164,6 +161,11 @@ def _key(source: ImageSource, options: ImageOptions) -> str:
 
     made_from = [_FORMAT, __version__, options.shape, options.fit, options.mode, source.key]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+
+
+def _path(key: str) -> Path:
+    """Return the file of pixels of that key; raises StorageError when there is no place for a cache."""
+    return cache_folder() / "pixels" / f"{key}.bin"
 
 
 def _shape(source: ImageSource, options: ImageOptions, pool: Workers) -> tuple[tuple[int, int, int], int]:
@@ -238,7 +240,7 @@ def _decode_to_file(
         folder = make_folder(path.parent)
     except StorageError as error:
         raise StorageError(f"{error} It is for decoded pixels; AIGC_SDK_CACHE names another folder.") from error
-    _remove_old(folder)
+    remove_unused(folder)
     size_bytes, free_bytes = n * math.prod(shape), shutil.disk_usage(folder).free
     if size_bytes > free_bytes:
         raise StorageError(
@@ -270,10 +272,11 @@ def _may_change(result: int | Rejected) -> bool:
     return isinstance(result, Rejected) and (result.reason == "no permission" or result == _LOST)
 
 
-def _load(path: Path) -> Decoded | None:
+def _load(key: str) -> Decoded | None:
     """Return what was decoded before, and mark it as used; None when it is not there whole."""
-    beside = path.with_suffix(".json")
     try:
+        path = _path(key)
+        beside = path.with_suffix(".json")
         kept = json.loads(beside.read_bytes())
         height, width, channels = kept["shape"]
         results = [result if isinstance(result, int) else Rejected(*result) for result in kept["results"]]
@@ -285,12 +288,3 @@ def _load(path: Path) -> Decoded | None:
         return Decoded((height, width, channels), images, kept["names"], kept["labels"], results)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _remove_old(folder: Path) -> None:
-    """Remove what was not used for long, and what a process that was killed has left."""
-    for path in folder.iterdir():
-        days = 1 if path.suffix == ".tmp" else _KEEP_DAYS
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > days * 86400:
-                path.unlink()

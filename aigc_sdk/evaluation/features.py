@@ -1,8 +1,10 @@
 """Features: what an extractor makes of contents, checked, and kept in the cache for data sets."""
 
 import logging
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from aigc_sdk.contents.image import BROKEN
 from aigc_sdk.errors import AigcError, InvalidData, InvalidModel, InvalidRequest, StorageError, reason, shown
 from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
 from aigc_sdk.evaluation.parts import Part
-from aigc_sdk.files import atomic_write, cache_folder, make_folder
+from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused
 
 Array = NDArray[Any]
 Features = NDArray[np.float32]
@@ -105,13 +107,15 @@ def extract_cached(extractor: Extractor, part: Part) -> Features:
 
     The key is what makes them and what they are of: the extractor's `graph_sha256` and the part's fingerprint.
     """
-    path = cache_folder() / "features" / extractor.card.graph_sha256 / f"{part.fingerprint}.npy"
-    if (cached := _read(path, len(part))) is not None:
+    name = f"{extractor.card.graph_sha256}/{part.fingerprint}.npy"
+    if (cached := _read(name, len(part))) is not None:
         return cached
     _log.info("features of %d items of %s", len(part), part.name)
     features = extract(extractor, part)
     try:
+        path = _folder() / name
         make_folder(path.parent)
+        remove_unused(_folder())
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.save(file, features, allow_pickle=False)
     except StorageError as error:  # the features are there all the same
@@ -136,13 +140,23 @@ def check_features(features: Features, what: str, extractor: Extractor, width: i
         )
 
 
-def _read(path: Path, n: int) -> Features | None:
-    """Return the features in a file, or None when it is not there, damaged, or of another number of items."""
+def _folder() -> Path:
+    return cache_folder() / "features"
+
+
+def _read(name: str, n: int) -> Features | None:
+    """Return the features in a file of the cache, and mark it as used.
+
+    None when it is not there, damaged, or of another number of items.
+    """
     try:
+        path = _folder() / name
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
     except (OSError, *BROKEN):
         return None
     if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 2 or len(found) != n:
         return None
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(path)
     return found if np.isfinite(found).all() else None

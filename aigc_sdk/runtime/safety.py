@@ -96,8 +96,8 @@ class Verdict:
         try:
             values = json.loads(_verdict_path(sha256).read_bytes())
             return cls(values["is_safe"] is True, {str(key): str(value) for key, value in values["golden"].items()})
-        # RuntimeError: the user has no home folder
-        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError):
+        # RecursionError: JSON that is nested too deep
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
             return cls()
 
     def save(self, sha256: str) -> None:
@@ -105,7 +105,7 @@ class Verdict:
         try:
             make_folder(_verdict_path(sha256).parent)
             write_bytes(_verdict_path(sha256), json.dumps(asdict(self)).encode())
-        except (StorageError, RuntimeError):
+        except StorageError:
             return
 
 
