@@ -116,6 +116,7 @@ def train(
         StorageError: `out` is not empty, or there is no run in it to resume; or a file cannot be written.
         TrainingFailed: training stopped without a usable model, or the checkpoint to resume is broken or gone.
         Interrupted: Ctrl-C or SIGTERM; a KeyboardInterrupt too.
+        PluginError: the family, or what reads the data, is a plugin's and failed.
         ExportFailed: an exported file did not pass its checks.
 
     Example:
@@ -153,6 +154,7 @@ def export(
         MissingPackage: the `train` extra is not installed; says the pip line.
         UnknownName: no such task or format.
         ExportFailed: the file did not pass its checks; nothing was written.
+        PluginError: the family or the exporter is a plugin's and failed.
         StorageError: the file cannot be written.
 
     Example:
@@ -256,6 +258,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
 
 
 def _training() -> Any:

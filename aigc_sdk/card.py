@@ -63,7 +63,7 @@ DTYPES: dict[str, str] = {
 # A caller's argument of these names never reaches a control: they are those of the public functions, or will be.
 RESERVED = frozenset(
     ("n", "seed", "seeds", "batch_size", "device", "task", "deadline_s", "best_of", "judge", "weights", "reject_below")
-).union(("model", "model_or_contents", "path", "reference", "train", "metrics", "extractor"))
+).union(("self", "model", "model_or_contents", "path", "reference", "train", "metrics", "extractor"))
 
 
 class _Part:

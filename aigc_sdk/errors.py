@@ -8,7 +8,7 @@
     ├── InvalidProvenance   (ValueError)    a file without provenance, or with one that is broken or forged
     ├── UnknownName         (LookupError)   no model, family, control, option, ... of that name
     ├── MissingPackage      (ImportError)   an optional package is not installed
-    ├── PluginError         (ImportError)   a plugin could not be loaded
+    ├── PluginError         (ImportError)   a plugin could not be loaded, or failed
     ├── StorageError        (OSError)       a file could not be read or written
     ├── DeadlineExceeded    (TimeoutError)  generating took longer than `deadline_s`
     ├── DeviceUnavailable   (RuntimeError)  the named device is not there
@@ -25,7 +25,8 @@ parentheses, so `except ValueError` works for callers who do not know this tree.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AigcError(Exception):
@@ -75,7 +76,7 @@ class MissingPackage(AigcError, ImportError):
 
 
 class PluginError(AigcError, ImportError):
-    """A plugin could not be loaded."""
+    """A plugin could not be loaded, or failed."""
 
 
 class StorageError(AigcError, OSError):
@@ -140,6 +141,24 @@ def reason(error: BaseException) -> str:
         words = "(without words)"
     name = type(error).__name__
     return printable(f"{name}: {words}" if words else name)[:500]
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Make a PluginError, which begins with `what`, of all that a plugin's code may raise, SystemExit too.
+
+    Example:
+        >>> with blamed("The metric 'ratio' failed"):
+        ...     1 / 0
+        Traceback (most recent call last):
+        aigc_sdk.errors.PluginError: The metric 'ratio' failed: ZeroDivisionError: division by zero.
+    """
+    try:
+        yield
+    except (AigcError, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what}: {reason(error)}.") from error
 
 
 def printable(text: str) -> str:

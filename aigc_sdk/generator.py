@@ -35,7 +35,7 @@ class Generator(ABC):
 
         Args:
             seeds: int64 (n,).
-            controls: every control of the card, of its dtype, (n,).
+            controls: every control of the card, of its dtype, (n, *shape); its shape is () but for pixels.
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:

@@ -37,12 +37,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import aigc_sdk as sdk
 from aigc_sdk.card import Limit, checked
 from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.errors import AigcError, InvalidConfig, InvalidData, InvalidRequest, StorageError, UnknownName
+from aigc_sdk.evaluation import evaluate
 from aigc_sdk.files import as_path, atomic_write, make_folder, read_file, write_bytes
-from aigc_sdk.generation import find_model, open_any
+from aigc_sdk.generation import find_model, load, open_any
 from aigc_sdk.registry import default_registry
 from aigc_sdk.runtime.scores import add_scores
 from aigc_sdk.seeds import MAX_SEED
@@ -146,9 +146,10 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
     _check_stages(wanted, path)
     folder = Path(path.stem) if wanted.train.out is None else path.parent / wanted.train.out
     stage = wanted.train
-    trained = sdk.train(
-        stage.family, source, out=folder if out is None else out, seed=stage.seed, resume=True, **stage.config
-    )
+    from aigc_sdk.training import train
+
+    target = folder if out is None else as_path(out, "out")
+    trained = train(stage.family, source, out=target, seed=stage.seed, resume=True, config=stage.config)
     if wanted.evaluate is not None:
         _evaluate(trained, wanted.evaluate, path, source)
     if wanted.export is not None:
@@ -191,7 +192,7 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
     family = registry.find("family", recipe.train.family).resolve()
     from aigc_sdk.training.family import parse_config  # only now, when a missing package has been named
 
-    parse_config(recipe.train.family, family.Config, recipe.train.config)
+    config = parse_config(recipe.train.family, family.Config, recipe.train.config)
     if recipe.evaluate is not None:
         if find_spec("matplotlib") is None:
             raise missing_package("The report of a recipe", "matplotlib", "evaluate")
@@ -200,6 +201,11 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
             if recipe.evaluate.n is not None and recipe.evaluate.n < fewest:
                 raise InvalidConfig(f"{path.name}: evaluate.n is {recipe.evaluate.n}; {metric} needs {fewest} items.")
         reference = recipe.evaluate.reference
+        if reference is None and config.test_fraction == 0:
+            raise InvalidConfig(
+                f"{path.name} evaluates against the test part of its data, and test_fraction is 0; give a reference in"
+                " [evaluate], or a larger test_fraction."
+            )
         if reference is not None and not os.path.exists(path.parent / reference):
             raise InvalidData(f"There is no data at {path.parent / reference}, the reference of {path.name}.")
         _extractor_sha256(recipe.evaluate, path)
@@ -231,7 +237,7 @@ def _extractor_sha256(stage: EvaluateStage, path: Path) -> str | None:
 def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None:
     """Measure the run's first task, write the report, and the scores into the card; once for what is asked for."""
     model = run.models[next(iter(run.models))]
-    card = sdk.load(model).card
+    card = load(model).card
     own = stage.reference is None
     reference = source if own else load_data(path.parent / str(stage.reference), ImageOptions.of_config(card.config))
     identities = {
@@ -243,9 +249,9 @@ def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None
     asked = json.dumps({**asdict(stage), **identities}).encode()
     done = run.folder / EVALUATED
     is_scored = any("extractor_sha256" in score for score in card.scores)  # or the file was exported anew
-    if is_scored and done.exists() and done.read_bytes() == asked:
+    if is_scored and os.path.lexists(done) and read_file(done) == asked:
         return
-    report = sdk.evaluate(
+    report = evaluate(
         run.folder,
         reference,
         train=None if own else source,

@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Request:
-    """A request for n items, complete: every control of the card is there, as an array (n,) of its dtype."""
+    """A request for n items, complete: every control of the card is there, as an array (n, *shape) of its dtype."""
 
     card: ModelCard
     seeds: NDArray[np.int64]

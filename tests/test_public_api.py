@@ -30,6 +30,7 @@ def test_all_is_what_is_exported():
     }
     assert sorted(found | lazy) == aigc_sdk.__all__
     assert all(hasattr(aigc_sdk, name) for name in aigc_sdk.__all__)
+    assert set(aigc_sdk.__all__) <= set(dir(aigc_sdk))
 
 
 def test_public_names_have_docstrings():

@@ -107,6 +107,11 @@ def test_recipe_that_is_wrong_is_refused(write, tmp_path, text, error, message):
             "no data at .*x, the reference",
         ),
         (
+            '[train]\nfamily = "vae"\nconfig.test_fraction = 0\n[evaluate]',
+            InvalidConfig,
+            "test_fraction is 0; give a reference",
+        ),
+        (
             '[train]\nfamily = "vae"\n[evaluate]\nreference = "no.npz"',
             InvalidData,
             "no data at .*no.npz, the reference",

@@ -346,6 +346,22 @@ def test_resume_family_with_two_optimizers_and_a_carry_is_exact(tmp_path, stripe
     assert wanted["meter"]["counts"] == found["meter"]["counts"]
 
 
+def test_resume_before_the_first_checkpoint_begins_from_the_same_weights(tmp_path, stripes, whole, no_export):
+    wanted = fit(stripes, tmp_path / "wanted", init=whole)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, loop, "save_checkpoint", 1)
+        with pytest.raises(Killed):
+            fit(stripes, tmp_path / "run", init=whole)
+    resumed = fit(stripes, tmp_path / "run", resume=True)
+    assert resumed.record.init == wanted.record.init
+    assert final_weights(resumed.folder) == final_weights(wanted.folder)
+
+
+def test_resume_with_options_that_change_no_weights_goes_on(stopped, stripes, whole):
+    fit(stripes, stopped, resume=True, log_steps=7, workers=0, checkpoint_minutes=9)
+    assert final_weights(stopped) == final_weights(whole)
+
+
 def test_resume_in_a_new_or_empty_folder_begins(tmp_path, stripes, whole, no_export):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".0123456789abcdef.tmp").write_text("left by a killed write")

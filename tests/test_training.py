@@ -1,5 +1,6 @@
 """The training loop: what a run folder holds, when it stops, and what goes wrong clearly."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from aigc_sdk.errors import (
     UnknownName,
 )
 from aigc_sdk.registry import Registry, default_registry
-from aigc_sdk.training import Family, FamilyConfig, Losses, Run, plan, trainer
+from aigc_sdk.training import Family, FamilyConfig, Losses, Run, lock, plan, trainer
 from aigc_sdk.training.checkpoint import load_checkpoint
 from aigc_sdk.training.eager import weights_sha256
 from aigc_sdk.training.trainer import prepare
@@ -388,6 +389,74 @@ def test_train_where_another_training_is_under_way_raises(tmp_path, stripes, mon
     with pytest.raises(KeyboardInterrupt):
         sdk.train("vae", stripes, out=out, steps=2, **SMALL)
     assert not out.exists()  # nothing was written yet
+
+
+def test_lock_of_a_folder_that_another_training_removed_is_taken_anew(tmp_path, monkeypatch):
+    folder, removed = tmp_path / "run", []
+
+    def removing(path):
+        descriptor = original(path)
+        if not removed:
+            removed.append(path.rmdir())
+        return descriptor
+
+    original = lock._lock
+    monkeypatch.setattr(lock, "_lock", removing)
+    with lock.alone_in(folder):
+        assert folder.exists() and removed
+        with pytest.raises(StorageError, match="Another training is under way"), lock.alone_in(folder):
+            pass
+        assert folder.exists()  # who comes second removes nothing
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(lock.fcntl is None, reason="needs locks")
+def test_lock_where_there_are_none_keeps_nobody_out(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    with lock.alone_in(tmp_path / "run"), lock.alone_in(tmp_path / "run"):
+        pass
+
+
+def test_train_that_cannot_write_is_no_fault_of_the_family(tmp_path, stripes, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aigc_sdk.training.loop._write_grid", full)
+    with pytest.raises(StorageError, match=r"Cannot train into .*: No space left on device") as raised:
+        sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)
+    assert isinstance(raised.value.__cause__, OSError) and raised.value.__cause__ is not raised.value
+
+
+def test_train_into_a_full_folder_or_from_nothing_reads_no_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("aigc_sdk.training.loop.load_data", pytest.fail)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(StorageError, match="not an empty folder"):
+        sdk.train("vae", "big", out=tmp_path / "full")
+    with pytest.raises(InvalidRequest, match=r"has no run\.json"):
+        sdk.train("vae", "big", out=tmp_path / "new", init=tmp_path / "nowhere")
+
+
+class Silent(VAE):
+    def validate(self, batch):
+        return {}
+
+
+def test_train_family_without_figures_of_validation(tmp_path, stripes, monkeypatch):
+    monkeypatch.setattr("aigc_vae.family.VAE", Silent)
+    monkeypatch.setattr("aigc_sdk.training.loop._export_all", lambda *_: None)
+    assert sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)._scores() == ()
+    with pytest.raises(TrainingFailed, match="early_stop_epochs needs a figure to compare"):
+        sdk.train("vae", stripes, out=tmp_path / "early", epochs=1, early_stop_epochs=1, **SMALL)
+
+
+def test_train_family_picked_by_its_distribution(tmp_path, stripes, monkeypatch):
+    monkeypatch.setattr("aigc_sdk.training.loop._export_all", lambda *_: None)
+    run = sdk.train("aigc-sdk:vae", stripes, out=tmp_path / "run", steps=2, **SMALL)
+    assert run.record.family == "aigc-sdk:vae" and run.exportable("generate").eager.card.family == "vae"
 
 
 @pytest.mark.parametrize("out", ["a\0b", "", None])

@@ -49,12 +49,14 @@ class FamilyCase:
         config: its options, beyond the defaults.
         data: images uint8 (n, height, width, channels) and labels int64 (n,).
         run_folder: a finished run of the family, whose files are checked instead of those of a run made for it.
+        asked: the name that it was asked for by, its own without it.
     """
 
     spec: FamilySpec
     config: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[Array, Array] = field(default_factory=example_data)
     run_folder: Path | None = None
+    asked: str = ""
 
     @cached_property
     def family_class(self) -> type[Family]:
@@ -233,7 +235,7 @@ def check_every_task_exports(case: FamilyCase) -> None:
     with TemporaryDirectory() as folder:
         if case.run_folder is None:
             config = {**case.config, "steps": STEPS}
-            run = train(case.spec.name, case.data, out=Path(folder) / "run", seed=0, config=config)
+            run = train(case.asked or case.spec.name, case.data, out=Path(folder) / "run", seed=0, config=config)
         else:
             run = Run.open(case.run_folder)
         require(set(run.models) == set(case.family_class.tasks), "a file for every task", sorted(run.models))

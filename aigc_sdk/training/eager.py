@@ -14,6 +14,9 @@ from aigc_sdk.generator import Generator
 
 Array = NDArray[Any]
 
+# Items in one run, which bounds its memory: some samplers work on many candidates for each.
+_BATCH = 16
+
 
 class EagerGenerator(Generator):
     """Runs a sampler in torch on the CPU.
@@ -36,10 +39,14 @@ class EagerGenerator(Generator):
         deadline: float | None = None,  # noqa: ARG002
     ) -> dict[str, Array]:
         """See `Generator.run`; eager torch cannot be stopped, so that the deadline has no effect."""
-        feeds = {control.name: _tensor(controls[control.name]) for control in self.card.controls}
-        with torch.inference_mode():
-            content = self.sampler(_tensor(seeds), feeds)
-        return {"content": content.numpy()}
+        names = [control.name for control in self.card.controls]
+        parts = []
+        for start in range(0, len(seeds), _BATCH):
+            rows = slice(start, start + _BATCH)
+            feeds = {name: _tensor(controls[name][rows]) for name in names}
+            with torch.inference_mode():
+                parts.append(self.sampler(_tensor(seeds[rows]), feeds))
+        return {"content": torch.cat(parts).numpy()}
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidConfig, UnknownName
+from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
 # What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1,
 # and "labels" int64 (n,) when the data has labels.
@@ -140,9 +140,9 @@ class Family(nn.Module):
     def sampler(self, task: str) -> nn.Module:
         """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
 
-        `seed` is int64 (n,); each control is (n,) of its dtype; content is (n, ...) as `output` says. Row i
-        of content may depend on row i of the inputs alone. Randomness comes from `aigc_sdk.training.random` and the
-        seed.
+        `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels have a shape; content is
+        (n, ...) as `output` says. Row i of content may depend on row i of the inputs alone. Randomness comes from
+        `aigc_sdk.training.random` and the seed.
         """
 
 
@@ -156,11 +156,12 @@ def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[
     for name in values:
         if name not in config_class.model_fields:
             raise UnknownName.of(f"option of the family {family}", name, config_class.model_fields)
-    try:
-        config = config_class(**values)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise InvalidConfig(f"Options of the family {family}: {'; '.join(problems)}.") from error
+    with blamed(f"The options of the family {family!r} failed"):  # as a validator of its own may
+        try:
+            config = config_class(**values)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise InvalidConfig(f"Options of the family {family}: {'; '.join(problems)}.") from error
     texts = {name: value for name, value in config if isinstance(value, str)}
     if broken := next((name for name, text in texts.items() if not _is_unicode(text)), None):
         raise InvalidConfig(f"Options of the family {family}: {broken} is {texts[broken]!r}, which is no valid text.")

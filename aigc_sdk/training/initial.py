@@ -48,7 +48,7 @@ def start_from(family: Family, run: Run) -> dict[str, Any]:
         run: where the weights are.
 
     Returns:
-        "run", "step", how many "copied", and the names of those that the run has not ("missing"), that the family
+        "run", how many "copied", and the names of those that the run has not ("missing"), that the family
         has not ("unexpected"), and that are "of_other_shape".
 
     Raises:

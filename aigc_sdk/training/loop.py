@@ -7,8 +7,7 @@ import os
 import platform
 import re
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from aigc_sdk.errors import (
     AigcError,
     Interrupted,
     InvalidConfig,
-    PluginError,
     StorageError,
     TrainingFailed,
-    reason,
+    blamed,
 )
 from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
@@ -36,13 +34,9 @@ from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 from aigc_sdk.training.initial import find_run, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
+from aigc_sdk.training.lock import alone_in
 from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name, now
 from aigc_sdk.training.trainer import Split, Trainer, prepare
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 SAMPLES = "samples"
 LEFT_OUT = "left_out.txt"
@@ -50,6 +44,9 @@ LEFT_OUT = "left_out.txt"
 # Sample grids show these many items, always from the same seed.
 _GRID_ITEMS = 64
 _GRID_SEED = 0
+
+# They change nothing in the weights, so that a training may go on with others.
+_FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
 
 Inputs = tuple[type[Family], FamilyConfig, Dataset, Split]
 
@@ -60,9 +57,16 @@ def train(
     family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, Any], resume: bool = False, init: Any = None
 ) -> Run:
     """Train a family on data; see `aigc_sdk.train`."""
+    if not _is_begun(out, resume=resume) and init is not None:
+        find_run(init)  # before the data is read, which may take long
     inputs = read_inputs(family, data, seed, config)
-    with _alone_in(out), blamed(family):
-        return _train(family, inputs, out=out, seed=seed, resume=resume, init=init)
+    with alone_in(out), blamed(f"The family {family!r} failed"):
+        try:
+            return _train(family, inputs, out=out, seed=seed, resume=resume, init=init)
+        except AigcError:
+            raise
+        except OSError as error:
+            raise storage_error("train into", out, error) from error
 
 
 def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, init: Any) -> Run:
@@ -70,7 +74,7 @@ def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, i
     run = Run(out, _record(family, options, dataset, split, out, seed))
     state = None
     if _is_begun(out, resume=resume):
-        run, state = _reopen(run, init)
+        run, state, init = _reopen(run, init)
     if state is not None and state["finished"]:
         _export_all(run, run.family())
         return run
@@ -87,43 +91,6 @@ def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, i
         trained = _fit(run, prepare(out, model, dataset, split, seed), state, dataset.report)
     _export_all(run, trained)
     return run
-
-
-@contextmanager
-def blamed(family: str) -> Iterator[None]:
-    """Turn what the code of a family raises into PluginError; it may come from a stranger and raise anything."""
-    try:
-        yield
-    except (AigcError, KeyboardInterrupt):
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"The family {family!r} failed: {reason(error)}.") from error
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Make the run folder and keep other trainings out of it; it is removed again when nothing was written.
-
-    Windows has no lock for a folder; there nobody is kept out.
-    """
-    is_new = not os.path.lexists(out)
-    descriptor = None
-    try:
-        make_folder(out)
-        if fcntl is not None:
-            descriptor = os.open(out, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends
-        yield
-    except BlockingIOError as error:
-        raise StorageError(f"Another training is under way in {out}; wait for it, or choose another --out.") from error
-    except OSError as error:
-        raise error if isinstance(error, AigcError) else storage_error("train into", out, error) from error
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                out.rmdir()
 
 
 def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) -> Inputs:
@@ -202,8 +169,10 @@ def _is_begun(out: Path, *, resume: bool) -> bool:
     raise StorageError(f"{out} is there already and not an empty folder; {hint}choose another --out.")
 
 
-def _reopen(wanted: Run, init: Any) -> tuple[Run, dict[str, Any] | None]:
-    """Return the run in the folder and its checkpoint, None when the training was killed before the first one.
+def _reopen(wanted: Run, init: Any) -> tuple[Run, dict[str, Any] | None, Any]:
+    """Return the run in the folder, its checkpoint, and what it began from.
+
+    The checkpoint is None when the training was killed before the first one; then it begins once more.
 
     Raises:
         InvalidConfig: the run is another one than what is wanted; names all that differs.
@@ -219,14 +188,14 @@ def _reopen(wanted: Run, init: Any) -> tuple[Run, dict[str, Any] | None]:
         if (before := run.record.environment.get(name)) != value:
             _log.warning("%s is %s, it was %s: the weights may differ in their last bits.", name, value, before)
     if (run.folder / CHECKPOINT).exists():
-        return run, load_checkpoint(run.folder)
+        return run, load_checkpoint(run.folder), init
     files = (path for path in run.folder.rglob("*") if path.is_file() and not TEMPORARY.fullmatch(path.name))
     if left := sorted(path.name for path in files if path.name != RECORD):
         raise TrainingFailed(
             f"{run.folder} has {left[0]} but no {CHECKPOINT}: it was deleted, and without it the training cannot go on."
             " Choose another --out."
         )
-    return wanted, None
+    return wanted, None, run.record.init["run"] if run.record.init else None
 
 
 def _differences(run: Run, wanted: RunRecord, init: Any) -> list[str]:
@@ -237,7 +206,8 @@ def _differences(run: Run, wanted: RunRecord, init: Any) -> list[str]:
     config = run.options().model_dump(mode="json")
     before = {"seed": found.seed, **config}
     after = {"seed": wanted.seed, **wanted.config}
-    differences = [f"{name} was {before[name]}, now {after[name]}" for name in after if before[name] != after[name]]
+    names = [name for name in after if name not in _FREE_OPTIONS]
+    differences = [f"{name} was {before[name]}, now {after[name]}" for name in names if before[name] != after[name]]
     if found.data.fingerprint != wanted.data.fingerprint:
         differences.append(
             f"the data was {found.data.name} with {found.data.n} images and fingerprint {found.data.fingerprint!s:.12},"

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aigc_sdk.errors import blamed
 from aigc_sdk.training.checkpoint import flatten
 from aigc_sdk.training.family import Family, FamilyConfig
 from aigc_sdk.training.initial import find_run, start_from
-from aigc_sdk.training.loop import Inputs, blamed, read_inputs
+from aigc_sdk.training.loop import Inputs, read_inputs
 from aigc_sdk.training.trainer import Trainer, prepare
 
 # Steps that are timed, after those in which torch gets ready; fewer when the time is up.
@@ -67,7 +68,7 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
     caller's random numbers stay as they were.
     """
     inputs = read_inputs(family, data, seed, config)
-    with blamed(family):
+    with blamed(f"The family {family!r} failed"):
         return _plan(inputs, seed, init)
 
 

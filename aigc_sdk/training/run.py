@@ -14,20 +14,19 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import (
-    AigcError,
     InvalidConfig,
     InvalidModel,
-    PluginError,
+    InvalidRequest,
     StorageError,
     TrainingFailed,
     UnknownName,
-    reason,
+    blamed,
     shown,
 )
 from aigc_sdk.exporter import Exportable, ExportReport
 from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.registry import default_registry
-from aigc_sdk.specs import FamilySpec, sdk_version
+from aigc_sdk.specs import ExporterSpec, FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
 from aigc_sdk.training.eager import EagerGenerator, weights_sha256
 from aigc_sdk.training.family import Family, FamilyConfig, parse_config
@@ -183,7 +182,7 @@ class Run:
             "intended_use": config.intended_use,
             "created": now(),
             "sdk_version": sdk_version(),
-            "family": self.record.family,
+            "family": self.record.family.rpartition(":")[2],  # without the distribution that picked it
             "task": task,
             "modality": "image",
             "controls": tuple(family.controls(task)),
@@ -197,7 +196,7 @@ class Run:
 
     def _scores(self) -> tuple[dict[str, JsonValue], ...]:
         """Return the figures of the validation that the weights are of, as the card keeps them."""
-        lines = [line for line in self.metrics if "validation" in line]
+        lines = [line for line in self.metrics if line.get("validation")]
         if not lines:
             return ()
         last = min(lines, key=_first_figure) if self.record.config.get("early_stop_epochs") else lines[-1]
@@ -212,20 +211,21 @@ class Run:
 def export(run: Any, path: Path, *, task: str | None = None, file_format: str = "onnx") -> ExportReport:
     """Write one task of a run to a file; see `aigc_sdk.export`."""
     opened = run if isinstance(run, Run) else Run.open(as_path(run, "run"))
-    return export_task(opened.exportable(opened.family_class().tasks[0] if task is None else task), path, file_format)
+    with blamed(f"The family {opened.record.family!r} failed"):
+        model = opened.exportable(opened.family_class().tasks[0] if task is None else task)
+    return export_task(model, path, file_format)
 
 
 def export_task(model: Exportable, path: Path, file_format: str = "onnx") -> ExportReport:
     """Write one task of a finished model with the exporter of that name."""
-    exporter = default_registry().find("format", file_format).resolve()
-    try:
+    spec: ExporterSpec = default_registry().find("format", file_format)
+    if not path.name.endswith(spec.suffix):
+        raise InvalidRequest(f"Cannot export to {path}; the file's name has to end in {spec.suffix}.")
+    exporter = spec.resolve()
+    with blamed(f"The exporter {file_format!r} failed"):
         report = exporter().export(model, path)
         if not isinstance(report, ExportReport):
             raise TypeError(f"it returned {shown(report)}, no ExportReport")
-    except AigcError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin's exporter may raise anything
-        raise PluginError(f"The exporter {file_format!r} failed: {reason(error)}.") from error
     for check in report.checks:
         _log.info("%s: %s: %s", report.path.name, check.name, check.measured)
     return report

@@ -1,8 +1,10 @@
 """Trainer: what a training has in memory, the step that changes it, and its way into a checkpoint and back."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -138,8 +140,12 @@ class Trainer:
 
     def keep_if_best(self, figures: Mapping[str, float]) -> None:
         """Keep the averaged weights when the training may stop early and they are the best so far."""
+        if self.options.early_stop_epochs is None:
+            return
+        if not figures:
+            raise TrainingFailed("early_stop_epochs needs a figure to compare, and the family's validation gives none.")
         value = next(iter(figures.values()))
-        if self.options.early_stop_epochs is not None and value < (self.best.value if self.best else math.inf):
+        if value < (self.best.value if self.best else math.inf):
             weights = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}
             self.best = Best(value, self.clock.epoch, weights)
 
@@ -189,7 +195,8 @@ def prepare(folder: Path, family: Family, data: Dataset, split: Split, seed: int
     """Return the training of a built family before its first step."""
     options: FamilyConfig = family.config
     # One device, and mixed precision where the processor is made for it; Fabric does both.
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision(options.precision))
+    with quiet("lightning_fabric"):
+        fabric = Fabric(accelerator="auto", devices=1, precision=precision(options.precision))
     optimizers = family.optimizers()
     module, *wrapped = fabric.setup(family, *optimizers.values())
     module.train()
@@ -210,6 +217,20 @@ def prepare(folder: Path, family: Family, data: Dataset, split: Split, seed: int
         batch_size=size,
         clock=Clock(options, steps_per_epoch=len(split["train"]) // size),
     )
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Hold back what packages log of their own steps."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def precision(wanted: str) -> Literal["bf16-mixed", "32-true"]:

@@ -1,9 +1,7 @@
 """From a torch sampler to a bare ONNX graph: traced whole, with the number of items free."""
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -13,6 +11,7 @@ from torch import nn
 
 from aigc_sdk.card import Control
 from aigc_sdk.errors import ExportFailed
+from aigc_sdk.training.trainer import quiet
 
 OPSET = 20
 
@@ -70,7 +69,7 @@ def _trace(
     free = {0: torch.export.Dim("n", min=1, max=2**20)}
     inside = {name: dict.fromkeys(group, free) for name, group in groups.items()}
     try:
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own insides
             program = torch.onnx.export(
                 module,
@@ -92,20 +91,6 @@ def _trace(
     model = program.model_proto
     strip(model)
     return model
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Hold back what the exporter logs of its own steps."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def strip(model: onnx.ModelProto) -> None:
