@@ -240,6 +240,16 @@ def test_contents_save_file_in_the_folders_place_raises(tmp_path, tiny):
 
 
 @pytest.mark.parametrize(
+    ("options", "written"),
+    [({}, "Of 3 items 2"), ({"start": 5}, "Of 8 items 7"), ({"start": 5, "total": 20}, "Of 20 items 7")],
+)
+def test_contents_save_that_fails_counts_the_batches_before(tmp_path, tiny, options, written):
+    (tmp_path / "out" / f"{options.get('start', 0) + 2:02}.png").mkdir(parents=True)
+    with pytest.raises(StorageError, match=f"{written} were written before"):
+        tiny.generate(3, seed=7).save(tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize(
     ("n", "columns", "size"),
     [(1, None, (1, 1)), (4, None, (2, 2)), (5, None, (3, 2)), (5, 5, (5, 1)), (5, 1, (1, 5)), (2, 3, (3, 1))],
 )

@@ -177,13 +177,14 @@ class Contents:
         if total is not None:
             _check_whole("total", total, 0, MAX_INDEX)
         made = make_folder(folder)
-        digits = max(2, len(str((total or start + len(self)) - 1)))
+        n = total or start + len(self)
+        digits = max(2, len(str(n - 1)))
         paths: list[Path] = []
         for i, item in enumerate(self._items, start):
             try:
                 paths.append(item.save(made / f"{i:0{digits}}{item.suffix}"))
             except StorageError as error:
-                raise StorageError(f"{error} Of {len(self)} items {len(paths)} were written before.") from error
+                raise StorageError(f"{error} Of {max(n, start + len(self))} items {i} were written before.") from error
         return paths
 
     def grid(self, columns: int | None = None) -> Any:
