@@ -15,12 +15,12 @@ Direction = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Samples:
-    """What an evaluator compares: features, one row of K numbers for each item, in random order.
+    """What an evaluator compares: features, one row of K numbers for each item.
 
     Attributes:
-        fake: float32 (n_fake, K), of generated items.
-        real: float32 (n_real, K), of reference items that the model was not trained on.
-        train: float32 (n_train, K), of what it was trained on; None when nobody said.
+        fake: float32 (n_fake, K), of generated items, in the order in which they were made or given.
+        real: float32 (n_real, K), of reference items that the model was not trained on, in random order.
+        train: float32 (n_train, K), of what it was trained on, in random order; None when nobody said.
     """
 
     fake: NDArray[np.float32]

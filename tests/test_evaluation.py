@@ -356,6 +356,12 @@ class Leaves(Broken):
         sys.exit("not today")
 
 
+class Keeps(Broken):
+    def measure(self, samples, seed):
+        Keeps.samples = samples
+        return Measured(0.0, (0, 0))
+
+
 @pytest.fixture
 def metrics(monkeypatch):
     """Return a function that makes metrics of these classes the only ones besides recall."""
@@ -418,6 +424,22 @@ def test_evaluate_with_a_metric_that_returns_numpys_numbers_gives_a_report_that_
     values = json.loads(report.to_json())["scores"][0]
     assert (values["value"], values["interval"], values["baseline"], values["details"]) == (1, [0, 1], 1, {"p": 1})
     assert "numpy" in report.to_html()
+
+
+def test_evaluate_gives_a_metric_real_and_training_items_in_random_order(metrics, images):
+    metrics("Keeps")
+    extractor = Pixels(lambda x: x * 255)
+    real, train = (
+        np.unique(part, axis=0) for part in (images[600:800], images[800:])
+    )  # sorted, as folders are by class
+    report, again = (
+        evaluate(images[: len(real)], real, train=train, metrics=["keeps"], extractor=extractor) for _ in range(2)
+    )
+    samples, ours = Keeps.samples, [part.reshape(len(part), -1) for part in (real, train)]
+    for found, given in zip((samples.real, samples.train), ours, strict=True):
+        assert np.array_equal(np.unique(found, axis=0), given) and not np.array_equal(found, given)
+    assert np.array_equal(report.pictures.real.reshape(-1, 64), samples.real[:64])
+    assert np.array_equal(report.pictures.real, again.pictures.real)
 
 
 # --- the cache of features ---

@@ -96,7 +96,8 @@ def evaluate(
     fake = subject.make(n, seed, controls)
     rng = np.random.default_rng(seed)
     order = rng.permutation(0 if known is None else len(known))
-    samples = _samples(measure, fake, real, known, order)
+    real_order = rng.permutation(len(real))
+    samples = _samples(measure, fake, real, real_order, known, order)
     common = {
         "n_real": len(real),
         "n_fake": n,
@@ -133,7 +134,7 @@ def evaluate(
         },
         pictures=Pictures(
             fake=fake[:_SHOWN],
-            real=real[rng.permutation(len(real))[:_SHOWN]],
+            real=real[real_order[:_SHOWN]],
             pairs=() if known is None else _pairs(samples, fake, known, order),
             metrics_file=None if subject.folder is None else subject.folder / "metrics.jsonl",
         ),
@@ -199,10 +200,12 @@ def _left_out(
     return left_out | too_few
 
 
-def _samples(measure: Extractor, fake: Images, real: Part, train: Part | None, order: Rows) -> Samples:
-    """Return the features of all items, the training items in the given order."""
+def _samples(
+    measure: Extractor, fake: Images, real: Part, real_order: Rows, train: Part | None, order: Rows
+) -> Samples:
+    """Return the features of all items, the real ones and the training items in the given orders."""
     made = extract(measure, fake)
-    found = {"reference": extract_cached(measure, real)}
+    found = {"reference": extract_cached(measure, real)[real_order]}
     if train is not None:
         found["train"] = extract_cached(measure, train)[order]
     for what, features in found.items():
