@@ -364,6 +364,12 @@ def test_file_of_pixels_that_was_cut_or_is_of_other_files_is_made_again(colours,
     assert load_data(folder, ImageOptions(4), workers=0).images.shape == (40, 4, 4, 3)
 
 
+def test_file_of_pixels_that_fits_into_memory_is_opened_once(colours, monkeypatch):
+    folder, expected = colours
+    monkeypatch.setattr(pixels.PixelFile, "take", None)  # is not called
+    assert same(load_data(folder, workers=1), expected.images, expected.labels, expected.label_names)
+
+
 def test_file_of_pixels_that_shrinks_in_use_raises(colours, no_memory):
     data = load_data(colours[0], workers=0)
     (path,) = (cache_folder() / "pixels").glob("*.bin")
