@@ -73,5 +73,5 @@ def _verify(model: Exportable, data: bytes) -> list[Check]:
     passed, measured = exported.check_golden()
     if not passed:
         raise ExportFailed(f"The file does not make its own golden items again: {measured}.")
-    # In this order: eager torch runs in other batches, so that an item that depends on its neighbours differs there too.
+    # In this order: eager torch runs in other batches, where an item that depends on its neighbours differs as well.
     return [check_independence(data, exported.card.controls), compare_with_eager(model.eager, exported)]

@@ -14,6 +14,7 @@ from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
 # (benchmarks/inpaint.py shows what comes out).
 _KEPT = 128
 _CANDIDATES = 16
+_AT_ONCE = 4
 _ROUNDS_OF_ALL = 2
 _ROUNDS = 2
 
@@ -140,21 +141,25 @@ class Inpaint(_Sampler):
         x, known = from_pixels(image), kept.permute(0, 3, 1, 2).float()
         label = controls.get("label", seed)  # without labels of no effect
 
-        # As many rows as there are candidates of all items, each item's together.
-        each = tuple(part.repeat_interleave(_CANDIDATES, 0) for part in (x, known, label))
-        z, y = self.candidates(seed, controls)
-        z, y = self.refined(z, y, *each, rounds=_ROUNDS_OF_ALL)
-        nats = (self.likelihood(self.decoder(z, y), each[0]) * each[1]).flatten(1).sum(1)
+        # A few candidates of each item at once, which takes a part of the memory; each item's rows are together.
+        each = tuple(part.repeat_interleave(_AT_ONCE, 0) for part in (x, known, label))
+        n, found = seed.shape[0], []
+        all_z, all_y = self.candidates(seed, controls)
+        for start in range(0, _CANDIDATES, _AT_ONCE):
+            z, y = (part[:, start : start + _AT_ONCE].flatten(0, 1) for part in (all_z, all_y))
+            z, y = self.refined(z, y, *each, rounds=_ROUNDS_OF_ALL)
+            nats = (self.likelihood(self.decoder(z, y), each[0]) * each[1]).flatten(1).sum(1, keepdim=True)
+            found.append([part.view(n, _AT_ONCE, part.shape[1]) for part in (z, y, nats)])
+        z, y, nats = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
 
         # Summed along the last axis: along another one onnxruntime adds in another order when there is one item alone.
-        n = seed.shape[0]
-        weights = (-nats.view(n, _CANDIDATES)).softmax(1)[:, None, :]
-        z, y = ((weights * part.view(n, _CANDIDATES, part.shape[1]).transpose(1, 2)).sum(2) for part in (z, y))
+        weights = (-nats).transpose(1, 2).softmax(2)
+        z, y = ((weights * part.transpose(1, 2)).sum(2) for part in (z, y))
         z, y = self.refined(z, y, x, known, label, rounds=_ROUNDS)
         return torch.where(kept, image, to_pixels(self.means(z, y)))
 
     def candidates(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return z (n * candidates, latent) from the prior, and y (n * candidates, labels)."""
+        """Return z (n, candidates, latent) from the prior, and y (n, candidates, labels)."""
         noise = normal(seed, _CANDIDATES * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
         noise = noise.view(-1, self.latent)
         y = one_hot(None, 0, noise)
@@ -162,7 +167,8 @@ class Inpaint(_Sampler):
             drawn = draw_choices(seed, _CANDIDATES, self.cumulative, Stream.CANDIDATE_LABEL)
             label = controls["label"][:, None]
             y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, noise)
-        return self.prior(noise, y), y
+        n = seed.shape[0]
+        return self.prior(noise, y).view(n, _CANDIDATES, self.latent), y.view(n, _CANDIDATES, self.labels)
 
     def refined(
         self, z: Tensor, y: Tensor, x: Tensor, known: Tensor, label: Tensor, *, rounds: int
