@@ -25,6 +25,7 @@ from aigc_sdk.errors import (
     PluginError,
     StorageError,
     UnknownName,
+    blamed,
     reason,
     shown,
 )
@@ -434,7 +435,7 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     try:
         spec, named_task = find_model(model)
     except UnknownName:
-        if not _is_folder(path):
+        if not os.path.isdir(path):
             raise
         return _locate_path(path, task)
     tasks = list(spec.files if isinstance(spec, ModelSpec) else spec.tasks)
@@ -459,7 +460,7 @@ def find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str 
 
 
 def _locate_path(path: Path, task: str | None) -> _Location:
-    if not _is_folder(path):
+    if not os.path.isdir(path):
         return _Location(path, task)
     if not os.access(path, os.X_OK):
         raise StorageError(f"Cannot read {path}: the folder may not be entered.")
@@ -469,10 +470,6 @@ def _locate_path(path: Path, task: str | None) -> _Location:
     if not main.exists():
         raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
     return _Location(main, task)
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)
 
 
 def open_any(
@@ -518,17 +515,12 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
 
 def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[Any]) -> Any:
     factory = spec.resolve()
-    try:
+    with blamed(f"The {'generator' if wanted is Generator else 'measure'} {spec.name!r} cannot start"):
         made = factory(argument)
         if not isinstance(made, wanted):
             raise TypeError(f"{spec.target} returned {shown(made)}, which is no {wanted.__name__}")
         if isinstance(made, Generator):
             _check_card(made)
-    except AigcError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        what = "generator" if wanted is Generator else "measure"
-        raise PluginError(f"The {what} {spec.name!r} cannot start: {reason(error)}.") from error
     return made
 
 

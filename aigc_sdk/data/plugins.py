@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.errors import AigcError, InvalidData, PluginError, reason
+from aigc_sdk.errors import InvalidData, PluginError, blamed
 from aigc_sdk.registry import default_registry
 
 
@@ -37,7 +37,7 @@ def plugin_source(path: Path) -> ImageSource:
         nonlocal first_n
         other = f"it gave {first_n} images the first time, and another number now"
         n = 0
-        try:
+        with blamed(f"The reader {spec.name!r} of {plugin.distribution} failed on {path}"):
             for image, label in reader(path):
                 if n == first_n:
                     raise ValueError(other)
@@ -46,12 +46,6 @@ def plugin_source(path: Path) -> ImageSource:
             if first_n not in (None, n):
                 raise ValueError(other)
             first_n = n
-        except AigcError:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
-            raise PluginError(
-                f"The reader {spec.name!r} of {plugin.distribution} failed on {path}: {reason(error)}."
-            ) from error
 
     status = path.stat()
     key = [str(path.resolve()), status.st_size, status.st_mtime_ns, plugin.distribution, plugin.version, spec.name]

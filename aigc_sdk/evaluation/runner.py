@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents
-from aigc_sdk.errors import AigcError, InvalidData, InvalidRequest, MissingPackage, PluginError, reason, shown
+from aigc_sdk.errors import InvalidData, InvalidRequest, MissingPackage, PluginError, blamed, shown
 from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing
 from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
@@ -162,16 +162,12 @@ def _evaluators(metrics: Iterable[str] | None) -> tuple[dict[str, Evaluator], di
 
 def _started(name: str) -> Evaluator:
     metric = default_registry().find("metric", name).resolve()
-    try:
+    with blamed(f"The metric {name!r} cannot start"):
         made: Evaluator = metric()
         if made.direction not in get_args(Direction) or not isinstance(made.explanation, str):
             raise TypeError(f"its direction is {shown(made.direction)}, its explanation {shown(made.explanation)}")
         if not isinstance(made.min_items, int):
             raise TypeError(f"its min_items is {shown(made.min_items)}")
-    except AigcError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
-        raise PluginError(f"The metric {name!r} cannot start: {reason(error)}.") from error
     return made
 
 
@@ -215,12 +211,8 @@ def _samples(
 
 def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, Any]) -> Score:
     _log.info("measuring %s", name)
-    try:
+    with blamed(f"The metric {name!r} failed"):
         figures = _plain(evaluator.measure(samples, common["seed"]))
-    except AigcError:
-        raise
-    except (Exception, SystemExit) as error:  # a plugin's metric may raise anything
-        raise PluginError(f"The metric {name!r} failed: {reason(error)}.") from error
     return Score(metric=name, direction=evaluator.direction, **common, **figures)
 
 
