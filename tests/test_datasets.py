@@ -1,0 +1,118 @@
+"""The data sets of the benchmarks: what is read from a package, and what is said when it cannot be."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
+from datasets import ANIMALS, fetch, read_animal_pickles, read_emoji
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def path_folder(tmp_path, monkeypatch):
+    """The only folder on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def emoji_package(images, emoji):
+    """Return npm's archive of files {name: Pillow image} and of what emoji.json lists."""
+    files = {"package/emoji.json": json.dumps(emoji).encode(), "package/img/google/sheets/64.png": b"no emoji"}
+    for name, image in images.items():
+        image.save(png := io.BytesIO(), "png")
+        files[f"package/img/google/64/{name}"] = png.getvalue()
+    with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w:gz") as package:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            package.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def test_emoji_are_sorted_by_file_and_labelled_by_category_in_every_skin_tone():
+    tone = {"1F3FB": {"image": "b-1f3fb.png"}}
+    emoji = [
+        {"image": "b.png", "category": "People", "skin_variations": tone},
+        {"image": "a.png", "category": "People"},
+        {"image": "c.png", "category": "Flags"},
+    ]
+    greys = {"c.png": 3, "b.png": 2, "b-1f3fb.png": 1, "a.png": 0}
+    images = {name: Image.new("LA", (64, 64), (grey, 255)) for name, grey in greys.items()}
+    half, whole = read_emoji(emoji_package(images, emoji))
+    assert half.images.shape == (4, 32, 32, 4) and whole.images.shape == (4, 64, 64, 4)
+    for one in (half, whole):
+        assert one.images[:, 0, 0].tolist() == [[grey, grey, grey, 255] for grey in range(4)]
+        assert one.label_names == ["Flags", "People"] and one.labels.tolist() == [1, 1, 1, 0]
+
+
+def test_emoji_at_half_size_do_not_mix_in_the_colour_of_transparent_pixels():
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:, :32] = [0, 255, 0, 0]  # green that nobody sees
+    pixels[0, 31] = [200, 100, 0, 100]
+    pixels[1, 31] = [100, 200, 0, 100]
+    package = emoji_package({"a.png": Image.fromarray(pixels)}, [{"image": "a.png", "category": "Flags"}])
+    half, whole = read_emoji(package)
+    assert half.images[0, 0, 15].tolist() == [150, 150, 0, 50]
+    assert np.count_nonzero(half.images) == 3
+    assert not whole.images[whole.images[..., 3] == 0].any()
+
+
+def test_animal_pickles_become_images_and_labels():
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    labels = np.array([0, 4, 9])
+    # As the published ones are: NumPy 1 had its functions in numpy.core.
+    members = (
+        gzip.compress(pickle.dumps(array, protocol=3).replace(b"numpy._core", b"numpy.core"))
+        for array in (images, labels)
+    )
+    (animals,) = read_animal_pickles(*members)
+    np.testing.assert_array_equal(animals.images, images[..., None])
+    assert animals.labels.tolist() == [0, 4, 9] and animals.label_names == ANIMALS
+
+
+def test_pickle_that_asks_for_more_than_an_array_is_refused():
+    hostile = gzip.compress(pickle.dumps(os.getcwd))
+    with pytest.raises(InvalidData, match=r"asks for .*getcwd"):
+        read_animal_pickles(hostile, hostile)
+
+
+def test_unknown_set_names_the_nearest():
+    with pytest.raises(UnknownName, match="Did you mean 'noto-emoji-32'"):
+        fetch("noto-emoji32")
+
+
+@pytest.mark.usefixtures("empty_cache", "path_folder")
+def test_emoji_without_npm_say_what_to_install():
+    with pytest.raises(MissingPackage, match=r"npm.*install Node.js"):
+        fetch("noto-emoji-32")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the npm of this test is a shell script")
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("echo other > $4/emoji-datasource-google-16.0.0.tgz", InvalidData, "has SHA-256 .* not fb5fd131"),
+        ("echo no network >&2; exit 1", StorageError, "npm ended with 1. It said:\nno network"),
+    ],
+)
+def test_emoji_with_a_failing_download_are_not_read(path_folder, script, error, message):
+    npm = path_folder / "npm"
+    npm.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    npm.chmod(0o755)
+    with pytest.raises(error, match=message):
+        fetch("noto-emoji-64")
