@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import CHECKPOINT, EMA
 from aigc_sdk.training.run import METRICS, RECORD
 from datasets import fetch
-from timing import machine
+from timing import git_commit, machine
 
 ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "plugins" / "aigc_zoo"
@@ -44,7 +43,7 @@ def main() -> None:
     path = ZOO / "recipes" / f"{arguments.name}.toml"
     recipe = Recipe.read(path)
     folder = arguments.run or cache_folder() / "runs" / arguments.name
-    commit = _commit()
+    commit = git_commit()
     run = sdk.run(path, data=fetch(str(recipe.data.name)), out=folder)
     if not (folder / "made.json").exists():
         write_bytes(folder / "made.json", json.dumps(_made(run, commit), indent=1).encode())
@@ -72,11 +71,6 @@ def keep(name: str, run: Run) -> None:
         shutil.copyfile(run.folder / file, kept / file)
     tensors = {key: value for key, value in load_file(run.folder / CHECKPOINT).items() if key.startswith(EMA)}
     write_bytes(kept / CHECKPOINT, save(tensors))
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def _made(run: Run, commit: str) -> dict[str, Any]:

@@ -6,10 +6,12 @@ Only the standard library is imported here: what a small process measures of its
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -71,18 +73,30 @@ class Report:
 
     def at_most(self, what: str, value: float, bound: float, unit: str = "") -> None:
         """Print a figure, the most that it may be, and whether it is."""
-        verdict = "PASS" if value <= bound else "FAIL"
-        self._missed += verdict == "FAIL"
-        print(f"{what:56} {_readable(value):>10} {unit:4} at most {_readable(bound):>7}  {verdict}", flush=True)
+        self._judge(f"{what:56} {_readable(value):>10} {unit:4} at most {_readable(bound):>8}", passed=value <= bound)
+
+    def at_least(self, what: str, value: float, bound: float, unit: str = "") -> None:
+        """Print a figure, the least that it may be, and whether it is."""
+        self._judge(f"{what:56} {_readable(value):>10} {unit:4} at least {_readable(bound):>7}", passed=value >= bound)
 
     def ratio(self, what: str, values: Mapping[str, float], name: str, base: str, bound: float) -> None:
         """Judge how many times the base's value another one is."""
         self.at_most(what, values[name] / values[base], bound, "x")
 
+    def _judge(self, words: str, *, passed: bool) -> None:
+        self._missed += not passed
+        print(f"{words}  {'PASS' if passed else 'FAIL'}", flush=True)
+
     @property
     def exit_code(self) -> int:
         """Return 1 when a bound was missed, and else 0."""
         return int(self._missed > 0)
+
+
+def git_commit() -> str:
+    """Return the commit that is checked out."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine(packages: Iterable[str]) -> str:

@@ -64,6 +64,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any
 
 
 @pytest.fixture(scope="session")
+def trained_gan(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any]) -> "Run":
+    """A small GAN that mixes styles, trained for some seconds and exported; shared, so leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "gan-8x8"
+    options = {"steps": 150, "batch_size": 32, "warmup_steps": 20, "latent": 16, "width": 8}
+    return sdk.train("gan", digits_8x8, out=out, seed=3, network="style", name="gan-8x8", **options)
+
+
+@pytest.fixture(scope="session")
 def stripes() -> tuple[Any, Any]:
     """Images of stripes, uint8 (300, 8, 8), and their direction as label (300,)."""
     rng = np.random.default_rng(0)

@@ -509,9 +509,9 @@ def test_split_that_leaves_nothing_to_train_on_raises():
 
 
 def test_spec_tells_shape_and_the_training_parts_frequencies():
-    assert load_data(COLOUR).spec(np.arange(6)) == DataSpec((5, 4, 3), (), ())
+    assert load_data(COLOUR).spec(np.arange(6)) == DataSpec((5, 4, 3), (), (), 6)
     spec = load_data((GREY, LABELS)).spec(np.array([0, 1, 4, 5]))
-    assert spec == DataSpec((5, 4, 1), ("1", "3", "7"), (0.25, 0.75, 0.0))
+    assert spec == DataSpec((5, 4, 1), ("1", "3", "7"), (0.25, 0.75, 0.0), 4)
 
 
 @pytest.mark.parametrize("labels", [np.array(["", "a"] * 5), np.array(["a", ""] * 5)])

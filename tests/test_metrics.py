@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from aigc_metrics.copying import Copying
-from aigc_metrics.frechet import Frechet, distance, moments
+from aigc_metrics.frechet import Frechet
 from aigc_metrics.manifold import Precision, Recall, covered, radii
+from aigc_sdk.evaluation.gaussians import frechet_distance, moments
 from aigc_sdk.evaluation.neighbours import nearest, smallest
 from aigc_sdk.evaluator import Samples
 
@@ -49,20 +50,20 @@ def test_frechet_agrees_with_the_root_of_the_product(digits):
     real, fake = real[:, keep], fake[:, keep]
     a, b = np.cov(fake, rowvar=False), np.cov(real, rowvar=False)
     wanted = ((fake.mean(0) - real.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
-    assert distance(moments(fake), moments(real)) == pytest.approx(wanted, rel=1e-6)
+    assert frechet_distance(moments(fake), moments(real)) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_frechet_of_gaussians_is_the_closed_form():
     mean, variance = np.array([3.0, 4.0]), np.diag([4.0, 9.0])
-    assert distance((mean, variance), (np.zeros(2), np.eye(2))) == pytest.approx(25 + 1 + 4)
-    assert distance((mean, variance), (mean, variance)) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance((mean, variance), (np.zeros(2), np.eye(2))) == pytest.approx(25 + 1 + 4)
+    assert frechet_distance((mean, variance), (mean, variance)) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_with_features_that_depend_on_one_another_is_stable(digits):
     real, fake = digits[0], digits[1]
     twice = [np.hstack([x, x, x[:, :3] * 0]) for x in (fake, real)]
-    once = distance(moments(fake), moments(real))
-    assert distance(*(moments(x) for x in twice)) == pytest.approx(2 * once, rel=1e-6)
+    once = frechet_distance(moments(fake), moments(real))
+    assert frechet_distance(*(moments(x) for x in twice)) == pytest.approx(2 * once, rel=1e-6)
 
 
 def test_moments_with_counts_are_those_of_the_repeated_rows(digits):

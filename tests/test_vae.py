@@ -26,7 +26,7 @@ SHAPES = [(8, 8, 1), (9, 8, 3), (28, 28, 1), (30, 17, 4), (8, 128, 3), (64, 64, 
 def build(shape=(8, 8, 1), labels=("a", "b", "c"), frequencies=(0.2, 0.3, 0.5), **config) -> VAE:
     torch.manual_seed(0)
     family = VAE(parse_config("vae", VAE.Config, {"latent": 4, "width": 8, "blocks": 1, **config}))
-    family.build(DataSpec(shape, tuple(labels), tuple(frequencies)))
+    family.build(DataSpec(shape, tuple(labels), tuple(frequencies), 100))
     # Away from the start, where every residual block is the identity.
     for parameter in family.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)

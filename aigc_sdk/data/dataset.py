@@ -26,11 +26,13 @@ class DataSpec:
         shape: (height, width, channels).
         labels: the names of the classes, () for data without labels.
         label_frequencies: how often each class occurs in the training part; sums to 1.
+        n: items in the training part.
     """
 
     shape: tuple[int, int, int]
     labels: tuple[str, ...]
     label_frequencies: tuple[float, ...]
+    n: int
 
 
 @dataclass
@@ -181,6 +183,7 @@ class Dataset:
         """Describe the data to a family; `train` are the indices of the training part."""
         height, width, channels = self.images.shape[1:]
         if self.labels is None:
-            return DataSpec((height, width, channels), (), ())
+            return DataSpec((height, width, channels), (), (), len(train))
         counts = np.bincount(self.labels[train], minlength=len(self.label_names))
-        return DataSpec((height, width, channels), self.label_names, tuple((counts / counts.sum()).tolist()))
+        frequencies = tuple((counts / counts.sum()).tolist())
+        return DataSpec((height, width, channels), self.label_names, frequencies, len(train))

@@ -89,7 +89,7 @@ class FamilyCase:
         names, frequencies = tuple(map(str, range(len(counts)))), tuple((counts / len(labels)).tolist())
         height, width, channels = images.shape[1:]
         family = self.family_class(self.options)
-        family.build(DataSpec((height, width, channels), names, frequencies))
+        family.build(DataSpec((height, width, channels), names, frequencies, len(images)))
         return family
 
     def train(self, seed: int = 0, look: Look = lambda *_: None) -> Family:
@@ -195,7 +195,7 @@ def check_validation_gives_figures(case: FamilyCase) -> None:
 
     family = case.trained
     with torch.random.fork_rng(), torch.no_grad():
-        figures = family.validate(case.batch)
+        figures = family.validation([case.batch])
     fine = bool(figures) and all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     require(fine, "finite floats by name", figures)
 

@@ -1,7 +1,8 @@
 """Family: how one kind of model is built, trained and turned into a function from seeds to content."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -72,6 +73,7 @@ class FamilyConfig(BaseModel):
     early_stop_epochs: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation, and export the best weights"
     )
+    keep_best: bool = Field(False, description="export the averaged weights of the best validation, not the last ones")
     balance_classes: bool = Field(
         False, description="draw every class equally often; label -1 of the model still draws as the data has them"
     )
@@ -80,6 +82,11 @@ class FamilyConfig(BaseModel):
     )
     log_steps: int = Field(50, ge=1, description="steps between lines in metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard's events into the run folder too")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best validation decides what is exported."""
+        return self.keep_best or self.early_stop_epochs is not None
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -127,6 +134,20 @@ class Family(nn.Module):
     @abstractmethod
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return figures on a validation batch, means over its items; the first is to be minimised."""
+
+    def validation(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Return the figures of the validation part: the means over its items of what `validate` gives.
+
+        A family that also compares the part as a whole adds that here. Without anything to compare it returns {}.
+        """
+        totals: Counter[str] = Counter()
+        n = 0
+        for batch in batches:
+            size = len(batch["images"])
+            n += size
+            for name, value in self.validate(batch).items():
+                totals[name] += value * size  # type: ignore[assignment]  # sums of floats
+        return {name: total / n for name, total in totals.items()}
 
     @abstractmethod
     def controls(self, task: str) -> list[Control]:

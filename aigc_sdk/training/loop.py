@@ -260,12 +260,12 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                     meter.leave_out(last_checkpoint - started)
 
             # The pass is over: validate, and decide whether there is another.
-            if len(trainer.split["validation"]):
-                started = clock.minutes
-                figures = trainer.validate()
+            started = clock.minutes
+            figures = trainer.validate()
+            if figures:
                 journal.validation(clock, figures)
-                trainer.keep_if_best(figures)
-                meter.leave_out(clock.minutes - started)
+            trainer.keep_if_best(figures)
+            meter.leave_out(clock.minutes - started)
             if clock.progress >= 1 or trainer.stops_early:
                 if meter.items:  # the time was up while validating, or the training stopped early
                     journal.losses(clock, meter, trainer.rate)

@@ -152,7 +152,7 @@ def _disk_mb(trainer: Trainer, grids: int) -> dict[str, float]:
     tensors: dict[str, Tensor] = {}
     flatten(trainer.state(), "", tensors)
     checkpoint = _size(tensors)
-    if trainer.options.early_stop_epochs is not None:
+    if trainer.options.keeps_best:
         checkpoint += _size(trainer.averaged.state_dict())
     models = sum(_size(trainer.family.sampler(task).state_dict()) + _GRAPH_BYTES for task in trainer.family.tasks)
     samples = grids * _grid_bytes(trainer.family)

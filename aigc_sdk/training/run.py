@@ -63,7 +63,7 @@ class RunRecord(BaseModel):
 
     def data_spec(self) -> DataSpec:
         """Return the description of the data that the family was built for."""
-        return DataSpec(self.shape, self.labels, self.label_frequencies)
+        return DataSpec(self.shape, self.labels, self.label_frequencies, self.data.split["train"])
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Run:
         lines = [line for line in self.metrics if line.get("validation")]
         if not lines:
             return ()
-        last = min(lines, key=_first_figure) if self.record.config.get("early_stop_epochs") else lines[-1]
+        last = min(lines, key=_first_figure) if self.options().keeps_best else lines[-1]
         n = self.record.data.split["validation"]
         return tuple(
             {"metric": name, "value": value, "split": "validation", "n": n, "step": last["step"]}

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +50,7 @@ class Trainer:
         clock: how far it is.
         meter: the losses since the last line of metrics.
         carry: what the family handed on from the last batch.
-        best: the best validation, when the training stops early.
+        best: the best validation, when that is exported.
     """
 
     folder: Path
@@ -130,20 +129,17 @@ class Trainer:
         family, rows = self.averaged, self.split["validation"]
         was_training = family.training
         family.eval()
-        totals: Counter[str] = Counter()
         with torch.no_grad():
-            for batch in batches(self.data, rows, self.batch_size, self.device):
-                for name, value in family.validate(batch).items():
-                    totals[name] += value * len(batch["images"])  # type: ignore[assignment]  # sums of floats
+            figures = family.validation(batches(self.data, rows, self.batch_size, self.device))
         family.train(was_training)
-        return {name: total / len(rows) for name, total in totals.items()}
+        return figures
 
     def keep_if_best(self, figures: Mapping[str, float]) -> None:
-        """Keep the averaged weights when the training may stop early and they are the best so far."""
-        if self.options.early_stop_epochs is None:
-            return
-        if not figures:
+        """Keep the averaged weights if the best are to be exported and these are the best so far."""
+        if not figures and self.options.early_stop_epochs is not None:
             raise TrainingFailed("early_stop_epochs needs a figure to compare, and the family's validation gives none.")
+        if not figures or not self.options.keeps_best:
+            return
         value = next(iter(figures.values()))
         if value < (self.best.value if self.best else math.inf):
             weights = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.evaluation.gaussians import Moments, frechet_distance, moments
 from aigc_sdk.evaluator import Evaluator, Measured, Samples
 
 Array = NDArray[Any]
-Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Frechet(Evaluator):
@@ -27,38 +27,13 @@ class Frechet(Evaluator):
     def measure(self, samples: Samples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         fake, real = samples.fake.astype(np.float64), samples.real.astype(np.float64)
-        value = distance(moments(fake), moments(real))
+        value = frechet_distance(moments(fake), moments(real))
         spread = 1.96 * bootstrap_deviation(fake, real, seed)
-        baseline = None if samples.baseline is None else distance(moments(samples.baseline), moments(real))
+        baseline = None if samples.baseline is None else frechet_distance(moments(samples.baseline), moments(real))
         verdict = f"{value / baseline:.3g} times the distance of training items." if baseline else ""
         if min(len(fake), len(real)) <= fake.shape[1]:
             verdict += f" With no more items than the {fake.shape[1]} features it is far too high; use more items."
         return Measured(value, (max(0.0, value - spread), value + spread), baseline, verdict=verdict.strip())
-
-
-def moments(features: Array, counts: Array | None = None) -> Moments:
-    """Return the mean (K,) and the unbiased covariance (K, K), each row counted so many times."""
-    x = features.astype(np.float64)
-    weights = np.ones(len(x)) if counts is None else counts.astype(np.float64)
-    total = weights.sum()
-    mean = weights @ x / total
-    x = x - mean
-    return mean, (x * weights[:, None]).T @ x / (total - 1)
-
-
-def distance(a: Moments, b: Moments) -> float:
-    """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), eq. 6 of the paper.
-
-    The eigenvalues of A B are those of the symmetric S B S with S = A^(1/2). So the trace of the root needs no root of
-    an asymmetric matrix, which is unstable when features depend on one another.
-    """
-    (mean_a, covariance_a), (mean_b, covariance_b) = a, b
-    values, vectors = np.linalg.eigh(covariance_a)
-    root = vectors * np.sqrt(values.clip(0))  # S up to a rotation, which eigenvalues do not see
-    product = np.linalg.eigvalsh(root.T @ covariance_b @ root)
-    trace_of_root = np.sqrt(product.clip(0)).sum()
-    gap = mean_a - mean_b
-    return max(0.0, float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root))
 
 
 def bootstrap_deviation(fake: Array, real: Array, seed: int) -> float:
@@ -73,4 +48,4 @@ def bootstrap_deviation(fake: Array, real: Array, seed: int) -> float:
         return moments(x, rng.multinomial(len(x), np.full(len(x), 1 / len(x))))
 
     resamples = 100 if fake.shape[1] <= 256 else 20
-    return float(np.std([distance(resampled(fake), resampled(real)) for _ in range(resamples)], ddof=1))
+    return float(np.std([frechet_distance(resampled(fake), resampled(real)) for _ in range(resamples)], ddof=1))

@@ -1,0 +1,56 @@
+"""The options of the GAN family."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from aigc_sdk.training import FamilyConfig
+
+
+class GANConfig(FamilyConfig):
+    """The options of the GAN family; what is left out is chosen for the data."""
+
+    epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")
+    steps: int | None = Field(5000, ge=1, description="stop after so many steps, if that comes first")
+    batch_size: int = Field(64, ge=1, description="items in a batch; at least 2 images are needed")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the generator")
+    keep_best: bool = Field(True, description="export the averaged weights of the least Frechet distance, not the last")
+
+    network: Literal["dcgan", "resnet", "style", "mlp"] = Field(
+        "dcgan",
+        description="dcgan (Radford et al. 2015); resnet with spectral normalisation (Miyato et al. 2018); style, which"
+        " mixes the styles of two seeds (Karras et al. 2018); or mlp, fully connected, for very small images",
+    )
+    latent: int = Field(64, ge=1, le=1024, description="dimensions of the latent")
+    width: int | None = Field(
+        None, ge=4, le=512, description="channels of the largest level; chosen for the network and the size if left out"
+    )
+    loss: Literal["non-saturating", "hinge", "wasserstein"] = Field(
+        "non-saturating",
+        description="of Goodfellow et al. 2014; Lim & Ye 2017; or Arjovsky et al. 2017, with the gradient penalty of"
+        " Gulrajani et al. 2017",
+    )
+    discriminator_rate: float = Field(
+        1.0,
+        gt=0,
+        description="learning rate of the discriminator, as a multiple of the generator's (Heusel et al. 2017)",
+    )
+    discriminator_steps: int = Field(1, ge=1, le=20, description="steps of the discriminator for one of the generator")
+    r1: float = Field(1.0, ge=0, description="weight of the R1 penalty (Mescheder et al. 2018); 0 leaves it out")
+    r1_interval: int = Field(8, ge=1, description="steps from one R1 penalty to the next (Karras et al. 2020)")
+    gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty of the loss wasserstein")
+    spectral_norm: bool | None = Field(
+        None, description="divide the discriminator's weights by their largest singular value; only resnet if left out"
+    )
+    diffaugment: tuple[Literal["color", "translation", "cutout"], ...] | None = Field(
+        None,
+        description="vary what the discriminator sees, real and generated alike (Zhao et al. 2020): some of color,"
+        " translation, cutout; on fewer than 10,000 images if left out",
+    )
+    diffaugment_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the images that are varied; if left out it grows while the discriminator learns the real"
+        " images by heart (Karras et al. 2020)",
+    )

@@ -1,0 +1,210 @@
+"""How a GAN is trained (Goodfellow et al. 2014, "Generative Adversarial Nets")."""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from aigc_gan import networks
+from aigc_gan.augment import diffaugment
+from aigc_gan.config import GANConfig
+from aigc_gan.losses import LOSSES, gradient_penalty, r1_penalty
+from aigc_gan.networks import StyleGenerator, one_hot
+from aigc_gan.sampler import Generate, GenerateMixed, Interpolate
+from aigc_gan.watch import Watch, collapse
+from aigc_sdk.card import Control, OutputSpec
+from aigc_sdk.data import DataSpec
+from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.training import Batch, Carry, Family, Losses
+
+SMALLEST, LARGEST = 8, 128
+
+# Sets smaller than this are varied by DiffAugment: with more, the discriminator does not learn them by heart.
+_SMALL_SET = 10_000
+
+# The share of varied images grows while more real images than these get a positive logit, and else shrinks; from none
+# to all in so many images (Karras et al. 2020, "Training GANs with Limited Data", section 3.1).
+_TARGET = 0.8
+_RAMP_IMAGES = 100_000
+
+# Images that are generated at once when validating.
+_AT_ONCE = 128
+
+# Generator, discriminator, and channels of the largest level.
+_NETWORKS = {
+    "dcgan": (networks.DcganGenerator, networks.DcganDiscriminator, 24),
+    "resnet": (networks.ResnetGenerator, networks.ResnetDiscriminator, 16),
+    "style": (networks.StyleGenerator, networks.ResnetDiscriminator, 16),
+    "mlp": (networks.MlpGenerator, networks.MlpDiscriminator, 0),
+}
+
+_log = logging.getLogger("aigc_sdk")
+
+
+class GAN(Family):
+    """A generator and a discriminator, both conditional on the label when the data has labels."""
+
+    Config = GANConfig
+    tasks = ("generate", "interpolate")
+    config: GANConfig
+    share: Tensor
+
+    def build(self, data: DataSpec) -> None:
+        """Make both networks; images have 8 to 128 pixels a side."""
+        if not all(SMALLEST <= side <= LARGEST for side in data.shape[:2]):
+            raise InvalidData(
+                f"The images are {data.shape[0]} x {data.shape[1]} pixels; a GAN takes {SMALLEST} to {LARGEST} a side."
+            )
+        if data.n < 2:
+            raise InvalidData(
+                f"There is {data.n} image to train on; a GAN compares images and needs at least 2, better thousands."
+            )
+        self.data = data
+        config, labels = self.config, len(data.labels)
+        generator, discriminator, width = _NETWORKS[config.network]
+        width = config.width or width
+        normalised = config.network == "resnet" if config.spectral_norm is None else config.spectral_norm
+        self.generator = generator(data.shape, labels, config.latent, width)
+        self.discriminator = discriminator(data.shape, labels, width, normalised=normalised)
+        self.loss = LOSSES[config.loss]
+        small = ("color", "translation", "cutout") if data.n < _SMALL_SET else ()
+        self.policy = small if config.diffaugment is None else config.diffaugment
+        self.register_buffer("share", torch.tensor(config.diffaugment_share or 0.0))
+        self.watch = Watch(data.shape[2], data.n)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """An Adam for each side, without momentum, which makes the two chase each other (Karras et al. 2018)."""
+        rate = self.config.learning_rate
+        rates = {"discriminator": rate * self.config.discriminator_rate, "generator": rate}
+        return {
+            phase: Adam(getattr(self, phase).parameters(), lr=lr, betas=(0.0, 0.99), fused=True)
+            for phase, lr in rates.items()
+        }
+
+    def phases(self, step: int) -> tuple[str, ...]:
+        """The discriminator learns first."""
+        return ("discriminator",) * self.config.discriminator_steps + ("generator",)
+
+    def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
+        """Return the loss of one side, and of the discriminator also its penalty and its logits."""
+        y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
+        self.discriminator.requires_grad_(phase == "discriminator")
+        z = torch.randn(len(y), self.config.latent, device=y.device)
+        if phase == "generator":
+            self.watch.steps.fill_(step + 1)
+            loss = self.loss.generator(self.judge(premultiplied(self.generator(z, y)), y))
+            return Losses(loss, {"generator": loss}), carry
+        real = premultiplied(batch["images"])
+        if step == 0:
+            self.watch.count.zero_()  # what weights come from another training may have brought along
+        self.watch.observe(real, batch.get("labels"))
+        with torch.no_grad():
+            fake = premultiplied(self.generator(z, y))
+        on_real, on_fake = self.judge(real, y), self.judge(fake, y)
+        loss = self.loss.discriminator(on_real, on_fake)
+        parts = {"discriminator": loss, "real_logit": on_real.mean(), "generated_logit": on_fake.mean()}
+        if self.policy and self.config.diffaugment_share is None:
+            parts["varied"] = self.share.clone()
+            self.adapt(on_real)
+        penalty = self.penalty(real, fake, y, step)
+        if penalty is not None:
+            parts["penalty"] = penalty
+            loss = loss + penalty
+        return Losses(loss, parts), carry
+
+    def adapt(self, on_real: Tensor) -> None:
+        """Let the share of varied images follow how sure the discriminator is of real ones."""
+        sure = (on_real > 0).float().mean()
+        self.share.add_((sure - _TARGET).sign() * len(on_real) / _RAMP_IMAGES).clamp_(0, 1)
+
+    def judge(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the discriminator's logits, float32 (n,), of images as it sees them, varied on small sets."""
+        logits: Tensor = self.discriminator(diffaugment(x, self.policy, self.share), y)
+        return logits
+
+    def penalty(self, real: Tensor, fake: Tensor, y: Tensor, step: int) -> Tensor | None:
+        """Return the weighted penalty on the discriminator's gradient in this step, a scalar, if there is one."""
+        config = self.config
+        # In full precision: the gradient of a gradient of bfloat16 is mostly rounding.
+        with torch.autocast(real.device.type, enabled=False):
+            if config.loss == "wasserstein" and config.gradient_penalty:
+                return config.gradient_penalty * gradient_penalty(lambda x: self.judge(x, y), real, fake.float())
+            if config.r1 and config.loss != "wasserstein" and step % config.r1_interval == 0:
+                return config.r1 / 2 * config.r1_interval * r1_penalty(lambda x: self.judge(x, y), real)
+        return None
+
+    def validation(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Return how far what is generated from fixed seeds is from the real images, and who is ahead.
+
+        "frechet", "diversity" and "labels_hit" are those of `Watch.figures`; "accuracy_real" and "accuracy_generated"
+        the shares that the discriminator tells right.
+        """
+        if self.watch.count < 2:
+            return {}
+        features, right = [], []
+        random = torch.Generator().manual_seed(0)
+        device = self.watch.features.device
+        n = min(self.watch.compared, int(self.watch.count))
+        for start in range(0, n, _AT_ONCE):
+            label = self.watch.labels[start : min(n, start + _AT_ONCE)]
+            y = one_hot(label, len(self.data.labels), label)
+            z = torch.randn(len(label), self.config.latent, generator=random).to(device)
+            x = premultiplied(self.generator(z, y))
+            features.append(self.watch.filters(x))
+            right.append(self.discriminator(x, y) < 0)
+        figures = self.watch.figures(torch.cat(features), len(self.data.labels))
+        accuracies = super().validation(batches) | {"accuracy_generated": torch.cat(right).float().mean().item()}
+        figures |= accuracies
+        for words in collapse(figures, warmed_up=int(self.watch.steps) > self.config.warmup_steps):
+            _log.warning("step %d: %s", int(self.watch.steps), words)
+        return figures
+
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """Return the share of real images that the discriminator takes for real."""
+        y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
+        logits = self.discriminator(premultiplied(batch["images"]), y)
+        return {"accuracy_real": (logits > 0).float().mean().item()}
+
+    def controls(self, task: str) -> list[Control]:
+        """Return what the task works on, `label` when the data has labels, and `truncation`."""
+        truncation = _number("truncation", 1.0, 1, "1 as varied as trained, less is more typical, 0 the typical image")
+        common = [truncation]
+        if labels := self.data.labels:
+            label_help = "class of the image; -1 leaves it to the seed"
+            common.insert(0, Control(name="label", kind="choice", choices=labels, default=-1, help=label_help))
+        if task == "interpolate":
+            seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed of the image at t = 1")
+            return [seed_b, _number("t", 0.5, 1, "place between the images of seed and seed_b"), *common]
+        if isinstance(self.generator, StyleGenerator):
+            layers = self.generator.layers
+            seed_b = Control(name="seed_b", kind="seed", default=0, help="the seed whose style the finer layers take")
+            mix_help = f"the first of the {layers} layers, coarse to fine, that takes it; {layers}: none"
+            mix = Control(name="mix_layer", kind="integer", minimum=0, maximum=layers, default=layers, help=mix_help)
+            return [seed_b, mix, *common]
+        return common
+
+    def output(self, task: str) -> OutputSpec:
+        """Every task makes an image of the data's shape."""
+        return OutputSpec(dtype="uint8", shape=self.data.shape)
+
+    def sampler(self, task: str) -> nn.Module:
+        """The generator behind the random numbers."""
+        if task not in self.tasks:
+            raise UnknownName.of("task of the family gan", task, self.tasks)
+        first = GenerateMixed if isinstance(self.generator, StyleGenerator) else Generate
+        sampler = first if task == "generate" else Interpolate
+        return sampler(self.generator, self.config.latent, self.data.label_frequencies)
+
+
+def premultiplied(x: Tensor) -> Tensor:
+    """Return images as the discriminator sees them: colours multiplied by the alpha, where there is one.
+
+    What colour a transparent pixel has is then of no matter.
+    """
+    return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1) if x.shape[1] == 4 else x
+
+
+def _number(name: str, default: float, maximum: float, help_: str) -> Control:
+    return Control(name=name, kind="number", minimum=0, maximum=maximum, default=default, help=help_)

@@ -1,0 +1,170 @@
+"""What a training looks at to see whether the generator collapses: features of real and of generated images."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aigc_sdk.evaluation.gaussians import frechet_distance, moments
+
+Features = NDArray[np.float32]
+
+# Real images whose features are kept, the most that are compared at a validation, and the part of all that they are.
+_KEPT = 4096
+_LEAST, _MOST, _PART = 512, 2048, 8
+
+# Generated images that are this much alike, relative to real ones, are a collapse; and a discriminator that tells no
+# more than this share right has lost. In the first steps of a sound training neither side knows anything yet.
+_ALIKE = 0.25
+_LOST = 0.55
+
+# Other items of its label that each is compared with; and what keeps a quotient finite.
+_OTHERS = 8
+_TINY = 1e-12
+
+# Channels of the two layers of random filters, and the places that each is averaged over.
+_CHANNELS = (16, 32)
+_PLACES = 2
+
+
+class Filters(nn.Module):
+    """Features of images from random filters that stay as they are, so that no other network has to be at hand.
+
+    They see edges and blobs of some size and where they are, which is enough to tell whether generated images are as
+    varied as real ones; what a trained extractor sees, `sdk.evaluate` says.
+
+    Args:
+        channels: of the images.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        sizes = (channels, *_CHANNELS)
+        for i, (above, below) in enumerate(itertools.pairwise(sizes)):
+            weight = torch.randn(below, above * 16, generator=random)
+            weight = (weight - weight.mean(1, keepdim=True)) / (above * 16) ** 0.5
+            # Not in the state dict: they are the same in every training.
+            self.register_buffer(f"filter_{i}", weight.view(below, above, 4, 4), persistent=False)
+        self.size = _PLACES**2 * (channels + sum(_CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features, (n, size), of images, (n, channels, height, width)."""
+        levels = [x]
+        for i in range(len(_CHANNELS)):
+            levels.append(F.relu(F.conv2d(levels[-1], getattr(self, f"filter_{i}"), stride=2, padding=1)))
+        return torch.cat([F.adaptive_avg_pool2d(level, _PLACES).flatten(1) for level in levels], 1)
+
+
+class Watch(nn.Module):
+    """Real images to compare generated ones with, gathered while training passes over them.
+
+    Args:
+        channels: of the images.
+        n: real images that there are.
+
+    Attributes:
+        compared: images that each validation generates.
+        steps: made by the generator.
+    """
+
+    features: Tensor
+    labels: Tensor
+    count: Tensor
+    steps: Tensor
+
+    def __init__(self, channels: int, n: int) -> None:
+        super().__init__()
+        self.filters = Filters(channels)
+        kept = min(n, _KEPT)
+        self.register_buffer("features", torch.zeros(kept, self.filters.size))
+        self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.compared = min(kept, max(_LEAST, min(_MOST, n // _PART)))
+
+    def observe(self, x: Tensor, label: Tensor | None) -> None:
+        """Keep the features of real images, (n, channels, height, width), while there is room."""
+        start, room = int(self.count), len(self.features)
+        end = min(room, start + len(x))
+        if start == end:
+            return
+        self.features[start:end] = self.filters(x.float())[: end - start]
+        if label is not None:
+            self.labels[start:end] = label[: end - start]
+        self.count.fill_(end)
+
+    def figures(self, generated: Tensor, classes: int) -> dict[str, float]:
+        """Compare generated images with the real ones.
+
+        Args:
+            generated: features, (compared, size), of images with the labels of the first real ones.
+            classes: number of labels, 0 for none.
+
+        Returns:
+            "frechet", the distance of the features (Heusel et al. 2017, eq. 6); "diversity", the mean distance between
+            two generated images of one label as a multiple of that between two real ones; and with labels "labels_hit",
+            the share of generated images that look most like those of the label that was asked for.
+        """
+        labels = self.labels[: int(self.count)].cpu().numpy()
+        real, fake = (each.double().cpu().numpy() for each in (self.features[: int(self.count)], generated))
+        figures = {
+            "frechet": frechet_distance(moments(fake), moments(real)),
+            "diversity": _mean_distance(fake, labels) / max(_mean_distance(real[: len(fake)], labels), _TINY),
+        }
+        if classes:
+            found = _nearest_class(fake, real, labels)
+            figures["labels_hit"] = float((found == labels[: len(fake)]).mean())
+        return figures
+
+
+def collapse(figures: Mapping[str, float], *, warmed_up: bool) -> list[str]:
+    """Return what the figures of a validation say of a collapse, each with advice.
+
+    Args:
+        figures: "diversity", and "accuracy_real" and "accuracy_generated" where they were measured.
+        warmed_up: whether the warm-up of the learning rate is over.
+    """
+    found = []
+    if (diversity := figures["diversity"]) < _ALIKE:
+        found.append(
+            f"The generated images are much alike: their distance is {100 * diversity:.0f} % of that of real ones. The"
+            " generator has collapsed. If this stays, use a smaller learning_rate, a larger r1 or batch_size, or"
+            " another seed; and look at the data, whether many images are the same."
+        )
+    told = [figures[name] for name in ("accuracy_real", "accuracy_generated") if name in figures]
+    if warmed_up and sum(told) / len(told) < _LOST:
+        found.append(
+            f"The discriminator tells {100 * sum(told) / len(told):.0f} % right, no better than by chance, and so"
+            " teaches the generator nothing. If this stays and frechet does not fall, use a larger discriminator_rate,"
+            " discriminator_steps or width, or a smaller r1."
+        )
+    return found
+
+
+def _mean_distance(features: Features, labels: NDArray[np.int64]) -> float:
+    """Return the mean distance of items to some others of their label, 0 where there are none."""
+    order = labels[: len(features)].argsort(kind="stable")
+    features, labels = features[order], labels[order]
+    distances = [
+        np.linalg.norm(features[shift:] - features[:-shift], axis=1)[labels[shift:] == labels[:-shift]]
+        for shift in range(1, min(len(features), _OTHERS + 1))
+    ]
+    return float(np.concatenate(distances).mean()) if any(map(len, distances)) else 0.0
+
+
+def _nearest_class(queries: Features, real: Features, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the label of each query by linear discriminant analysis (Fisher 1936) of the real items."""
+    present = np.unique(labels)
+    means = np.stack([real[labels == each].mean(0) for each in present])
+    within = real - means[np.searchsorted(present, labels)]
+    covariance = within.T @ within / len(real)
+    covariance += np.eye(len(covariance)) * 1e-4 * np.trace(covariance) / len(covariance)
+    directions = np.linalg.solve(covariance, means.T)
+    scores = queries @ directions - 0.5 * (means.T * directions).sum(0)
+    found: NDArray[np.int64] = present[scores.argmax(1)]
+    return found
