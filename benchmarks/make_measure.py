@@ -66,13 +66,18 @@ class Residual(nn.Module):
         return torch.relu(x + self.inner(x))
 
 
-class Digits(nn.Module):
+class Classifier(nn.Module):
     """A small residual network: features, and what is read off them linearly.
 
     The features are normalised by the batch before they are rectified, so that all have one scale.
+
+    Args:
+        features: how many.
+        shape: (height, width, channels) of the images, 25 to 32 pixels a side.
+        classes: how many.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, shape: tuple[int, ...] = SHAPE, classes: int = 10) -> None:
         super().__init__()
 
         def convolution(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
@@ -80,7 +85,7 @@ class Digits(nn.Module):
             return [layer, nn.BatchNorm2d(channels_out), nn.ReLU()]
 
         self.extract = nn.Sequential(
-            *convolution(1, 16, 1),
+            *convolution(shape[2], 16, 1),
             *convolution(16, 24, 2),  # 14 x 14
             Residual(24),
             *convolution(24, 40, 2),  # 7 x 7
@@ -90,12 +95,12 @@ class Digits(nn.Module):
             nn.BatchNorm1d(features),
             nn.ReLU(),
         )
-        self.classify = nn.Linear(features, 10)
-        self.reconstruct = nn.Linear(features, math.prod(SHAPE))
+        self.classify = nn.Linear(features, classes)
+        self.reconstruct = nn.Linear(features, math.prod(shape))
 
 
 class Measure(nn.Module):
-    """A part of the network as a measure: content uint8 (n, 28, 28, 1) -> value float32 (n, K)."""
+    """A part of the network as a measure: content uint8 (n, height, width, channels) -> value float32 (n, K)."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -103,7 +108,7 @@ class Measure(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """Measure."""
-        value: Tensor = self.layers((content.to(torch.float32) / 255).permute(0, 3, 1, 2))
+        value: Tensor = self.layers(visible((content.to(torch.float32) / 255).permute(0, 3, 1, 2)))
         return value
 
 
@@ -145,20 +150,20 @@ def main() -> None:
     write_bytes(index_path, (json.dumps(index, indent=1) + "\n").encode())
 
 
-def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> Digits:
+def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> Classifier:
     """Return the trained network, in evaluation mode; torch's global generator is left as it was.
 
     Args:
         training: how.
-        images: uint8 (n, 28, 28, 1).
-        labels: int64 (n,), from 0 to 9.
+        images: uint8 (n, height, width, channels).
+        labels: int64 (n,), from 0 on.
         seed: of the weights, the order and the distortions.
     """
-    pixels, targets = torch.from_numpy(images[:, None, :, :, 0]), torch.from_numpy(labels)
+    pixels, targets = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
     steps_per_epoch = len(images) // training.batch_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Digits(training.features)
+        network = Classifier(training.features, images.shape[1:], int(labels.max()) + 1)
         optimizer = torch.optim.AdamW(network.parameters(), lr=training.peak_lr, weight_decay=training.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, training.peak_lr, total_steps=training.epochs * steps_per_epoch, pct_start=0.2
@@ -166,7 +171,7 @@ def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int6
         for epoch in range(training.epochs):
             order = torch.randperm(len(images))[: steps_per_epoch * training.batch_size]
             for batch in torch.split(order, training.batch_size):
-                x = distort(pixels[batch] / 255, training)
+                x = distort(visible(pixels[batch] / 255), training)
                 features = network.extract(x)
                 cross_entropy = nn.functional.cross_entropy(network.classify(features), targets[batch])
                 error = (network.reconstruct(features) - x.flatten(1)).square().mean()
@@ -181,16 +186,21 @@ def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int6
     return network.eval()
 
 
+def visible(x: Tensor) -> Tensor:
+    """Return images (n, channels, height, width) with the colours multiplied by the alpha, where there is one."""
+    return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1) if x.shape[1] == 4 else x
+
+
 def distort(x: Tensor, training: Training) -> Tensor:
-    """Return every image shifted, rotated, scaled and sheared on its own: x float32 (n, 1, 28, 28)."""
+    """Return every image shifted, rotated, scaled and sheared on its own: x float32 (n, channels, height, width)."""
 
     def uniform(largest: float, *shape: int) -> Tensor:
         return (torch.rand(len(x), *shape) * 2 - 1) * largest
 
     angle, scale = uniform(math.radians(training.max_rotation_deg)), 1 + uniform(training.max_scaling)
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    # A grid's coordinates go from -1 to 1 over the 28 pixels.
-    shift = uniform(training.max_shift_px * 2 / SHAPE[0], 2)
+    # A grid's coordinates go from -1 to 1 over all pixels of a side.
+    shift = uniform(training.max_shift_px * 2 / x.shape[2], 2)
     rows = [cosine, uniform(training.max_shear) - sine, shift[:, 0], sine, cosine, shift[:, 1]]
     grid = nn.functional.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
     return nn.functional.grid_sample(x, grid, align_corners=False)
@@ -203,14 +213,14 @@ def golden_blocks(n: int) -> NDArray[np.uint8]:
     return blocks.repeat(4, 1).repeat(4, 2).astype(np.uint8)
 
 
-def _trained(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> Digits:
+def _trained(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> Classifier:
     """Return the trained network, from the cache when it was trained in this very way before."""
-    text = f"{training} {seed}" + "".join(inspect.getsource(part) for part in (Digits, Residual, train, distort))
+    text = f"{training} {seed}" + "".join(inspect.getsource(part) for part in (Classifier, Residual, train, distort))
     path = make_folder(cache_folder()) / f"{NAME}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
     if not path.exists():
         network = train(training, images, labels, seed)
         write_bytes(path, save({name: weights.contiguous() for name, weights in network.state_dict().items()}))
-    network = Digits(training.features)
+    network = Classifier(training.features)
     network.load_state_dict(load_file(path))
     return network.eval()
 

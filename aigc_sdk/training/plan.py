@@ -125,15 +125,18 @@ def _time_steps(trainer: Trainer) -> float:
 
 
 def _time_validation(trainer: Trainer) -> float:
-    """Return the seconds of a validation, from one of a few batches."""
-    rows = trainer.split["validation"]
-    few = rows[: 2 * trainer.batch_size]
-    if not len(few):
-        return 0.0
-    trainer.split = {**trainer.split, "validation": few}
-    begun = time.perf_counter()
-    trainer.validate()
-    return (time.perf_counter() - begun) * len(rows) / len(few)
+    """Return the seconds of a validation, from one without a batch, one of a batch and one of three."""
+    rows, size = trainer.split["validation"], trainer.batch_size
+    times = []
+    for n in (0, size, 3 * size):
+        trainer.split = {**trainer.split, "validation": rows[:n]}
+        begun = time.perf_counter()
+        trainer.validate()
+        times.append(time.perf_counter() - begun)
+    more = len(rows[size : 3 * size])
+    # The first batch of all takes longer than others.
+    each = max(0.0, times[2] - times[1]) / more if more else 0.0
+    return times[1] + each * len(rows[size:])
 
 
 def _duration(options: FamilyConfig, steps_per_epoch: int, step_s: float, validation_s: float) -> tuple[int, float]:

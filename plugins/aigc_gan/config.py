@@ -11,9 +11,9 @@ class GANConfig(FamilyConfig):
     """The options of the GAN family; what is left out is chosen for the data."""
 
     epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")
-    steps: int | None = Field(5000, ge=1, description="stop after so many steps, if that comes first")
-    batch_size: int = Field(64, ge=1, description="items in a batch; at least 2 images are needed")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the generator")
+    steps: int | None = Field(6000, ge=1, description="stop after so many steps, if that comes first")
+    batch_size: int = Field(32, ge=1, description="items in a batch")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of the generator")
     keep_best: bool = Field(True, description="export the averaged weights of the least Frechet distance, not the last")
 
     network: Literal["dcgan", "resnet", "style", "mlp"] = Field(
