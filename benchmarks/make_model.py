@@ -4,8 +4,8 @@
 
 Runs the recipe in FOLDER (in the cache without it; what is done there already is not done again), copies the model
 files and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed
-from in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights, and made.json with commit, machine and
-minutes.
+from in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights that its samplers use, and made.json with
+commit, machine and minutes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
@@ -69,7 +69,9 @@ def keep(name: str, run: Run) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for file in (RECORD, METRICS, "made.json"):
         shutil.copyfile(run.folder / file, kept / file)
-    tensors = {key: value for key, value in load_file(run.folder / CHECKPOINT).items() if key.startswith(EMA)}
+    family = run.family()
+    used = {weights.data_ptr() for task in family.tasks for weights in family.sampler(task).state_dict().values()}
+    tensors = {f"{EMA}{name}": weights for name, weights in family.state_dict().items() if weights.data_ptr() in used}
     write_bytes(kept / CHECKPOINT, save(tensors))
 
 

@@ -1,28 +1,39 @@
 """Whether a training that is killed at random moments ends in the weights of one that nothing interrupted.
 
-    python benchmarks/resume.py [--kills 12] [--steps 300] [--seed 0]
+    python benchmarks/resume.py [--family vae|gan] [--kills 12] [--steps 300] [--seed 0]
 
-Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and early
-stopping, so that everything with a state has one. One runs undisturbed. Each of the others is killed three times with
-SIGKILL and resumed. A kill comes when a step drawn evenly from all steps was reached, and then a part of a second drawn
-evenly, so that a busy machine changes nothing of where the kills fall. Checkpoints are written every fifth of a second,
-so that kills hit writes too. The last run is killed at the end of its steps and in its export as well, and then goes on
-to its model files; the others end with the last checkpoint, which holds the final weights.
+Each training runs in a process of its own, on scikit-learn's digits, with augmentation, equal classes and the best
+weights kept, so that everything with a state has one; the VAE with early stopping, the GAN with spectral normalisation
+and adaptive DiffAugment too. One runs undisturbed. Each of the others is killed three times with SIGKILL and resumed.
+
+A kill comes when a step drawn evenly from all steps was reached, and then a part of a second drawn evenly, so that a
+busy machine changes nothing of where the kills fall. Checkpoints are written every fifth of a second, so that kills hit
+writes too. Of a GAN's kills, the first of each run and every second one after it fall between the discriminator's
+learning and the generator's: in the drawn step, or the first one made if that is over, the process kills itself. The
+last run is killed at the end of its steps and in its export as well, and then goes on to its model files; the others
+end with the last checkpoint, which holds the final weights.
+
+Compared are all tensors of the last checkpoint: the averaged weights and the trained ones, with all buffers, each
+optimizer's state, and torch's random numbers; the metrics; and the models.
 """
 
 import argparse
 import hashlib
 import json
 import math
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
 
 import onnx
 from safetensors.numpy import load_file
@@ -37,53 +48,91 @@ from timing import Report
 KILLS_PER_RUN = 3
 LOG_STEPS = 10
 
-OPTIONS = {
+COMMON = {
+    "epochs": "null",
     "latent": 8,
-    "width": 16,
-    "blocks": 1,
     "batch_size": 32,
     "log_steps": LOG_STEPS,
     "checkpoint_minutes": 1 / 300,
-    "early_stop_epochs": 100,
     "augment": "shift",
     "balance_classes": "true",
-    "binarize": "true",
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "vae": {"width": 16, "blocks": 1, "early_stop_epochs": 100, "binarize": "true"},
+    # The networks whose normalisation keeps vectors from step to step; the share of varied images adapts if left out.
+    "gan": {"network": "resnet", "width": 8, "diffaugment": '["color", "translation", "cutout"]'},
 }
 
-
-def command(out: Path, steps: int) -> list[str]:
-    """Return the command that trains, or goes on training."""
-    options = OPTIONS | {"steps": steps, "epochs": "null"}
-    flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    program = "from aigc_sdk.cli import main; main()"
-    return [
-        sys.executable,
-        "-c",
-        program,
-        "train",
-        "vae",
-        str(fetch("digits-8x8")),
-        "--out",
-        str(out),
-        "--resume",
-        *flags,
-    ]
+PROGRAM = "from aigc_sdk.cli import main; main()"
 
 
-def train(out: Path, steps: int, is_time: Callable[[], bool] = lambda: False) -> bool:
-    """Train, and kill the process as soon as it is time; return whether it was killed before its end."""
-    with (
-        TemporaryFile("w+") as words,
-        subprocess.Popen(command(out, steps), stderr=words, stdout=subprocess.DEVNULL) as process,
-    ):
-        while process.poll() is None:
-            if is_time():
-                process.kill()
-            time.sleep(0.01)
-        if process.returncode not in (0, -signal.SIGKILL):
-            words.seek(0)
-            raise SystemExit(f"The training failed:\n{words.read()}")
-    return process.returncode != 0
+def die_between_sides(step: int) -> None:
+    """Make this process kill itself in that step of a GAN or a later one, when the discriminator has learned."""
+    from aigc_gan.family import GAN
+
+    training_step = GAN.training_step
+
+    def dying(self: GAN, batch: Any, phase: str, made: int, carry: Any) -> Any:
+        if phase == "generator" and made >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return training_step(self, batch, phase, made, carry)
+
+    GAN.training_step = dying  # type: ignore[method-assign]  # a kill from outside would not come at this very moment
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is begun, killed and resumed.
+
+    Attributes:
+        family: of the model.
+        steps: in all.
+        out: the run folder.
+    """
+
+    family: str
+    steps: int
+    out: Path
+
+    def command(self, program: str) -> list[str]:
+        """Return the command that trains, or goes on training."""
+        options = COMMON | OPTIONS[self.family] | {"steps": self.steps}
+        flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        arguments = ["train", self.family, str(fetch("digits-8x8")), "--out", str(self.out), "--resume", *flags]
+        return [sys.executable, "-c", program, *arguments]
+
+    def train(self, is_time: Callable[[], bool] = lambda: False, *, program: str = PROGRAM) -> bool:
+        """Train, and kill the process as soon as it is time; return whether it was killed before its end."""
+        here = Path(__file__).parent
+        with (
+            TemporaryFile("w+") as words,
+            subprocess.Popen(self.command(program), stderr=words, stdout=subprocess.DEVNULL, cwd=here) as process,
+        ):
+            while process.poll() is None:
+                if is_time():
+                    process.kill()
+                time.sleep(0.01)
+            if process.returncode not in (0, -signal.SIGKILL):
+                words.seek(0)
+                raise SystemExit(f"The training failed:\n{words.read()}")
+        return process.returncode != 0
+
+    def kill(self, is_time: Callable[[], bool], moment: str) -> int:
+        """Train until it is time, kill, and say what that left; return 1, or 0 when the training ended before."""
+        return self._report(self.train(is_time), moment)
+
+    def kill_between_sides(self, step: int) -> int:
+        """Train until the discriminator has learned in that step, kill, and return as `kill` does."""
+        program = f"from resume import die_between_sides; die_between_sides({step}); {PROGRAM}"
+        return self._report(self.train(program=program), f"between both sides of step {step}")
+
+    def _report(self, killed: bool, moment: str) -> int:
+        out = self.out
+        kept = load_checkpoint(out)["clock"]["step"] if (out / CHECKPOINT).exists() else "none"
+        halves = len(list(out.rglob("*.tmp")))
+        left = f"metrics to step {last_step(out)}, checkpoint of {kept}, {halves} half-written files"
+        print(f"{out.name} {'killed' if killed else 'ended before'} {moment}: {left}", flush=True)
+        return int(killed)
 
 
 def has_model(out: Path) -> bool:
@@ -115,64 +164,79 @@ def is_finished(out: Path) -> bool:
 
 
 def found(out: Path) -> dict[str, str]:
-    """Return the sha256 of the weights, averaged and trained, of the metrics without times, and of the models."""
-    tensors = load_file(out / "checkpoint.safetensors")
-    digests = {}
-    for kind in ("ema", "trained"):
-        digest = hashlib.sha256()
-        for name in sorted(name for name in tensors if name.startswith(f"{kind}.")):
-            digest.update(name.encode() + tensors[name].tobytes())
-        digests[f"{kind} weights"] = digest.hexdigest()
+    """Return the sha256 of each part of the last checkpoint, of the metrics without times, and of the models."""
+    tensors = load_file(out / CHECKPOINT)
+    parts = defaultdict(hashlib.sha256)
+    for name in sorted(tensors):
+        kind, _, rest = name.partition(".")
+        part = f"optimizer {rest.partition('.')[0]}" if kind == "optimizers" else kind
+        parts[part].update(name.encode() + tensors[name].tobytes())
     run = Run.open(out)
     lines = [{k: v for k, v in line.items() if k not in ("minutes", "items_per_s")} for line in run.metrics]
+    digests = {part: digest.hexdigest() for part, digest in parts.items()}
     digests["metrics"] = hashlib.sha256(repr(lines).encode()).hexdigest()
     return digests | {f"model {task}": graph_sha256(onnx.load(path)) for task, path in run.models.items()}
+
+
+def disturb(training: Training, moments: random.Random) -> tuple[int, int]:
+    """Kill a training at drawn moments; return how many kills there were, and how many of them between two sides."""
+    kills = between = 0
+    for number, step in enumerate(sorted(moments.randrange(training.steps) for _ in range(KILLS_PER_RUN))):
+        delay_s = moments.uniform(0, 0.5)
+        if training.family == "gan" and number % 2 == 0:
+            between += training.kill_between_sides(step)
+        else:
+            kills += training.kill(has_reached(training.out, step, delay_s), f"after step {step}")
+    return kills + between, between
+
+
+def finish(training: Training, *, with_models: bool) -> int:
+    """Let a training come to its end; return how many kills there were on its way through the export."""
+    out = training.out
+    if not with_models:
+        training.train(partial(is_finished, out))
+        return 0
+    kills = training.kill(partial(is_finished, out), "at the end of its steps")
+    kills += training.kill(partial(has_model, out), "at its first model file")
+    training.train()
+    return kills
 
 
 def main() -> int:
     """Train, kill, resume, compare; return 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=OPTIONS, default="vae")
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch", "lightning-fabric")
     moments = random.Random(arguments.seed)
-    steps = arguments.steps
     with TemporaryDirectory() as folder:
-        whole = Path(folder, "whole")
-        train(whole, steps)
-        wanted = found(whole)
+        whole = Training(arguments.family, arguments.steps, Path(folder, "whole"))
+        whole.train()
+        wanted = found(whole.out)
         for name, sha256 in wanted.items():
             print(f"uninterrupted: {name:24} {sha256}", flush=True)
         runs = math.ceil(arguments.kills / KILLS_PER_RUN)
-        kills = different = 0
+        kills = between = different = 0
         for number in range(runs):
-            out = Path(folder, f"run-{number}")
-            for step in sorted(moments.randrange(steps) for _ in range(KILLS_PER_RUN)):
-                kills += kill(out, steps, has_reached(out, step, moments.uniform(0, 0.5)), f"after step {step}")
-            if number == runs - 1:
-                kills += kill(out, steps, partial(is_finished, out), "at the end of its steps")
-                kills += kill(out, steps, partial(has_model, out), "at its first model file")
-                train(out, steps)
-            else:
-                train(out, steps, partial(is_finished, out))
-            missed = [name for name, sha256 in found(out).items() if wanted[name] != sha256]
+            training = replace(whole, out=Path(folder, f"run-{number}"))
+            drawn, of_them_between = disturb(training, moments)
+            with_models = number == runs - 1
+            kills += drawn + finish(training, with_models=with_models)
+            between += of_them_between
+            result = found(training.out)
+            expected = [name for name in wanted if with_models or not name.startswith("model ")]
+            missed = [name for name in expected if result.get(name) != wanted[name]]
             different += bool(missed)
             verdict = f"differs: {', '.join(missed)}" if missed else "the same"
-            print(f"{out.name} goes on to the end: {verdict}", flush=True)
+            print(f"{training.out.name} goes on to the end: {verdict}", flush=True)
         report.figure("kills", kills)
-        report.at_most("runs whose weights, metrics or models differ", different, 0)
+        if arguments.family == "gan":
+            report.at_least("kills between the two sides of a step", between, runs)
+        report.at_most("runs in which anything differs", different, 0)
     return report.exit_code
-
-
-def kill(out: Path, steps: int, is_time: Callable[[], bool], moment: str) -> int:
-    """Train until it is time, kill, and say what that left; return 1, or 0 when the training ended before."""
-    killed = train(out, steps, is_time)
-    kept = load_checkpoint(out)["clock"]["step"] if (out / CHECKPOINT).exists() else "none"
-    left = f"metrics to step {last_step(out)}, checkpoint of {kept}, {len(list(out.rglob('*.tmp')))} half-written files"
-    print(f"{out.name} {'killed' if killed else 'ended before'} {moment}: {left}", flush=True)
-    return int(killed)
 
 
 if __name__ == "__main__":
