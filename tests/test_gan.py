@@ -499,3 +499,8 @@ def test_share_that_is_given_stays():
     family = build(diffaugment_share=0.25).train()
     family.training_step(a_batch(), "discriminator", 0, None)
     assert family.share == 0.25
+
+
+@pytest.mark.parametrize(("given", "policy"), [("color, cutout", ("color", "cutout")), ("", ())])
+def test_diffaugment_as_text_is_split_at_commas(given, policy):
+    assert build(diffaugment=given).policy == policy

@@ -31,6 +31,16 @@ class Losses:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def split_at_commas(value: Any) -> Any:
+    """Return a text as the names in it, for an option that takes several; anything else as it is.
+
+    Example:
+        >>> split_at_commas("flip, shift"), split_at_commas("")
+        (('flip', 'shift'), ())
+    """
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class FamilyConfig(BaseModel):
     """The options that every family has. Flags, help and the card are made from them."""
 
@@ -88,10 +98,7 @@ class FamilyConfig(BaseModel):
         """Whether the best validation decides what is exported."""
         return self.keep_best or self.early_stop_epochs is not None
 
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    _split = field_validator("augment", mode="before")(split_at_commas)
 
 
 class Family(nn.Module):

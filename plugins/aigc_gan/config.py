@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from aigc_sdk.training import FamilyConfig
+from aigc_sdk.training import FamilyConfig, split_at_commas
 
 
 class GANConfig(FamilyConfig):
@@ -12,7 +12,7 @@ class GANConfig(FamilyConfig):
 
     epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")
     steps: int | None = Field(6000, ge=1, description="stop after so many steps, if that comes first")
-    batch_size: int = Field(32, ge=1, description="items in a batch")
+    batch_size: int = Field(32, ge=2, description="items in a batch, which are compared, so that one is too few")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of the generator")
     keep_best: bool = Field(True, description="export the averaged weights of the least Frechet distance, not the last")
 
@@ -54,3 +54,5 @@ class GANConfig(FamilyConfig):
         description="share of the images that are varied; if left out it grows while the discriminator learns the real"
         " images by heart (Karras et al. 2020)",
     )
+
+    _split_policy = field_validator("diffaugment", mode="before")(split_at_commas)
