@@ -38,6 +38,7 @@ from typing import Any
 import onnx
 from safetensors.numpy import load_file
 
+from aigc_sdk.errors import TrainingFailed
 from aigc_sdk.runtime.safety import graph_sha256
 from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint
@@ -77,7 +78,7 @@ def die_between_sides(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return training_step(self, batch, phase, made, carry)
 
-    GAN.training_step = dying  # type: ignore[method-assign]  # a kill from outside would not come at this very moment
+    GAN.training_step = dying  # type: ignore[assignment]  # a kill from outside would not come at this very moment
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,9 @@ class Training:
 
     def train(self, is_time: Callable[[], bool] = lambda: False, *, program: str = PROGRAM) -> bool:
         """Train, and kill the process as soon as it is time; return whether it was killed before its end."""
-        here = Path(__file__).parent
         with (
             TemporaryFile("w+") as words,
-            subprocess.Popen(self.command(program), stderr=words, stdout=subprocess.DEVNULL, cwd=here) as process,
+            subprocess.Popen(self.command(program), stderr=words, stdout=subprocess.DEVNULL) as process,
         ):
             while process.poll() is None:
                 if is_time():
@@ -123,8 +123,9 @@ class Training:
 
     def kill_between_sides(self, step: int) -> int:
         """Train until the discriminator has learned in that step, kill, and return as `kill` does."""
-        program = f"from resume import die_between_sides; die_between_sides({step}); {PROGRAM}"
-        return self._report(self.train(program=program), f"between both sides of step {step}")
+        find = f"import sys; sys.path.append({str(Path(__file__).parent)!r})"
+        program = f"{find}; from resume import die_between_sides; die_between_sides({step}); {PROGRAM}"
+        return self._report(self.train(program=program), f"between both sides, from step {step} on")
 
     def _report(self, killed: bool, moment: str) -> int:
         out = self.out
@@ -160,13 +161,16 @@ def last_step(out: Path) -> int:
 
 def is_finished(out: Path) -> bool:
     """Tell whether all steps are made."""
-    return (out / CHECKPOINT).exists() and bool(load_checkpoint(out)["finished"])
+    try:
+        return (out / CHECKPOINT).exists() and bool(load_checkpoint(out)["finished"])
+    except TrainingFailed:  # replaced by the next checkpoint while it was read
+        return False
 
 
 def found(out: Path) -> dict[str, str]:
     """Return the sha256 of each part of the last checkpoint, of the metrics without times, and of the models."""
     tensors = load_file(out / CHECKPOINT)
-    parts = defaultdict(hashlib.sha256)
+    parts: dict[str, Any] = defaultdict(hashlib.sha256)
     for name in sorted(tensors):
         kind, _, rest = name.partition(".")
         part = f"optimizer {rest.partition('.')[0]}" if kind == "optimizers" else kind
