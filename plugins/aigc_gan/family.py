@@ -1,7 +1,7 @@
 """How a GAN is trained (Goodfellow et al. 2014, "Generative Adversarial Nets")."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from aigc_gan.sampler import Generate, GenerateMixed, Interpolate
 from aigc_gan.watch import Watch, collapse
 from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.errors import InvalidData, TrainingFailed, UnknownName, printable
 from aigc_sdk.training import Batch, Carry, Family, Losses
 
 SMALLEST, LARGEST = 8, 128
@@ -31,6 +31,9 @@ _RAMP_IMAGES = 100_000
 
 # Images that are generated at once when validating.
 _AT_ONCE = 128
+
+# Labels that a warning names.
+_EXAMPLES = 5
 
 # Generator, discriminator, and channels of the largest level.
 _NETWORKS = {
@@ -60,6 +63,7 @@ class GAN(Family):
         if data.n < 2:
             raise InvalidData(
                 f"There is {data.n} image to train on; a GAN compares images and needs at least 2, better thousands."
+                " If there are more, use a smaller validation_fraction and test_fraction."
             )
         self.data = data
         config, labels = self.config, len(data.labels)
@@ -73,6 +77,8 @@ class GAN(Family):
         self.policy = small if config.diffaugment is None else config.diffaugment
         self.register_buffer("share", torch.tensor(config.diffaugment_share or 0.0))
         self.watch = Watch(data.shape[2], data.n)
+        # How many validations in a row found it, by what was found; None before the first validation.
+        self.found_in_a_row: dict[str, int] | None = None
 
     def optimizers(self) -> dict[str, Optimizer]:
         """An Adam for each side, without momentum, which makes the two chase each other (Karras et al. 2018)."""
@@ -92,14 +98,16 @@ class GAN(Family):
         y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
         self.discriminator.requires_grad_(phase == "discriminator")
         z = torch.randn(len(y), self.config.latent, device=y.device)
-        if phase == "generator":
+        if step == 0:
+            self.forget()
+        real = premultiplied(batch["images"])
+        if phase == "generator":  # the last of a step, so that each image is kept once
+            if step == 0 and (words := scarce(self.data)):
+                _log.warning(words)
             self.watch.steps.fill_(step + 1)
+            self.watch.observe(real, batch.get("labels"))
             loss = self.loss.generator(self.judge(premultiplied(self.generator(z, y)), y))
             return Losses(loss, {"generator": loss}), carry
-        real = premultiplied(batch["images"])
-        if step == 0:
-            self.watch.count.zero_()  # what weights come from another training may have brought along
-        self.watch.observe(real, batch.get("labels"))
         with torch.no_grad():
             fake = premultiplied(self.generator(z, y))
         on_real, on_fake = self.judge(real, y), self.judge(fake, y)
@@ -113,6 +121,12 @@ class GAN(Family):
             parts["penalty"] = penalty
             loss = loss + penalty
         return Losses(loss, parts), carry
+
+    def forget(self) -> None:
+        """Undo what weights of another training bring along: its images, and its share where one is given."""
+        self.watch.count.zero_()
+        if self.config.diffaugment_share is not None:
+            self.share.fill_(self.config.diffaugment_share)
 
     def adapt(self, on_real: Tensor) -> None:
         """Let the share of varied images follow how sure the discriminator is of real ones."""
@@ -154,12 +168,32 @@ class GAN(Family):
             x = premultiplied(self.generator(z, y))
             features.append(self.watch.filters(x))
             right.append(self.discriminator(x, y) < 0)
-        figures = self.watch.figures(torch.cat(features), len(self.data.labels))
+        made, step = torch.cat(features), int(self.watch.steps)
+        if not made.isfinite().all():  # the loss does not tell, when it was the last step
+            raise TrainingFailed(
+                f"What the generator makes is not a number any more at step {step}. A smaller learning_rate or a"
+                " clip_norm may help."
+            )
+        figures = self.watch.figures(made, len(self.data.labels))
         accuracies = super().validation(batches) | {"accuracy_generated": torch.cat(right).float().mean().item()}
         figures |= accuracies
-        for words in collapse(figures, warmed_up=int(self.watch.steps) > self.config.warmup_steps):
-            _log.warning("step %d: %s", int(self.watch.steps), words)
+        if self.found_in_a_row is None and self.watch.is_uniform:
+            _log.warning(
+                "All %d real images that were looked at are the same, as the discriminator sees them: there is nothing"
+                " to learn but this one. Look at the data.",
+                int(self.watch.count),
+            )
+        self.tell(collapse(figures) if step > self.config.warmup_steps else {})
         return figures
+
+    def tell(self, found: Mapping[str, str]) -> None:
+        """Warn of what a validation found; of what stays, only at the 1st, 2nd, 4th, 8th, ... validation in a row."""
+        before = self.found_in_a_row or {}
+        self.found_in_a_row = {name: before.get(name, 0) + 1 for name in found}
+        for name, times in self.found_in_a_row.items():
+            if times.bit_count() == 1:
+                again = f" (validation {times} in a row)" if times > 1 else ""
+                _log.warning("step %d%s: %s", int(self.watch.steps), again, found[name])
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return the share of real images that the discriminator takes for real."""
@@ -204,6 +238,23 @@ def premultiplied(x: Tensor) -> Tensor:
     What colour a transparent pixel has is then of no matter.
     """
     return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1) if x.shape[1] == 4 else x
+
+
+def scarce(data: DataSpec) -> str:
+    """Return what to say of labels with one image to train on or none; nothing if every label has more."""
+    counts = [round(frequency * data.n) for frequency in data.label_frequencies]
+    parts = []
+    for count, words in enumerate(("no image to train on", "a single image")):
+        names = [name for name, found in zip(data.labels, counts, strict=True) if found == count]
+        if names:
+            listed = printable(", ".join(names[:_EXAMPLES])) + (", ..." if len(names) > _EXAMPLES else "")
+            parts.append(f"{len(names)} of {len(counts)} with {words} ({listed})")
+    if not parts:
+        return ""
+    return (
+        f"Of the labels there are {' and '.join(parts)}: what is made for them is arbitrary, or that image again. Give"
+        " them more images, or leave them out."
+    )
 
 
 def _number(name: str, default: float, maximum: float, help_: str) -> Control:

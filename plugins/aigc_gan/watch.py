@@ -22,8 +22,10 @@ _LEAST, _MOST, _PART = 512, 2048, 8
 _ALIKE = 0.25
 _LOST = 0.55
 
-# Other items of its label that each is compared with; and what keeps a quotient finite.
+# Other items of its label that each is compared with; distances below this part of the features are rounding; and what
+# keeps a matrix regular.
 _OTHERS = 8
+_ROUNDING = 1e-5
 _TINY = 1e-12
 
 # Channels of the two layers of random filters, and the places that each is averaged over.
@@ -98,6 +100,12 @@ class Watch(nn.Module):
             self.labels[start:end] = label[: end - start]
         self.count.fill_(end)
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all real images that were kept are the same."""
+        real = self.features[: int(self.count)]
+        return bool((real - real[0]).abs().max() <= _ROUNDING * real.abs().max())
+
     def figures(self, generated: Tensor, classes: int) -> dict[str, float]:
         """Compare generated images with the real ones.
 
@@ -107,38 +115,38 @@ class Watch(nn.Module):
 
         Returns:
             "frechet", the distance of the features (Heusel et al. 2017, eq. 6); "diversity", the mean distance between
-            two generated images of one label as a multiple of that between two real ones; and with labels "labels_hit",
-            the share of generated images that look most like those of the label that was asked for.
+            two generated images of one label as a multiple of that between two real ones, left out where no two real
+            ones of a label differ; and with labels "labels_hit", the share of generated images that look most like
+            those of the label that was asked for.
         """
         labels = self.labels[: int(self.count)].cpu().numpy()
         real, fake = (each.double().cpu().numpy() for each in (self.features[: int(self.count)], generated))
-        figures = {
-            "frechet": frechet_distance(moments(fake), moments(real)),
-            "diversity": _mean_distance(fake, labels) / max(_mean_distance(real[: len(fake)], labels), _TINY),
-        }
+        varies = _mean_distance(real[: len(fake)], labels) > _ROUNDING * np.abs(real).max()
+        figures = {"frechet": frechet_distance(moments(fake), moments(real))}
+        if varies:
+            figures["diversity"] = _mean_distance(fake, labels) / _mean_distance(real[: len(fake)], labels)
         if classes:
             found = _nearest_class(fake, real, labels)
             figures["labels_hit"] = float((found == labels[: len(fake)]).mean())
         return figures
 
 
-def collapse(figures: Mapping[str, float], *, warmed_up: bool) -> list[str]:
-    """Return what the figures of a validation say of a collapse, each with advice.
+def collapse(figures: Mapping[str, float]) -> dict[str, str]:
+    """Return what the figures of a validation after the warm-up say of a collapse, each with advice.
 
     Args:
-        figures: "diversity", and "accuracy_real" and "accuracy_generated" where they were measured.
-        warmed_up: whether the warm-up of the learning rate is over.
+        figures: "diversity", "accuracy_real" and "accuracy_generated" where they were measured.
     """
-    found = []
-    if (diversity := figures["diversity"]) < _ALIKE:
-        found.append(
+    found = {}
+    if (diversity := figures.get("diversity", 1.0)) < _ALIKE:
+        found["alike"] = (
             f"The generated images are much alike: their distance is {100 * diversity:.0f} % of that of real ones. The"
             " generator has collapsed. If this stays, use a smaller learning_rate, a larger r1 or batch_size, or"
             " another seed; and look at the data, whether many images are the same."
         )
     told = [figures[name] for name in ("accuracy_real", "accuracy_generated") if name in figures]
-    if warmed_up and sum(told) / len(told) < _LOST:
-        found.append(
+    if sum(told) < _LOST * len(told):
+        found["lost"] = (
             f"The discriminator tells {100 * sum(told) / len(told):.0f} % right, no better than by chance, and so"
             " teaches the generator nothing. If this stays and frechet does not fall, use a larger discriminator_rate,"
             " discriminator_steps or width, or a smaller r1."
@@ -163,7 +171,8 @@ def _nearest_class(queries: Features, real: Features, labels: NDArray[np.int64])
     means = np.stack([real[labels == each].mean(0) for each in present])
     within = real - means[np.searchsorted(present, labels)]
     covariance = within.T @ within / len(real)
-    covariance += np.eye(len(covariance)) * 1e-4 * np.trace(covariance) / len(covariance)
+    # Without any spread within the labels, the nearest mean counts.
+    covariance += np.eye(len(covariance)) * max(1e-4 * np.trace(covariance) / len(covariance), _TINY)
     directions = np.linalg.solve(covariance, means.T)
     scores = queries @ directions - 0.5 * (means.T * directions).sum(0)
     found: NDArray[np.int64] = present[scores.argmax(1)]
