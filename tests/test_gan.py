@@ -428,7 +428,7 @@ def test_build_one_image_raises():
 
 def test_filters_are_the_same_in_every_process():
     x = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
-    assert Filters(1)(x).sum().item() == pytest.approx(15.128925, abs=1e-4)
+    assert Filters(1)(x).sum().item() == pytest.approx(19.140663, abs=1e-4)
     assert list(Filters(1).state_dict()) == []
 
 
@@ -456,7 +456,8 @@ def watched() -> tuple[Watch, torch.Tensor, torch.Tensor]:
 def test_figures_of_real_images_are_those_of_no_collapse(watched):
     watch, x, _ = watched
     figures = watch.figures(watch.filters(x), 2)
-    assert figures["frechet"] < 0.05
+    noisy = watch.figures(watch.filters(x + 0.1 * torch.randn_like(x)), 2)
+    assert figures["frechet"] < 0.5 * noisy["frechet"]
     assert figures["diversity"] == pytest.approx(1, abs=0.05)
     assert figures["labels_hit"] == 1
 
@@ -466,7 +467,7 @@ def test_figures_of_one_image_again_and_again_are_those_of_a_collapse(watched):
     figures = watch.figures(watch.filters(x[:1].expand_as(x)), 2)
     assert figures["diversity"] == pytest.approx(0, abs=1e-6)
     assert figures["labels_hit"] == 0.5
-    assert figures["frechet"] > 10 * watch.figures(watch.filters(x), 2)["frechet"]
+    assert figures["frechet"] > 5 * watch.figures(watch.filters(x), 2)["frechet"]
 
 
 def test_figures_of_swapped_labels_hit_none(watched):
@@ -504,3 +505,10 @@ def test_share_that_is_given_stays():
 @pytest.mark.parametrize(("given", "policy"), [("color, cutout", ("color", "cutout")), ("", ())])
 def test_diffaugment_as_text_is_split_at_commas(given, policy):
     assert build(diffaugment=given).policy == policy
+
+
+def test_filters_are_as_exact_in_mixed_precision():
+    x = torch.rand(4, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = Filters(3)(x)
+    assert torch.equal(mixed, Filters(3)(x))

@@ -13,19 +13,20 @@ from aigc_sdk.evaluation.gaussians import frechet_distance, moments
 
 Features = NDArray[np.float32]
 
-# Real images whose features are kept, the most that are compared at a validation, and the part of all that they are.
-_KEPT = 4096
-_LEAST, _MOST, _PART = 512, 2048, 8
+# Real images whose features are kept; of those, at least so many are compared at a validation, or this part of all.
+_KEPT = 2048
+_LEAST, _PART = 512, 8
 
 # Generated images that are this much alike, relative to real ones, are a collapse; and a discriminator that tells no
 # more than this share right has lost. In the first steps of a sound training neither side knows anything yet.
 _ALIKE = 0.25
 _LOST = 0.55
 
-# Other items of its label that each is compared with; distances below this part of the features are rounding; and what
-# keeps a matrix regular.
+# Other items of its label that each is compared with; distances below this part of the features are rounding; the least
+# deviation that a feature is divided by, as a part of the largest; and what keeps a matrix regular.
 _OTHERS = 8
 _ROUNDING = 1e-5
+_LEAST_DEVIATION = 1e-3
 _TINY = 1e-12
 
 # Channels of the two layers of random filters, and the places that each is averaged over.
@@ -36,8 +37,8 @@ _PLACES = 2
 class Filters(nn.Module):
     """Features of images from random filters that stay as they are, so that no other network has to be at hand.
 
-    They see edges and blobs of some size and where they are, which is enough to tell whether generated images are as
-    varied as real ones; what a trained extractor sees, `sdk.evaluate` says.
+    They see edges and blobs of some size, roughly where they are and how much they vary, which is enough to tell
+    whether generated images are as varied as real ones; what a trained extractor sees, `sdk.evaluate` says.
 
     Args:
         channels: of the images.
@@ -52,14 +53,17 @@ class Filters(nn.Module):
             weight = (weight - weight.mean(1, keepdim=True)) / (above * 16) ** 0.5
             # Not in the state dict: they are the same in every training.
             self.register_buffer(f"filter_{i}", weight.view(below, above, 4, 4), persistent=False)
-        self.size = _PLACES**2 * (channels + sum(_CHANNELS))
+        self.size = (_PLACES**2 + 1) * (channels + sum(_CHANNELS))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features, (n, size), of images, (n, channels, height, width)."""
-        levels = [x]
-        for i in range(len(_CHANNELS)):
-            levels.append(F.relu(F.conv2d(levels[-1], getattr(self, f"filter_{i}"), stride=2, padding=1)))
-        return torch.cat([F.adaptive_avg_pool2d(level, _PLACES).flatten(1) for level in levels], 1)
+        levels = [x.float()]
+        # Always in full precision, so that what is gathered while training compares with what a validation makes.
+        with torch.autocast(x.device.type, enabled=False):
+            for i in range(len(_CHANNELS)):
+                levels.append(F.relu(F.conv2d(levels[-1], getattr(self, f"filter_{i}"), stride=2, padding=1)))
+        means = [F.adaptive_avg_pool2d(level, _PLACES).flatten(1) for level in levels]
+        return torch.cat([*means, *(level.flatten(2).std(2, correction=0) for level in levels)], 1)
 
 
 class Watch(nn.Module):
@@ -87,7 +91,7 @@ class Watch(nn.Module):
         self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.compared = min(kept, max(_LEAST, min(_MOST, n // _PART)))
+        self.compared = min(kept, max(_LEAST, n // _PART))
 
     def observe(self, x: Tensor, label: Tensor | None) -> None:
         """Keep the features of real images, (n, channels, height, width), while there is room."""
@@ -95,7 +99,7 @@ class Watch(nn.Module):
         end = min(room, start + len(x))
         if start == end:
             return
-        self.features[start:end] = self.filters(x.float())[: end - start]
+        self.features[start:end] = self.filters(x)[: end - start]
         if label is not None:
             self.labels[start:end] = label[: end - start]
         self.count.fill_(end)
@@ -122,6 +126,10 @@ class Watch(nn.Module):
         labels = self.labels[: int(self.count)].cpu().numpy()
         real, fake = (each.double().cpu().numpy() for each in (self.features[: int(self.count)], generated))
         varies = _mean_distance(real[: len(fake)], labels) > _ROUNDING * np.abs(real).max()
+        # All features count alike, however large they are.
+        centre, deviation = real.mean(0), real.std(0)
+        scale = np.maximum(deviation, _LEAST_DEVIATION * (deviation.max() or 1.0))
+        real, fake = (real - centre) / scale, (fake - centre) / scale
         figures = {"frechet": frechet_distance(moments(fake), moments(real))}
         if varies:
             figures["diversity"] = _mean_distance(fake, labels) / _mean_distance(real[: len(fake)], labels)
