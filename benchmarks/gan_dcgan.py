@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aigc_sdk.files import write_bytes
-from gan_untuned import EXTRACTORS, KEPT, MOST, figures_of, parts_of
+from gan_untuned import KEPT, MOST, figures_of, parts_of
 from timing import Report, git_commit, machine
 
 DATA = "mnist-5k"
@@ -122,7 +122,7 @@ def measured(seed: int, minutes: float) -> dict[str, Any]:
         "machine": machine(["torch"]),
         "minutes": minutes,
         "steps": steps,
-        **figures_of(images, parts, EXTRACTORS[DATA]),
+        **figures_of(images, parts),
     }
     write_bytes(KEPT / f"dcgan-{seed}.json", (json.dumps(values, indent=1) + "\n").encode())
     return values

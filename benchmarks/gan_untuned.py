@@ -7,9 +7,9 @@ not trained on, keeps the figures, and what they were made with, in benchmarks/r
 --kept it trains and measures nothing and prints the figures that are kept.
 
 The reference is MNIST's test set for mnist-5k, and for the others a fifth that is held out. Features are those of
-digits-features for digits, and of EfficientNet-Lite0 for everything else. Recall is that of k = 3 neighbours and as
-many images as are held out on either side, at most 5,000; "real" is that of training images in the place of generated
-ones. Diversity is the mean distance between two images.
+digits-features for digits, and for the others those of a classifier like it (gan_features.py). Recall is that of k = 3
+neighbours and as many images as are held out on either side, at most 5,000; "real" is that of training images in the
+place of generated ones. Diversity is the mean distance between two images.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import aigc_sdk as sdk
 from aigc_sdk.files import cache_folder, write_bytes
 from aigc_sdk.training import Run
 from datasets import fetch
+from gan_features import measure_for
 from timing import Report, git_commit, machine
 
 KEPT = Path(__file__).parent / "runs" / "gan-untuned"
@@ -37,12 +38,7 @@ MOST = 5000
 METRICS = ("frechet", "precision", "recall")
 LEAST_RECALL, LEAST_DIVERSITY, MINUTES = 0.4, 0.7, 12.0
 
-# The measure whose features are compared, by data set.
-EXTRACTORS = {
-    "mnist-5k": "digits-features",
-    "animal-mnist": "efficientnet-lite0",
-    "noto-emoji-32": "efficientnet-lite0",
-}
+DATA = ("mnist-5k", "animal-mnist", "noto-emoji-32")
 
 
 @dataclass(frozen=True)
@@ -53,11 +49,13 @@ class Parts:
         train: an `.npz` file.
         images: those in it, uint8 (n, height, width, channels).
         held_out: uint8 (m, height, width, channels).
+        extractor: the measure whose features are compared.
     """
 
     train: Path
     images: NDArray[np.uint8]
     held_out: NDArray[np.uint8]
+    extractor: str
 
 
 def parts_of(name: str) -> Parts:
@@ -66,24 +64,25 @@ def parts_of(name: str) -> Parts:
         arrays = dict(archive)
     if name == "mnist-5k":
         with np.load(fetch("mnist-test")) as archive:
-            return Parts(fetch(name), arrays["images"], archive["images"])
+            return Parts(fetch(name), arrays["images"], archive["images"], "digits-features")
     order = np.random.default_rng(0).permutation(len(arrays["images"]))
     held, kept = np.split(order, [len(order) // HELD_OUT])
     train = cache_folder() / "datasets" / f"{name}-without-a-fifth.npz"
     rest = {key: values[np.sort(kept)] if key in ("images", "labels") else values for key, values in arrays.items()}
     if not train.exists():
         np.savez(train, **rest)
-    return Parts(train, rest["images"], arrays["images"][held])
+    extractor = measure_for(name, rest["images"], rest["labels"])
+    return Parts(train, rest["images"], arrays["images"][held], str(extractor))
 
 
-def figures_of(images: NDArray[np.uint8], parts: Parts, extractor: str) -> dict[str, Any]:
+def figures_of(images: NDArray[np.uint8], parts: Parts) -> dict[str, Any]:
     """Return Frechet distance, precision, recall and diversity of images, with those of training images beside."""
-    n = min(MOST, len(parts.held_out), len(images))
+    n, extractor = min(MOST, len(parts.held_out), len(images)), parts.extractor
     report = sdk.evaluate(images, parts.held_out, train=parts.images, metrics=METRICS, n=n, extractor=extractor)
     figures: dict[str, Any] = {s.metric: {"value": s.value, "real": s.baseline} for s in report.scores}
     chosen = np.random.default_rng(0).permutation(len(parts.images))[:n]
     fake, real = (mean_distance(sdk.measure(extractor, some)) for some in (images[:n], parts.images[chosen]))
-    return {"n": n, "extractor": extractor, **figures, "diversity": {"value": fake, "real": real}}
+    return {"n": n, "extractor": Path(extractor).name, **figures, "diversity": {"value": fake, "real": real}}
 
 
 def mean_distance(features: NDArray[np.float32]) -> float:
@@ -109,7 +108,7 @@ def measured(name: str, seed: int, runs: Path) -> dict[str, Any]:
         **json.loads(made_at.read_text()),
         "minutes": run.metrics[-1]["minutes"],
         "steps": run.metrics[-1]["step"],
-        **figures_of(images, parts, EXTRACTORS[name]),
+        **figures_of(images, parts),
     }
     KEPT.mkdir(parents=True, exist_ok=True)
     write_bytes(KEPT / f"{name}-{seed}.json", (json.dumps(values, indent=1) + "\n").encode())
@@ -131,7 +130,7 @@ def judge(report: Report, values: Mapping[str, Any]) -> None:
 def main() -> int:
     """Train, measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", choices=sorted(EXTRACTORS), default=list(EXTRACTORS))
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=cache_folder() / "runs" / "gan-untuned")
     parser.add_argument("--kept", action="store_true", help="print the figures that are kept")
