@@ -62,8 +62,8 @@ COMMON = {
     "test_fraction": 0,
 }
 VAE_CONFIG = VAEConfig(**COMMON, clip_norm=100.0, batch_size=128)
-GAN_WIDTH = 24  # what the network takes if it is left out
-GAN_CONFIG = GANConfig(**COMMON, batch_size=32, width=GAN_WIDTH)
+GAN_WIDTH, GAN_R1 = 24, 1.0  # what the network and the data take if they are left out
+GAN_CONFIG = GANConfig(**COMMON, batch_size=32, width=GAN_WIDTH, r1=GAN_R1)
 
 # As the family has them: more than this share of real images taken for real makes the share of varied ones grow, from
 # none to all in so many images.
@@ -269,7 +269,7 @@ def train_bare_gan(turns: Turns, steps: int) -> None:
         logged = [loss, on_real.mean(), on_fake.mean(), share.clone()]
         share.add_(((on_real > 0).float().mean() - SURE).sign() * len(real) / RAMP_IMAGES).clamp_(0, 1)
         if step % config.r1_interval == 0:
-            penalty = config.r1 / 2 * config.r1_interval * r1_penalty(judge, real)
+            penalty = GAN_R1 / 2 * config.r1_interval * r1_penalty(judge, real)
             loss = loss + penalty
         optimizers[0].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
@@ -298,7 +298,7 @@ SUBJECTS = {
         GAN,
         GAN_CONFIG,
         train_bare_gan,
-        warmups=130,  # the family looks at 4,096 images first, and keeps what its validation compares with
+        warmups=70,  # the family looks at 2,048 images first, and keeps what its validation compares with
         period=GAN_CONFIG.r1_interval,
         begin=vary_some,
         compares_precisions=True,

@@ -245,6 +245,11 @@ def test_penalty_of_r1_is_weighted_by_half_gamma_and_the_interval():
     assert torch.allclose(family.penalty(x, x, y, 4), wanted)
 
 
+@pytest.mark.parametrize(("n", "given", "expected"), [(9_999, None, 1.0), (10_000, None, 0.1), (100, 0.0, 0.0)])
+def test_r1_left_out_follows_the_size_of_the_set(n, given, expected):
+    assert build(n=n, r1=given).r1 == expected
+
+
 def test_phases_follow_discriminator_steps():
     assert build(discriminator_steps=2).phases(0) == ("discriminator", "discriminator", "generator")
 

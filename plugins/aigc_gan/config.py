@@ -36,7 +36,12 @@ class GANConfig(FamilyConfig):
         description="learning rate of the discriminator, as a multiple of the generator's (Heusel et al. 2017)",
     )
     discriminator_steps: int = Field(1, ge=1, le=20, description="steps of the discriminator for one of the generator")
-    r1: float = Field(1.0, ge=0, description="weight of the R1 penalty (Mescheder et al. 2018); 0 leaves it out")
+    r1: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the R1 penalty (Mescheder et al. 2018), 0 for none; 1 on fewer than 10,000 images and"
+        " 0.1 on more if left out",
+    )
     r1_interval: int = Field(8, ge=1, description="steps from one R1 penalty to the next (Karras et al. 2020)")
     gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty of the loss wasserstein")
     spectral_norm: bool | None = Field(

@@ -21,8 +21,10 @@ from aigc_sdk.training import Batch, Carry, Family, Losses
 
 SMALLEST, LARGEST = 8, 128
 
-# Sets smaller than this are varied by DiffAugment: with more, the discriminator does not learn them by heart.
+# On sets smaller than this the discriminator would learn the images by heart: there it sees varied ones, and its
+# gradient is held back more.
 _SMALL_SET = 10_000
+_R1_OF_SMALL, _R1_OF_LARGE = 1.0, 0.1
 
 # The share of varied images grows while more real images than these get a positive logit, and else shrinks; from none
 # to all in so many images (Karras et al. 2020, "Training GANs with Limited Data", section 3.1).
@@ -73,8 +75,10 @@ class GAN(Family):
         self.generator = generator(data.shape, labels, config.latent, width)
         self.discriminator = discriminator(data.shape, labels, width, normalised=normalised)
         self.loss = LOSSES[config.loss]
-        small = ("color", "translation", "cutout") if data.n < _SMALL_SET else ()
-        self.policy = small if config.diffaugment is None else config.diffaugment
+        is_small = data.n < _SMALL_SET
+        policy = ("color", "translation", "cutout") if is_small else ()
+        self.policy = policy if config.diffaugment is None else config.diffaugment
+        self.r1 = (_R1_OF_SMALL if is_small else _R1_OF_LARGE) if config.r1 is None else config.r1
         self.register_buffer("share", torch.tensor(config.diffaugment_share or 0.0))
         self.watch = Watch(data.shape[2], data.n)
         # How many validations in a row found it, by what was found; None before the first validation.
@@ -145,8 +149,8 @@ class GAN(Family):
         with torch.autocast(real.device.type, enabled=False):
             if config.loss == "wasserstein" and config.gradient_penalty:
                 return config.gradient_penalty * gradient_penalty(lambda x: self.judge(x, y), real, fake.float())
-            if config.r1 and config.loss != "wasserstein" and step % config.r1_interval == 0:
-                return config.r1 / 2 * config.r1_interval * r1_penalty(lambda x: self.judge(x, y), real)
+            if self.r1 and config.loss != "wasserstein" and step % config.r1_interval == 0:
+                return self.r1 / 2 * config.r1_interval * r1_penalty(lambda x: self.judge(x, y), real)
         return None
 
     def validation(self, batches: Iterable[Batch]) -> dict[str, float]:
