@@ -16,10 +16,11 @@ def javascript():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["trained", "trained_gan"])
 @pytest.mark.parametrize("task", ["generate", "interpolate"])
 @pytest.mark.parametrize(("runtime", "share"), [("node", 0.0), ("web", 1e-4)])
-def test_trained_file_makes_the_same_in_javascript(trained, javascript, task, runtime, share):
-    path = trained.models[task]
+def test_trained_file_makes_the_same_in_javascript(run, javascript, task, runtime, share, request):
+    path = request.getfixturevalue(run).models[task]
     exported = OnnxGenerator.open(path)
     seeds, controls = example_feeds(exported.card.controls, N, 1)
     got = run_in_javascript(runtime, path, {"seed": seeds, **controls})
