@@ -21,9 +21,10 @@ from torch.func import jacrev, vmap
 
 import aigc_sdk as sdk
 from aigc_sdk.training import Run
+from aigc_sdk.training.sampling import one_hot
 from aigc_vae.family import VAE
 from aigc_vae.losses import log_weight, sample_latent
-from aigc_vae.networks import FlowPrior, one_hot
+from aigc_vae.networks import FlowPrior
 from datasets import fetch
 from judge import accuracy_on_test, judge
 from timing import machine

@@ -47,7 +47,7 @@ class Parts:
 
     Attributes:
         train: an `.npz` file.
-        images: those in it, uint8 (n, height, width, channels).
+        images: those in it, uint8 (n, height, width, channels); of them, the extractor was not trained on the first.
         held_out: uint8 (m, height, width, channels).
         extractor: the measure whose features are compared.
     """
@@ -71,17 +71,19 @@ def parts_of(name: str) -> Parts:
     rest = {key: values[np.sort(kept)] if key in ("images", "labels") else values for key, values in arrays.items()}
     if not train.exists():
         np.savez(train, **rest)
-    extractor = measure_for(name, rest["images"], rest["labels"])
-    return Parts(train, rest["images"], arrays["images"][held], str(extractor))
+    # In the order of the permutation, so that the first ones are any; the extractor learns from the others.
+    images, labels = arrays["images"][kept], arrays["labels"][kept]
+    extractor = measure_for(name, images[len(held) :], labels[len(held) :])
+    return Parts(train, images, arrays["images"][held], str(extractor))
 
 
 def figures_of(images: NDArray[np.uint8], parts: Parts) -> dict[str, Any]:
     """Return Frechet distance, precision, recall and diversity of images, with those of training images beside."""
     n, extractor = min(MOST, len(parts.held_out), len(images)), parts.extractor
-    report = sdk.evaluate(images, parts.held_out, train=parts.images, metrics=METRICS, n=n, extractor=extractor)
+    unseen = parts.images[: len(parts.held_out)]
+    report = sdk.evaluate(images, parts.held_out, train=unseen, metrics=METRICS, n=n, extractor=extractor)
     figures: dict[str, Any] = {s.metric: {"value": s.value, "real": s.baseline} for s in report.scores}
-    chosen = np.random.default_rng(0).permutation(len(parts.images))[:n]
-    fake, real = (mean_distance(sdk.measure(extractor, some)) for some in (images[:n], parts.images[chosen]))
+    fake, real = (mean_distance(sdk.measure(extractor, some)) for some in (images[:n], unseen[:n]))
     return {"n": n, "extractor": Path(extractor).name, **figures, "diversity": {"value": fake, "real": real}}
 
 

@@ -38,10 +38,11 @@ from aigc_gan.family import GAN
 from aigc_gan.losses import LOSSES, r1_penalty
 from aigc_gan.networks import DcganDiscriminator, DcganGenerator
 from aigc_sdk.training import Family, FamilyConfig
+from aigc_sdk.training.sampling import one_hot
 from aigc_vae.config import VAEConfig
 from aigc_vae.family import FLOW_COPIES, VAE
 from aigc_vae.losses import Bernoulli, flow_matching, kl_divergence, sample_latent
-from aigc_vae.networks import Decoder, Encoder, FlowPrior, one_hot
+from aigc_vae.networks import Decoder, Encoder, FlowPrior
 from datasets import fetch
 from timing import Report
 

@@ -10,11 +10,11 @@ from PIL import Image as pil
 
 import aigc_sdk as sdk
 from aigc_gan.family import GAN, scarce
-from aigc_gan.watch import Watch
+from aigc_gan.watch import Watch, collapse
 from aigc_sdk.data import DataSpec, load_data
 from aigc_sdk.errors import InvalidConfig, InvalidData, TrainingFailed, UnknownName
 from aigc_sdk.request import build_request
-from aigc_sdk.training import plan
+from aigc_sdk.training import Losses, plan
 from aigc_sdk.training.eager import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("no_export")
@@ -28,8 +28,13 @@ def noise(n, height=8, width=8, channels=1):
     return np.random.default_rng(0).integers(0, 256, (n, height, width, channels), np.uint8)
 
 
+def small(options):
+    options = {**SMALL, **options}
+    return {name: value for name, value in options.items() if (name, options.get("network")) != ("width", "mlp")}
+
+
 def train(data, out, seed=1, resume=False, init=None, **options):
-    return sdk.train("gan", data, out=out / "run", seed=seed, resume=resume, init=init, **{**SMALL, **options})
+    return sdk.train("gan", data, out=out / "run", seed=seed, resume=resume, init=init, **small(options))
 
 
 def validations(run):
@@ -140,14 +145,14 @@ def test_is_uniform_one_other_image_is_seen():
         x[-1, 0, 0, 0] = last
         watch = Watch(3, 50)
         for start in range(0, 50, 7):
-            watch.observe(x[start : start + 7], None)
+            watch.observe(x[start : start + 7], None, start // 7)
         assert watch.is_uniform == expected
 
 
 def test_figures_real_images_that_differ_by_rounding_alone_have_no_diversity():
     torch.manual_seed(0)
     watch = Watch(1, 64)
-    watch.observe(torch.rand(1, 1, 8, 8).expand(64, -1, -1, -1), None)
+    watch.observe(torch.rand(1, 1, 8, 8).expand(64, -1, -1, -1), None, 0)
     watch.features += 1e-7 * torch.randn_like(watch.features)
     figures = watch.figures(watch.filters(torch.rand(64, 1, 8, 8)), 0)
     assert watch.is_uniform and "diversity" not in figures and math.isfinite(figures["frechet"])
@@ -169,7 +174,7 @@ def test_figures_labels_without_any_spread_are_told_apart():
     watch = Watch(1, 20)
     labels = torch.arange(20) % 2
     x = torch.rand(2, 1, 8, 8)[labels]
-    watch.observe(x, labels)
+    watch.observe(x, labels, 0)
     assert watch.figures(watch.filters(x), 2)["labels_hit"] == 1
 
 
@@ -221,7 +226,7 @@ def test_train_balance_classes_without_labels_raises(tmp_path):
 # Sizes.
 
 
-@pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
+@pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("size", [(8, 8), (128, 9), (31, 57)])
 def test_train_sides_that_are_no_multiple_of_the_stride_trains(tmp_path, size, network, loss):
@@ -244,7 +249,7 @@ def test_train_image_of_another_aspect_gets_there_as_the_options_say(
         pil.fromarray(image).save(tmp_path / "images" / f"{i}.png")
     seen = []
     observe = Watch.observe
-    monkeypatch.setattr(Watch, "observe", lambda self, x, label: seen.append(x) or observe(self, x, label))
+    monkeypatch.setattr(Watch, "observe", lambda self, x, *others: seen.append(x) or observe(self, x, *others))
     train(tmp_path / "images", tmp_path, image_size=16, image_fit=fit, **ALL_TRAIN)
     black = seen[0][:, 0] < 0.3
     assert seen[0].shape == (4, 1, 16, 16)
@@ -254,7 +259,7 @@ def test_train_image_of_another_aspect_gets_there_as_the_options_say(
 # Losses that are no number, and what else ends a training.
 
 
-@pytest.mark.parametrize("loss", ["non-saturating", "hinge", "wasserstein"])
+@pytest.mark.parametrize("loss", ["non-saturating", "hinge", "wgan-gp"])
 def test_train_loss_that_explodes_raises_and_names_the_step(tmp_path, loss):
     with pytest.raises(TrainingFailed, match=r"at step [1-9]\d* .*smaller learning_rate"):
         train(noise(12), tmp_path, loss=loss, learning_rate=1e18, steps=20)
@@ -264,7 +269,7 @@ def test_train_loss_that_explodes_raises_and_names_the_step(tmp_path, loss):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_train_generator_that_explodes_in_the_last_step_raises(tmp_path, network):
     """The loss came before the step, so that it does not tell."""
-    options = {"learning_rate": 1e25, "discriminator_rate": 1e-27, "steps": 1, "network": network}
+    options = {"learning_rate": 1e25, "discriminator_learning_rate": 1e-2, "steps": 1, "network": network}
     with pytest.raises(TrainingFailed, match=r"generator makes is not a number any more at step 1\."):
         train(noise(12), tmp_path, **options)
 
@@ -288,16 +293,64 @@ def test_validation_what_stays_is_told_less_and_less_often(caplog):
     family = GAN(GAN.Config(width=4))
     family.build(DataSpec((8, 8, 1), (), (), 4))
     for times in range(1, 20):
-        family.tell({"alike": f"alike {times}"} | ({"lost": f"lost {times}"} if times in (3, 9) else {}))
+        family.tell({"alike": f"alike {times}"} | ({"lost": f"lost {times}"} if times in (3, 9) else {}), times)
     told = [words.split(": ")[1] for words in warnings(caplog)]
     assert told == ["alike 1", "alike 2", "lost 3", "alike 4", "alike 8", "lost 9", "alike 16"]
     assert "(validation 8 in a row)" in caplog.text
 
 
-@pytest.mark.parametrize(("warmup_steps", "expected"), [(4, False), (0, True)])
-def test_train_collapse_is_told_after_the_warm_up(tmp_path, caplog, warmup_steps, expected):
-    train(noise(8), tmp_path, network="style", steps=4, warmup_steps=warmup_steps, **ALL_TRAIN)
-    assert any("much alike" in words for words in warnings(caplog)) == expected
+SOUND = {"diversity": 0.9, "labels_hit": 0.8, "labels_hit_real": 0.9, "accuracy_real": 0.7, "accuracy_generated": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("figures", "step", "expected"),
+    [
+        ({}, 2000, []),
+        ({"diversity": 0.1}, 50, ["alike"]),
+        ({"diversity": 0.1}, 20, []),
+        ({"accuracy_generated": 0.05}, 300, ["fooled"]),
+        ({"accuracy_generated": 0.05}, 200, []),
+        ({"accuracy_real": 0.05, "accuracy_generated": 0.95}, 300, ["by heart"]),
+        ({"accuracy_real": 0.5, "accuracy_generated": 0.5}, 300, []),
+        ({"labels_hit": 0.1}, 2000, ["labels"]),
+        ({"labels_hit": 0.1}, 1000, []),
+        ({"labels_hit": 0.1, "labels_hit_real": 0.2}, 2000, []),
+    ],
+)
+def test_collapse_is_told_by_its_kind(figures, step, expected):
+    assert list(collapse(SOUND | figures, step)) == expected
+
+
+def test_collapse_without_logits_or_labels_goes_by_diversity():
+    assert list(collapse({"diversity": 0.9}, 5000)) == []
+    assert list(collapse({"diversity": 0.1}, 5000)) == ["alike"]
+
+
+class Constant(GAN):
+    """A GAN whose generator gets no noise."""
+
+    def build(self, data):
+        super().build(data)
+        self.generator.register_forward_pre_hook(lambda _, inputs: (torch.zeros_like(inputs[0]), *inputs[1:]))
+
+
+class Frozen(GAN):
+    """A GAN whose discriminator stops learning after 100 steps."""
+
+    def training_step(self, batch, phase, step, carry):
+        losses, carry = super().training_step(batch, phase, step, carry)
+        stopped = phase == "discriminator" and step >= 100
+        return (Losses(losses.total * 0) if stopped else losses), carry
+
+
+@pytest.mark.parametrize(("family", "told"), [(GAN, None), (Constant, "much alike"), (Frozen, "for real")])
+def test_train_planted_collapse_is_told_and_a_sound_one_not(tmp_path, caplog, monkeypatch, digits_8x8, family, told):
+    monkeypatch.setattr("aigc_gan.family.GAN", family)
+    train(digits_8x8, tmp_path, batch_size=32, width=8, latent=16, warmup_steps=50, steps=450, validation_fraction=0.1)
+    if told is None:
+        assert warnings(caplog) == []
+    else:
+        assert any(told in words for words in warnings(caplog))
 
 
 # Other weights, other steps, and no training at all.

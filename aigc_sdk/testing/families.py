@@ -195,7 +195,8 @@ def check_validation_gives_figures(case: FamilyCase) -> None:
 
     family = case.trained
     with torch.random.fork_rng(), torch.no_grad():
-        figures = family.validation([case.batch])
+        means = family.validate(case.batch)
+        figures = family.assess(STEPS, means) | means
     fine = bool(figures) and all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     require(fine, "finite floats by name", figures)
 

@@ -1,8 +1,7 @@
 """Family: how one kind of model is built, trained and turned into a function from seeds to content."""
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -83,6 +82,9 @@ class FamilyConfig(BaseModel):
     early_stop_epochs: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation, and export the best weights"
     )
+    validation_steps: int | None = Field(
+        None, ge=1, description="validate after every so many steps of a pass too, not only at its end"
+    )
     keep_best: bool = Field(False, description="export the averaged weights of the best validation, not the last ones")
     balance_classes: bool = Field(
         False, description="draw every class equally often; label -1 of the model still draws as the data has them"
@@ -113,10 +115,12 @@ class Family(nn.Module):
     Attributes:
         Config: its options.
         tasks: what its samplers do; the first is what a user gets who names none.
+        scores: the figures of a validation that belong into the card; all of them if None.
     """
 
     Config: ClassVar[type[FamilyConfig]]
     tasks: ClassVar[tuple[str, ...]]
+    scores: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -142,19 +146,16 @@ class Family(nn.Module):
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return figures on a validation batch, means over its items; the first is to be minimised."""
 
-    def validation(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Return the figures of the validation part: the means over its items of what `validate` gives.
+    def assess(self, step: int, means: Mapping[str, float]) -> dict[str, float]:  # noqa: ARG002 - for families that do
+        """Return figures of the averaged weights as a whole, besides the means of what `validate` gives; none here.
 
-        A family that also compares the part as a whole adds that here. Without anything to compare it returns {}.
+        They stand before those means, so that the first of them is what is to be minimised.
+
+        Args:
+            step: how many were made.
+            means: over the validation part; none where there is no such part.
         """
-        totals: Counter[str] = Counter()
-        n = 0
-        for batch in batches:
-            size = len(batch["images"])
-            n += size
-            for name, value in self.validate(batch).items():
-                totals[name] += value * size  # type: ignore[assignment]  # sums of floats
-        return {name: total / n for name, total in totals.items()}
+        return {}
 
     @abstractmethod
     def controls(self, task: str) -> list[Control]:

@@ -251,6 +251,8 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                     journal.losses(clock, meter, trainer.rate)
                 if is_over:
                     break
+                if clock.validates_within_pass:
+                    _validate(trainer, journal)
                 _leave_if_asked(interruption, run, trainer, journal)
                 started = clock.minutes
                 if started - last_checkpoint >= options.checkpoint_minutes:
@@ -260,12 +262,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                     meter.leave_out(last_checkpoint - started)
 
             # The pass is over: validate, and decide whether there is another.
-            started = clock.minutes
-            figures = trainer.validate()
-            if figures:
-                journal.validation(clock, figures)
-            trainer.keep_if_best(figures)
-            meter.leave_out(clock.minutes - started)
+            _validate(trainer, journal)
             if clock.progress >= 1 or trainer.stops_early:
                 if meter.items:  # the time was up while validating, or the training stopped early
                     journal.losses(clock, meter, trainer.rate)
@@ -278,6 +275,16 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
         if interruption.signal is not None:
             raise _interrupted(interruption.signal, run, "after its last step; only the model files are missing")
     return trained
+
+
+def _validate(trainer: Trainer, journal: Journal) -> None:
+    """Validate, write the figures down, and keep the weights if they are the best."""
+    started = trainer.clock.minutes
+    figures = trainer.validate()
+    if figures:
+        journal.validation(trainer.clock, figures)
+    trainer.keep_if_best(figures)
+    trainer.meter.leave_out(trainer.clock.minutes - started)
 
 
 def _begin(run: Run, trainer: Trainer) -> int:

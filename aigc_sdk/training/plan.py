@@ -20,7 +20,7 @@ from aigc_sdk.training.trainer import Trainer, prepare
 
 # Steps that are timed, after those in which torch gets ready; fewer when the time is up.
 _WARM_UP_STEPS = 3
-_TIMED_STEPS = 20
+_TIMED_STEPS = 24
 _TIMED_SECONDS = 10.0
 
 # What a model file holds besides its weights: the graph, the tables of the random numbers, the card with its items.
@@ -108,40 +108,39 @@ def _plan(inputs: Inputs, seed: int, init: Any) -> Plan:
 
 
 def _time_steps(trainer: Trainer) -> float:
-    """Return the median seconds of a step with its batch."""
+    """Return the mean seconds of a step with its batch; a median would miss what only some steps do."""
     times: list[float] = []
     begun = time.perf_counter()
     while len(times) < _WARM_UP_STEPS + _TIMED_STEPS:
         for batch in trainer.epoch():
             trainer.step(batch)
             times.append(time.perf_counter() - begun - sum(times))
-            if len(times) > _WARM_UP_STEPS and sum(times) > _TIMED_SECONDS:
-                return float(np.median(times[_WARM_UP_STEPS:]))
-            if len(times) >= _WARM_UP_STEPS + _TIMED_STEPS:
+            if len(times) >= _WARM_UP_STEPS + _TIMED_STEPS or sum(times) > _TIMED_SECONDS:
                 break
         else:
             trainer.clock.count_epoch()
-    return float(np.median(times[_WARM_UP_STEPS:]))
+            continue
+        break
+    return float(np.mean(times[_WARM_UP_STEPS:] or times))
 
 
 def _time_validation(trainer: Trainer) -> float:
-    """Return the seconds of a validation, from one without a batch, one of a batch and one of three."""
+    """Return the seconds of a validation, from one of a single batch and one of three."""
     rows, size = trainer.split["validation"], trainer.batch_size
     times = []
-    for n in (0, size, 3 * size):
+    for n in (0, size, 3 * size):  # the first of all takes longer than others
         trainer.split = {**trainer.split, "validation": rows[:n]}
         begun = time.perf_counter()
         trainer.validate()
         times.append(time.perf_counter() - begun)
     more = len(rows[size : 3 * size])
-    # The first batch of all takes longer than others.
     each = max(0.0, times[2] - times[1]) / more if more else 0.0
     return times[1] + each * len(rows[size:])
 
 
 def _duration(options: FamilyConfig, steps_per_epoch: int, step_s: float, validation_s: float) -> tuple[int, float]:
     """Return how many steps there will be and how many minutes they take, each epoch with its validation."""
-    each_s = step_s + validation_s / steps_per_epoch
+    each_s = step_s + validation_s / min(steps_per_epoch, options.validation_steps or steps_per_epoch)
     limits = [
         float(options.epochs * steps_per_epoch) if options.epochs else math.inf,
         float(options.steps or math.inf),

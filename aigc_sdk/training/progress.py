@@ -49,6 +49,12 @@ class Clock:
         ]
         return min(1.0, max(limits))
 
+    @property
+    def validates_within_pass(self) -> bool:
+        """Whether a validation is due that the end of the pass does not bring anyway."""
+        every = self.options.validation_steps
+        return every is not None and self.position % every == 0 and self.position < self.steps_per_epoch
+
     def learning_rate(self) -> float:
         """Return the factor on the peak learning rate: a linear warm-up, then half a cosine to 0."""
         warmed = min(1.0, (self.step + 1) / (self.options.warmup_steps + 1))

@@ -189,13 +189,13 @@ class Run:
             "output": family.output(task),
             "config": self.record.config,
             "data": self.record.data,
-            "scores": self._scores(),
+            "scores": self._scores(family.scores),
             "graph_sha256": sha256,
         }
         return checked(ModelCard, values)
 
-    def _scores(self) -> tuple[dict[str, JsonValue], ...]:
-        """Return the figures of the validation that the weights are of, as the card keeps them."""
+    def _scores(self, names: tuple[str, ...] | None) -> tuple[dict[str, JsonValue], ...]:
+        """Return the figures of these names of the validation that the weights are of, as the card keeps them."""
         lines = [line for line in self.metrics if line.get("validation")]
         if not lines:
             return ()
@@ -204,7 +204,7 @@ class Run:
         return tuple(
             {"metric": name, "value": value, "split": "validation", "n": n, "step": last["step"]}
             for name, value in last["validation"].items()
-            if math.isfinite(value)
+            if math.isfinite(value) and (names is None or name in names)
         )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,7 +109,8 @@ class Trainer:
         groups = (group for optimizer in self.optimizers.values() for group in optimizer.param_groups)
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * rate
-        for phase in family.phases(clock.step):
+        phases = family.phases(clock.step)
+        for phase in phases:
             with self.fabric.autocast():
                 losses, self.carry = family.training_step(batch, phase, clock.step, self.carry)
             # Reading a number off an accelerator would wait for it; there the journal finds out, some steps later.
@@ -119,27 +121,34 @@ class Trainer:
             if self.options.clip_norm is not None:
                 self.fabric.clip_gradients(self.module, self.wrapped[phase], max_norm=self.options.clip_norm)
             self.wrapped[phase].step()
-            self.meter.add({"loss": losses.total, **losses.parts})
+            self.meter.add({"loss" if len(phases) == 1 else phase: losses.total, **losses.parts})
         self.average.update_parameters(family)
         clock.count_step()
         self.meter.items += self.batch_size
 
     def validate(self) -> dict[str, float]:
-        """Return the means of the family's figures over the validation part, by the averaged weights."""
+        """Return the figures of the averaged weights: as a whole, and the means over the validation part."""
         family, rows = self.averaged, self.split["validation"]
         was_training = family.training
         family.eval()
+        totals: Counter[str] = Counter()
         with torch.no_grad():
-            figures = family.validation(batches(self.data, rows, self.batch_size, self.device))
+            for batch in batches(self.data, rows, self.batch_size, self.device):
+                for name, value in family.validate(batch).items():
+                    totals[name] += value * len(batch["images"])  # type: ignore[assignment]  # sums of floats
+            means = {name: total / len(rows) for name, total in totals.items()}
+            figures = family.assess(self.clock.step, means)
         family.train(was_training)
-        return figures
+        return figures | means
 
     def keep_if_best(self, figures: Mapping[str, float]) -> None:
         """Keep the averaged weights if the best are to be exported and these are the best so far."""
-        if not figures and self.options.early_stop_epochs is not None:
-            raise TrainingFailed("early_stop_epochs needs a figure to compare, and the family's validation gives none.")
-        if not figures or not self.options.keeps_best:
+        if not self.options.keeps_best:
             return
+        if not figures:
+            raise TrainingFailed(
+                "early_stop_epochs and keep_best need a figure to compare, and the validation gives none."
+            )
         value = next(iter(figures.values()))
         if value < (self.best.value if self.best else math.inf):
             weights = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}

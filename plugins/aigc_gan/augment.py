@@ -22,7 +22,8 @@ def diffaugment(x: Tensor, policy: Sequence[str], share: Tensor) -> Tensor:
         policy: some of "color", "translation" and "cutout".
         share: how many of the images are varied, 0 to 1, ().
     """
-    if not policy or not share:
+    # On an accelerator, looking whether the share is 0 would wait for it.
+    if not policy or (x.device.type == "cpu" and not share):
         return x
     varied = x
     for name in policy:
@@ -32,10 +33,10 @@ def diffaugment(x: Tensor, policy: Sequence[str], share: Tensor) -> Tensor:
 
 
 def _color(x: Tensor) -> Tensor:
-    """Change brightness by up to half the range, saturation by a factor of 0 to 2, contrast by one of 0.5 to 1.5."""
+    """Change brightness by up to a quarter of the range, saturation by a factor of 0 to 2, contrast by 0.5 to 1.5."""
     color, alpha = (x[:, :3], x[:, 3:]) if x.shape[1] == 4 else (x, x.new_ones(()))
     brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
-    color = color + (brightness - 0.5) * alpha
+    color = color + (brightness - 0.5) / 2 * alpha
     grey = color.mean(1, keepdim=True)
     color = torch.lerp(grey, color, 2 * saturation)
     middle = color.mean((1, 2, 3), keepdim=True)

@@ -1,8 +1,8 @@
 """The options of the GAN family."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from aigc_sdk.training import FamilyConfig, split_at_commas
 
@@ -16,6 +16,10 @@ class GANConfig(FamilyConfig):
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of the generator")
     keep_best: bool = Field(True, description="export the averaged weights of the least Frechet distance, not the last")
 
+    validation_steps: int | None = Field(
+        1000, ge=1, description="validate after every so many steps of a pass too, not only at its end"
+    )
+
     network: Literal["dcgan", "resnet", "style", "mlp"] = Field(
         "dcgan",
         description="dcgan (Radford et al. 2015); resnet with spectral normalisation (Miyato et al. 2018); style, which"
@@ -23,41 +27,51 @@ class GANConfig(FamilyConfig):
     )
     latent: int = Field(64, ge=1, le=1024, description="dimensions of the latent")
     width: int | None = Field(
-        None, ge=4, le=512, description="channels of the largest level; chosen for the network and the size if left out"
+        None,
+        ge=4,
+        le=512,
+        description="channels at the full size, twice as many at half of it and four times below; what suits the"
+        " network if left out",
     )
-    loss: Literal["non-saturating", "hinge", "wasserstein"] = Field(
-        "non-saturating",
+    loss: Literal["non-saturating", "hinge", "wgan-gp"] | None = Field(
+        None,
         description="of Goodfellow et al. 2014; Lim & Ye 2017; or Arjovsky et al. 2017, with the gradient penalty of"
-        " Gulrajani et al. 2017",
+        " Gulrajani et al. 2017; hinge for resnet and else non-saturating if left out",
     )
-    discriminator_rate: float = Field(
-        1.0,
+    discriminator_learning_rate: float | None = Field(
+        None,
         gt=0,
-        description="learning rate of the discriminator, as a multiple of the generator's (Heusel et al. 2017)",
+        description="peak learning rate of the discriminator (Heusel et al. 2017); the generator's if left out",
     )
     discriminator_steps: int = Field(1, ge=1, le=20, description="steps of the discriminator for one of the generator")
     r1: float | None = Field(
         None,
         ge=0,
-        description="weight of the R1 penalty (Mescheder et al. 2018), 0 for none; 1 on fewer than 10,000 images and"
-        " 0.1 on more if left out",
+        description="weight of the R1 penalty (Mescheder et al. 2018), 0 for none; if left out 1 on fewer than 10,000"
+        " images and 0.1 on more, and none with spectral normalisation or wgan-gp",
     )
     r1_interval: int = Field(8, ge=1, description="steps from one R1 penalty to the next (Karras et al. 2020)")
-    gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty of the loss wasserstein")
+    gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty of wgan-gp")
     spectral_norm: bool | None = Field(
         None, description="divide the discriminator's weights by their largest singular value; only resnet if left out"
     )
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] | None = Field(
         None,
         description="vary what the discriminator sees, real and generated alike (Zhao et al. 2020): some of color,"
-        " translation, cutout; on fewer than 10,000 images if left out",
+        " translation, cutout; all of them on fewer than 10,000 images, and none on more, if left out",
     )
     diffaugment_share: float | None = Field(
         None,
         ge=0,
         le=1,
         description="share of the images that are varied; if left out it grows while the discriminator learns the real"
-        " images by heart (Karras et al. 2020)",
+        " images by heart (Karras et al. 2020); all of them with wgan-gp",
     )
 
     _split_policy = field_validator("diffaugment", mode="before")(split_at_commas)
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
+        if self.network == "mlp" and self.width is not None:
+            raise ValueError("the network mlp has units of its own: leave out width")
+        return self

@@ -1,7 +1,7 @@
 """How a GAN is trained (Goodfellow et al. 2014, "Generative Adversarial Nets")."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,14 @@ from aigc_gan import networks
 from aigc_gan.augment import diffaugment
 from aigc_gan.config import GANConfig
 from aigc_gan.losses import LOSSES, gradient_penalty, r1_penalty
-from aigc_gan.networks import StyleGenerator, one_hot
+from aigc_gan.networks import StyleGenerator
 from aigc_gan.sampler import Generate, GenerateMixed, Interpolate
 from aigc_gan.watch import Watch, collapse
 from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, TrainingFailed, UnknownName, printable
 from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_sdk.training.sampling import one_hot
 
 SMALLEST, LARGEST = 8, 128
 
@@ -27,7 +28,8 @@ _SMALL_SET = 10_000
 _R1_OF_SMALL, _R1_OF_LARGE = 1.0, 0.1
 
 # The share of varied images grows while more real images than these get a positive logit, and else shrinks; from none
-# to all in so many images (Karras et al. 2020, "Training GANs with Limited Data", section 3.1).
+# to all in so many images (Karras et al. 2020, "Training GANs with Limited Data", section 3, where it is five times as
+# slow, for trainings of many million images).
 _TARGET = 0.8
 _RAMP_IMAGES = 100_000
 
@@ -53,6 +55,7 @@ class GAN(Family):
 
     Config = GANConfig
     tasks = ("generate", "interpolate")
+    scores = ()  # they compare within a training alone
     config: GANConfig
     share: Tensor
 
@@ -74,12 +77,17 @@ class GAN(Family):
         normalised = config.network == "resnet" if config.spectral_norm is None else config.spectral_norm
         self.generator = generator(data.shape, labels, config.latent, width)
         self.discriminator = discriminator(data.shape, labels, width, normalised=normalised)
-        self.loss = LOSSES[config.loss]
-        is_small = data.n < _SMALL_SET
-        policy = ("color", "translation", "cutout") if is_small else ()
+        self.loss_name = config.loss or ("hinge" if config.network == "resnet" else "non-saturating")
+        is_small, is_critic = data.n < _SMALL_SET, self.loss_name == "wgan-gp"
+        by_size = _R1_OF_SMALL if is_small else _R1_OF_LARGE
+        self.r1 = config.r1 if config.r1 is not None else 0.0 if normalised or is_critic else by_size
+        varies = is_small or config.diffaugment_share is not None
+        policy: tuple[str, ...] = ("color", "translation", "cutout") if varies else ()
         self.policy = policy if config.diffaugment is None else config.diffaugment
-        self.r1 = (_R1_OF_SMALL if is_small else _R1_OF_LARGE) if config.r1 is None else config.r1
-        self.register_buffer("share", torch.tensor(config.diffaugment_share or 0.0))
+        # What a critic makes has no zero that would tell real from generated.
+        self.adapts = config.diffaugment_share is None and bool(self.policy) and not is_critic
+        self.first_share = config.diffaugment_share if config.diffaugment_share is not None else float(is_critic)
+        self.register_buffer("share", torch.tensor(self.first_share))
         self.watch = Watch(data.shape[2], data.n)
         # How many validations in a row found it, by what was found; None before the first validation.
         self.found_in_a_row: dict[str, int] | None = None
@@ -87,7 +95,7 @@ class GAN(Family):
     def optimizers(self) -> dict[str, Optimizer]:
         """An Adam for each side, without momentum, which makes the two chase each other (Karras et al. 2018)."""
         rate = self.config.learning_rate
-        rates = {"discriminator": rate * self.config.discriminator_rate, "generator": rate}
+        rates = {"discriminator": self.config.discriminator_learning_rate or rate, "generator": rate}
         return {
             phase: Adam(getattr(self, phase).parameters(), lr=lr, betas=(0.0, 0.99), fused=True)
             for phase, lr in rates.items()
@@ -98,39 +106,41 @@ class GAN(Family):
         return ("discriminator",) * self.config.discriminator_steps + ("generator",)
 
     def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
-        """Return the loss of one side, and of the discriminator also its penalty and its logits."""
-        y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
-        self.discriminator.requires_grad_(phase == "discriminator")
-        z = torch.randn(len(y), self.config.latent, device=y.device)
+        """Return the loss of one side."""
         if step == 0:
             self.forget()
         real = premultiplied(batch["images"])
-        if phase == "generator":  # the last of a step, so that each image is kept once
-            if step == 0 and (words := scarce(self.data)):
-                _log.warning(words)
-            self.watch.steps.fill_(step + 1)
-            self.watch.observe(real, batch.get("labels"))
-            loss = self.loss.generator(self.judge(premultiplied(self.generator(z, y)), y))
-            return Losses(loss, {"generator": loss}), carry
+        y = one_hot(batch.get("labels"), len(self.data.labels), real)
+        z = torch.randn(len(y), self.config.latent, device=y.device)
+        self.discriminator.requires_grad_(phase == "discriminator")
+        if phase == "discriminator":
+            return self.discriminator_losses(real, y, z, step), carry
+        # Here, as a step may have several phases of the other side.
+        self.watch.observe(real, batch.get("labels"), step)
+        if step == 0 and (words := scarce(self.data)):
+            _log.warning(words)
+        return Losses(LOSSES[self.loss_name].generator(self.judge(premultiplied(self.generator(z, y)), y))), carry
+
+    def discriminator_losses(self, real: Tensor, y: Tensor, z: Tensor, step: int) -> Losses:
+        """Return the discriminator's loss, its penalty included, with that and the mean logits as parts."""
         with torch.no_grad():
             fake = premultiplied(self.generator(z, y))
         on_real, on_fake = self.judge(real, y), self.judge(fake, y)
-        loss = self.loss.discriminator(on_real, on_fake)
-        parts = {"discriminator": loss, "real_logit": on_real.mean(), "generated_logit": on_fake.mean()}
-        if self.policy and self.config.diffaugment_share is None:
+        loss = LOSSES[self.loss_name].discriminator(on_real, on_fake)
+        parts = {"real_logit": on_real.mean(), "generated_logit": on_fake.mean()}
+        if self.adapts:
             parts["varied"] = self.share.clone()
             self.adapt(on_real)
         penalty = self.penalty(real, fake, y, step)
         if penalty is not None:
             parts["penalty"] = penalty
             loss = loss + penalty
-        return Losses(loss, parts), carry
+        return Losses(loss, parts)
 
     def forget(self) -> None:
-        """Undo what weights of another training bring along: its images, and its share where one is given."""
+        """Undo what weights of another training bring along: its images and its share."""
         self.watch.count.zero_()
-        if self.config.diffaugment_share is not None:
-            self.share.fill_(self.config.diffaugment_share)
+        self.share.fill_(self.first_share)
 
     def adapt(self, on_real: Tensor) -> None:
         """Let the share of varied images follow how sure the discriminator is of real ones."""
@@ -139,29 +149,32 @@ class GAN(Family):
 
     def judge(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the discriminator's logits, float32 (n,), of images as it sees them, varied on small sets."""
-        logits: Tensor = self.discriminator(diffaugment(x, self.policy, self.share), y)
+        # Generated ones come in bfloat16 in mixed precision; all are varied in float32.
+        logits: Tensor = self.discriminator(diffaugment(x.float(), self.policy, self.share), y)
         return logits
 
     def penalty(self, real: Tensor, fake: Tensor, y: Tensor, step: int) -> Tensor | None:
         """Return the weighted penalty on the discriminator's gradient in this step, a scalar, if there is one."""
-        config = self.config
+        config, penalties = self.config, []
         # In full precision: the gradient of a gradient of bfloat16 is mostly rounding.
         with torch.autocast(real.device.type, enabled=False):
-            if config.loss == "wasserstein" and config.gradient_penalty:
-                return config.gradient_penalty * gradient_penalty(lambda x: self.judge(x, y), real, fake.float())
-            if self.r1 and config.loss != "wasserstein" and step % config.r1_interval == 0:
-                return self.r1 / 2 * config.r1_interval * r1_penalty(lambda x: self.judge(x, y), real)
-        return None
+            if self.loss_name == "wgan-gp" and config.gradient_penalty:
+                penalty = gradient_penalty(lambda x: self.judge(x, y), real, fake.float())
+                penalties.append(config.gradient_penalty * penalty)
+            if self.r1 and step % config.r1_interval == 0:
+                penalty = r1_penalty(lambda x: self.judge(x, y), real)
+                penalties.append(self.r1 / 2 * config.r1_interval * penalty)
+        return torch.stack(penalties).sum() if penalties else None
 
-    def validation(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Return how far what is generated from fixed seeds is from the real images, and who is ahead.
+    def assess(self, step: int, means: Mapping[str, float]) -> dict[str, float]:
+        """Return how far what is generated from fixed seeds is from the real images, and warn of a collapse.
 
-        "frechet", "diversity" and "labels_hit" are those of `Watch.figures`; "accuracy_real" and "accuracy_generated"
-        the shares that the discriminator tells right.
+        The figures are those of `Watch.figures` and, where logits tell real from generated, "accuracy_generated", the
+        share of generated images that the discriminator takes for such.
         """
         if self.watch.count < 2:
             return {}
-        features, right = [], []
+        features, logits = [], []
         random = torch.Generator().manual_seed(0)
         device = self.watch.features.device
         n = min(self.watch.compared, int(self.watch.count))
@@ -171,36 +184,38 @@ class GAN(Family):
             z = torch.randn(len(label), self.config.latent, generator=random).to(device)
             x = premultiplied(self.generator(z, y))
             features.append(self.watch.filters(x))
-            right.append(self.discriminator(x, y) < 0)
-        made, step = torch.cat(features), int(self.watch.steps)
+            logits.append(self.discriminator(x, y))
+        made = torch.cat(features)
         if not made.isfinite().all():  # the loss does not tell, when it was the last step
             raise TrainingFailed(
                 f"What the generator makes is not a number any more at step {step}. A smaller learning_rate or a"
                 " clip_norm may help."
             )
         figures = self.watch.figures(made, len(self.data.labels))
-        accuracies = super().validation(batches) | {"accuracy_generated": torch.cat(right).float().mean().item()}
-        figures |= accuracies
+        if self.loss_name != "wgan-gp":
+            figures["accuracy_generated"] = (torch.cat(logits) < 0).float().mean().item()
         if self.found_in_a_row is None and self.watch.is_uniform:
             _log.warning(
                 "All %d real images that were looked at are the same, as the discriminator sees them: there is nothing"
                 " to learn but this one. Look at the data.",
                 int(self.watch.count),
             )
-        self.tell(collapse(figures) if step > self.config.warmup_steps else {})
+        self.tell(collapse({**figures, **means}, step), step)
         return figures
 
-    def tell(self, found: Mapping[str, str]) -> None:
+    def tell(self, found: Mapping[str, str], step: int) -> None:
         """Warn of what a validation found; of what stays, only at the 1st, 2nd, 4th, 8th, ... validation in a row."""
         before = self.found_in_a_row or {}
         self.found_in_a_row = {name: before.get(name, 0) + 1 for name in found}
         for name, times in self.found_in_a_row.items():
             if times.bit_count() == 1:
                 again = f" (validation {times} in a row)" if times > 1 else ""
-                _log.warning("step %d%s: %s", int(self.watch.steps), again, found[name])
+                _log.warning("step %d%s: %s", step, again, found[name])
 
     def validate(self, batch: Batch) -> dict[str, float]:
-        """Return the share of real images that the discriminator takes for real."""
+        """Return "accuracy_real", the share of real images that the discriminator takes for real."""
+        if self.loss_name == "wgan-gp":
+            return {}
         y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
         logits = self.discriminator(premultiplied(batch["images"]), y)
         return {"accuracy_real": (logits > 0).float().mean().item()}

@@ -39,10 +39,10 @@ LOSSES = {
     # -log D(x) - log(1 - D(G(z))), and -log D(G(z)) in the place of log(1 - D(G(z))), whose gradient vanishes where the
     # discriminator is sure (Goodfellow et al. 2014, eq. 1 and section 3); D = sigmoid(logit).
     "non-saturating": AdversarialLoss(_non_saturating_discriminator, lambda fake: F.softplus(-fake).mean()),
-    # Lim & Ye 2017, "Geometric GAN", eq. 11 and 12; Miyato et al. 2018, eq. 16 and 17.
+    # Lim & Ye 2017, "Geometric GAN"; Miyato et al. 2018, eq. 16 and 17.
     "hinge": AdversarialLoss(_hinge_discriminator, lambda fake: -fake.mean()),
     # Arjovsky et al. 2017, eq. 2 and algorithm 1.
-    "wasserstein": AdversarialLoss(lambda real, fake: (fake - real).mean(), lambda fake: -fake.mean()),
+    "wgan-gp": AdversarialLoss(lambda real, fake: (fake - real).mean(), lambda fake: -fake.mean()),
 }
 
 
@@ -77,7 +77,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _gradient(critic: Critic, x: Tensor) -> Tensor:
-    """Return the gradient of each logit with respect to its own image, (n, channels * height * width)."""
+    """Return the gradient of the sum of the logits with respect to each image, (n, channels * height * width)."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)

@@ -122,7 +122,7 @@ class DcganGenerator(Generator):
 
 
 class _UpBlock(nn.Module):
-    """A residual block to twice the size (Miyato et al. 2018, figure 5)."""
+    """A residual block to twice the size (Miyato et al. 2018)."""
 
     def __init__(self, below: int, above: int, labels: int) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class StyleGenerator(Generator):
         self.convolutions = nn.ModuleList([_StyledConvolution(below, above, latent) for below, above, _ in pairs])
         self.last = _StyledConvolution(channels[-1], shape[2], latent, kernel=1, demodulate=False)
         self.layers = len(pairs) + 1
-        self.register_buffer("mean_style", torch.zeros(latent))
+        self.register_buffer("mean_style", torch.zeros(max(1, labels), latent))
 
     def styles(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the style of each item, (n, latent)."""
@@ -236,21 +236,29 @@ class StyleGenerator(Generator):
         styles = self.styles(z, y)
         each = styles[:, None].expand(-1, self.layers, -1)
         if self.training:
-            self.mean_style.lerp_(styles.detach().float().mean(0), _MEAN_WEIGHT)
+            self.observe(styles.detach().float(), y)
             other = self.styles(torch.randn_like(z), y)[:, None]
             first = torch.randint(1, self.layers, (len(z), 1), device=z.device)
             first = torch.where(torch.rand(len(z), 1, device=z.device) < _MIXING, first, self.layers)
             each = torch.where(self.before(first)[..., None], each, other)
         return self.synthesise(each)
 
+    def observe(self, styles: Tensor, y: Tensor) -> None:
+        """Let the mean style of each label follow those of a batch."""
+        groups = y if y.shape[1] else torch.ones_like(styles[:, :1])
+        counts = groups.sum(0)[:, None]
+        means = groups.T @ styles / counts.clamp(min=1)
+        self.mean_style.lerp_(torch.where(counts > 0, means, self.mean_style), _MEAN_WEIGHT)
+
     def truncated(self, z: Tensor, y: Tensor, truncation: Tensor) -> Tensor:
-        """Return images whose styles are brought nearer to the mean one."""
-        styles = self.typical(self.styles(z, y), truncation)
+        """Return images whose styles are brought nearer to the mean one of their label."""
+        styles = self.typical(self.styles(z, y), y, truncation)
         return self.synthesise(styles[:, None].expand(-1, self.layers, -1))
 
-    def typical(self, styles: Tensor, truncation: Tensor) -> Tensor:
-        """Return styles brought nearer to the mean one (Karras et al. 2018, appendix B)."""
-        return self.mean_style + (styles - self.mean_style) * truncation[:, None]
+    def typical(self, styles: Tensor, y: Tensor, truncation: Tensor) -> Tensor:
+        """Return styles brought nearer to the mean one of their label (Karras et al. 2018, appendix B)."""
+        mean = y @ self.mean_style if y.shape[1] else self.mean_style
+        return mean + (styles - mean) * truncation[:, None]
 
     def before(self, layer: Tensor) -> Tensor:
         """Return which layers come before that one, bool (n, layers), of int64 (n, 1)."""
@@ -279,7 +287,8 @@ class MlpGenerator(Generator):
 class _Head(nn.Module):
     """The end of every discriminator: a logit of the features, and their product with what the label stands for.
 
-    The projection discriminator of Miyato & Koyama 2018, eq. 3.
+    The projection discriminator of Miyato & Koyama 2018, eq. 3; the product is divided by the root of the number of
+    features, so that it starts as large as the logit whatever the width.
     """
 
     def __init__(self, features: int, labels: int, *, normalised: bool) -> None:
@@ -337,7 +346,7 @@ class DcganDiscriminator(nn.Module):
 
 
 class _DownBlock(nn.Module):
-    """A residual block to half the size (Miyato et al. 2018, figure 5)."""
+    """A residual block to half the size (Miyato et al. 2018)."""
 
     def __init__(self, above: int, below: int, *, normalised: bool) -> None:
         super().__init__()
@@ -358,6 +367,7 @@ class ResnetDiscriminator(nn.Module):
         super().__init__()
         pyramid = Pyramid(shape[0], shape[1], width)
         channels = pyramid.channels[::-1]
+        self.normalised = normalised
         self.padding = pyramid.padding
         self.first = _weighted(nn.Conv2d(shape[2], channels[0], 3, padding=1), normalised=normalised)
         self.blocks = nn.Sequential(
@@ -371,7 +381,8 @@ class ResnetDiscriminator(nn.Module):
         """See the module."""
         x = F.leaky_relu(self.blocks(self.first(F.pad(2 * x - 1, self.padding))), _SLOPE)
         x = F.leaky_relu(self.last(torch.cat([x, _spread(x)], 1)), _SLOPE)
-        logits: Tensor = self.head(x.sum((2, 3)), y)
+        # Normalised weights make small features, whose sum gives logits of some size; of others the sum explodes.
+        logits: Tensor = self.head(x.sum((2, 3)) if self.normalised else x.mean((2, 3)), y)
         return logits
 
 
@@ -395,15 +406,8 @@ class MlpDiscriminator(nn.Module):
         return logits
 
 
-def one_hot(label: Tensor | None, labels: int, like: Tensor) -> Tensor:
-    """Return float32 (n, labels), or (n, 0) when there are no labels; n and the device are those of `like`."""
-    if label is None or not labels:
-        return torch.zeros(like.shape[0], 0, device=like.device)
-    return (label[:, None] == torch.arange(labels, device=like.device)[None, :]).float()
-
-
 def _weighted(layer: nn.Module, *, normalised: bool) -> nn.Module:
-    """Return the layer with its weight divided by its largest singular value, if so (Miyato et al. 2018, eq. 9)."""
+    """Return the layer with its weight divided by its largest singular value, if so (Miyato et al. 2018, eq. 8)."""
     return spectral_norm(layer) if normalised else layer
 
 

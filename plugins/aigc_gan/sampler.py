@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from aigc_gan.networks import Generator, StyleGenerator, one_hot
+from aigc_gan.networks import Generator, StyleGenerator
 from aigc_sdk.training.random import Stream, draw_choice, normal
+from aigc_sdk.training.sampling import between, cumulative, one_hot, to_pixels
 
 
 class _Sampler(nn.Module):
@@ -23,7 +24,7 @@ class _Sampler(nn.Module):
         self.generator = generator
         self.latent = latent
         self.labels = len(label_frequencies)
-        self.register_buffer("cumulative", torch.tensor(label_frequencies, dtype=torch.float64).cumsum(0).float())
+        self.register_buffer("cumulative", cumulative(label_frequencies))
 
     def draw(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the seed's noise, normal float32 (n, latent), and the one-hot label that is asked for, or its own."""
@@ -56,10 +57,8 @@ class GenerateMixed(_Sampler):
         """Return uint8 (n, height, width, channels)."""
         z, y = self.draw(seed, controls)
         z_b = normal(controls["seed_b"], self.latent, Stream.LATENT)
-        a, b = (
-            self.generator.typical(self.generator.styles(noise, y), controls["truncation"])[:, None]
-            for noise in (z, z_b)
-        )
+        styles = (self.generator.styles(noise, y) for noise in (z, z_b))
+        a, b = (self.generator.typical(each, y, controls["truncation"])[:, None] for each in styles)
         before = self.generator.before(controls["mix_layer"][:, None])
         return to_pixels(self.generator.synthesise(torch.where(before[..., None], a, b)))
 
@@ -67,20 +66,10 @@ class GenerateMixed(_Sampler):
 class Interpolate(_Sampler):
     """seed, seed_b, t, truncation and, with labels, label -> an image on the way from seed's to seed_b's.
 
-    At t = 0 and t = 1 it is what is made of seed and of seed_b alone. In between the noise is
-    ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), which is as normal as a and b are.
+    At t = 0 and t = 1 it is what is made of seed and of seed_b alone.
     """
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
-        (z_a, y_a), (z_b, y_b) = (self.draw(each, controls) for each in (seed, controls["seed_b"]))
-        weight_b = controls["t"][:, None]
-        weight_a = 1 - weight_b
-        norm = (weight_a * weight_a + weight_b * weight_b).sqrt()
-        z = (weight_a * z_a + weight_b * z_b) / norm
-        return self.pixels(z, weight_a * y_a + weight_b * y_b, controls["truncation"])
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Return float32 (n, channels, height, width), 0 to 1, as uint8 (n, height, width, channels)."""
-    return (x * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        a, b = (self.draw(each, controls) for each in (seed, controls["seed_b"]))
+        return self.pixels(*between(a, b, controls["t"]), controls["truncation"])

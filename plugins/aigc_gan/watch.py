@@ -17,10 +17,12 @@ Features = NDArray[np.float32]
 _KEPT = 2048
 _LEAST, _PART = 512, 8
 
-# Generated images that are this much alike, relative to real ones, are a collapse; and a discriminator that tells no
-# more than this share right has lost. In the first steps of a sound training neither side knows anything yet.
-_ALIKE = 0.25
-_LOST = 0.55
+# A collapse: generated images that are this much alike, relative to real ones; a discriminator that tells no more than
+# this share right; labels that are hit this seldom, relative to real images. In the first steps of a sound training
+# neither side knows anything yet; labels come later.
+_ALIKE, _FIRST_STEPS = 0.25, 50
+_LOST, _EARLY_STEPS = 0.15, 300
+_MISSED, _LABEL_STEPS = 0.3, 1500
 
 # Other items of its label that each is compared with; distances below this part of the features are rounding; the least
 # deviation that a feature is divided by, as a part of the largest; and what keeps a matrix regular.
@@ -75,13 +77,11 @@ class Watch(nn.Module):
 
     Attributes:
         compared: images that each validation generates.
-        steps: made by the generator.
     """
 
     features: Tensor
     labels: Tensor
     count: Tensor
-    steps: Tensor
 
     def __init__(self, channels: int, n: int) -> None:
         super().__init__()
@@ -90,14 +90,13 @@ class Watch(nn.Module):
         self.register_buffer("features", torch.zeros(kept, self.filters.size))
         self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.compared = min(kept, max(_LEAST, n // _PART))
 
-    def observe(self, x: Tensor, label: Tensor | None) -> None:
-        """Keep the features of real images, (n, channels, height, width), while there is room."""
-        start, room = int(self.count), len(self.features)
-        end = min(room, start + len(x))
-        if start == end:
+    def observe(self, x: Tensor, label: Tensor | None, step: int) -> None:
+        """Keep the features of real images, (n, channels, height, width), while there is room; from step 0 on."""
+        start = step * len(x)
+        end = min(len(self.features), start + len(x))
+        if start >= end:
             return
         self.features[start:end] = self.filters(x)[: end - start]
         if label is not None:
@@ -121,10 +120,10 @@ class Watch(nn.Module):
             "frechet", the distance of the features (Heusel et al. 2017, eq. 6); "diversity", the mean distance between
             two generated images of one label as a multiple of that between two real ones, left out where no two real
             ones of a label differ; and with labels "labels_hit", the share of generated images that look most like
-            those of the label that was asked for.
+            those of the label that was asked for, and "labels_hit_real", the same of real images.
         """
         labels = self.labels[: int(self.count)].cpu().numpy()
-        real, fake = (each.double().cpu().numpy() for each in (self.features[: int(self.count)], generated))
+        real, fake = (each.cpu().double().numpy() for each in (self.features[: int(self.count)], generated))
         varies = _mean_distance(real[: len(fake)], labels) > _ROUNDING * np.abs(real).max()
         # All features count alike, however large they are.
         centre, deviation = real.mean(0), real.std(0)
@@ -134,30 +133,44 @@ class Watch(nn.Module):
         if varies:
             figures["diversity"] = _mean_distance(fake, labels) / _mean_distance(real[: len(fake)], labels)
         if classes:
-            found = _nearest_class(fake, real, labels)
-            figures["labels_hit"] = float((found == labels[: len(fake)]).mean())
+            found = _nearest_class(np.concatenate([fake, real]), real, labels)
+            figures["labels_hit"] = float((found[: len(fake)] == labels[: len(fake)]).mean())
+            figures["labels_hit_real"] = float((found[len(fake) :] == labels).mean())
         return figures
 
 
-def collapse(figures: Mapping[str, float]) -> dict[str, str]:
-    """Return what the figures of a validation after the warm-up say of a collapse, each with advice.
+def collapse(figures: Mapping[str, float], step: int) -> dict[str, str]:
+    """Return what the figures of a validation say of a collapse, by its kind, each with advice.
 
     Args:
-        figures: "diversity", "accuracy_real" and "accuracy_generated" where they were measured.
+        figures: those of `Watch.figures`, and "accuracy_generated" and "accuracy_real" where they were measured.
+        step: how many were made.
     """
     found = {}
-    if (diversity := figures.get("diversity", 1.0)) < _ALIKE:
+    if step >= _FIRST_STEPS and (diversity := figures.get("diversity", 1.0)) < _ALIKE:
         found["alike"] = (
             f"The generated images are much alike: their distance is {100 * diversity:.0f} % of that of real ones. The"
             " generator has collapsed. If this stays, use a smaller learning_rate, a larger r1 or batch_size, or"
             " another seed; and look at the data, whether many images are the same."
         )
-    told = [figures[name] for name in ("accuracy_real", "accuracy_generated") if name in figures]
-    if sum(told) < _LOST * len(told):
-        found["lost"] = (
-            f"The discriminator tells {100 * sum(told) / len(told):.0f} % right, no better than by chance, and so"
-            " teaches the generator nothing. If this stays and frechet does not fall, use a larger discriminator_rate,"
+    on_fake, on_real = figures.get("accuracy_generated", 0.5), figures.get("accuracy_real", 0.5)
+    if step >= _EARLY_STEPS and on_fake < _LOST:
+        found["fooled"] = (
+            f"The discriminator takes {100 * (1 - on_fake):.0f} % of the generated images for real, and so teaches the"
+            " generator nothing. If this stays and frechet does not fall, use a larger discriminator_learning_rate,"
             " discriminator_steps or width, or a smaller r1."
+        )
+    if step >= _EARLY_STEPS and on_real < _LOST and on_fake > 1 - _LOST:
+        found["by heart"] = (
+            f"The discriminator takes {100 * (1 - on_real):.0f} % of the held-out real images for generated: it knows"
+            " the training images by heart. Use more images, a larger r1, or diffaugment_share=1."
+        )
+    hit, real_hit = figures.get("labels_hit", 1.0), figures.get("labels_hit_real", 1.0)
+    if step >= _LABEL_STEPS and hit < _MISSED * real_hit:
+        found["labels"] = (
+            f"Only {100 * hit:.0f} % of the generated images look like their label, of real ones {100 * real_hit:.0f}"
+            " %: some labels may have collapsed. If this stays, train for longer or use a smaller learning_rate; and"
+            " look at the data, whether the labels are right."
         )
     return found
 

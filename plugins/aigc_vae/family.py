@@ -9,9 +9,10 @@ from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_sdk.training.sampling import one_hot
 from aigc_vae.config import VAEConfig
 from aigc_vae.losses import Bernoulli, DiscretisedLogistic, flow_matching, kl_divergence, sample_latent
-from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
+from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior
 from aigc_vae.sampler import Generate, Inpaint, Interpolate, Parts, Reconstruct
 
 SMALLEST, LARGEST = 8, 128

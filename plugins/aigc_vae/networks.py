@@ -189,10 +189,3 @@ class FlowPrior(nn.Module):
             half = x + 0.5 * length * self.velocity(x, start, y)
             x = x + length * self.velocity(half, middle, y)
         return x * self.deviation + self.mean
-
-
-def one_hot(label: Tensor | None, labels: int, like: Tensor) -> Tensor:
-    """Return float32 (n, labels), or (n, 0) when there are no labels; n and the device are those of `like`."""
-    if label is None or not labels:
-        return torch.zeros(like.shape[0], 0, device=like.device)
-    return (label[:, None] == torch.arange(labels, device=like.device)[None, :]).float()

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from aigc_sdk.training.random import Stream, draw_choice, draw_choices, normal
+from aigc_sdk.training.sampling import between, cumulative, from_pixels, one_hot, to_pixels
 from aigc_vae.losses import Bernoulli, DiscretisedLogistic
-from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior, one_hot
+from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior
 
 # Inpaint: a pixel is kept where the mask is at least this; images to choose among; rounds of refining all of them, and
 # then of what was chosen. Rounds before the choice are worth more than many more images
@@ -45,7 +46,7 @@ class _Sampler(nn.Module):
         self.decoder = parts.decoder
         self.latent = latent
         self.labels = len(label_frequencies)
-        self.register_buffer("cumulative", torch.tensor(label_frequencies, dtype=torch.float64).cumsum(0).float())
+        self.register_buffer("cumulative", cumulative(label_frequencies))
 
     def draw_noise(self, seed: Tensor, temperature: Tensor) -> Tensor:
         """Return noise, float32 (n, latent), normal with the temperature as its standard deviation."""
@@ -78,8 +79,7 @@ class Generate(_Sampler):
 class Interpolate(_Sampler):
     """seed, seed_b, t, temperature and, with labels, label -> an image on the way from seed's to seed_b's.
 
-    At t = 0 and t = 1 it is what Generate makes of seed and of seed_b. In between the noise is
-    ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), which is as normal as a and b are.
+    At t = 0 and t = 1 it is what Generate makes of seed and of seed_b.
     """
 
     def __init__(self, parts: Parts, latent: int, label_frequencies: tuple[float, ...]) -> None:
@@ -88,14 +88,12 @@ class Interpolate(_Sampler):
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
-        seeds = (seed, controls["seed_b"])
-        noise_a, noise_b = (self.draw_noise(s, controls["temperature"]) for s in seeds)
-        y_a, y_b = (self.draw_label(s, controls) for s in seeds)
-        weight_b = controls["t"][:, None]
-        weight_a = 1 - weight_b
-        norm = (weight_a * weight_a + weight_b * weight_b).sqrt()
-        y = weight_a * y_a + weight_b * y_b
-        return to_pixels(self.means(self.prior((weight_a * noise_a + weight_b * noise_b) / norm, y), y))
+        a, b = (
+            (self.draw_noise(each, controls["temperature"]), self.draw_label(each, controls))
+            for each in (seed, controls["seed_b"])
+        )
+        noise, y = between(a, b, controls["t"])
+        return to_pixels(self.means(self.prior(noise, y), y))
 
 
 class Reconstruct(_Sampler):
@@ -179,13 +177,3 @@ class Inpaint(_Sampler):
             if self.labels:
                 y = torch.where(label[:, None] < 0, logits.softmax(1), one_hot(label, self.labels, x))
         return z, y
-
-
-def from_pixels(image: Tensor) -> Tensor:
-    """Return uint8 (n, height, width, channels) as float32 (n, channels, height, width), 0 to 1."""
-    return image.permute(0, 3, 1, 2).float() / 255
-
-
-def to_pixels(means: Tensor) -> Tensor:
-    """Return float32 (n, channels, height, width), 0 to 1, as uint8 (n, height, width, channels)."""
-    return (means * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
