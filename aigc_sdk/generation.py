@@ -402,7 +402,7 @@ def plugins() -> list[Plugin]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
-        ['metrics', 'onnx', 'vae', 'zoo']
+        ['gan', 'metrics', 'onnx', 'vae', 'zoo']
     """
     return list(default_registry().plugins)
 

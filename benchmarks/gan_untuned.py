@@ -80,7 +80,7 @@ def parts_of(name: str) -> Parts:
 def figures_of(images: NDArray[np.uint8], parts: Parts) -> dict[str, Any]:
     """Return Frechet distance, precision, recall and diversity of images, with those of training images beside."""
     n, extractor = min(MOST, len(parts.held_out), len(images)), parts.extractor
-    unseen = parts.images[: len(parts.held_out)]
+    unseen = np.random.default_rng(0).permutation(parts.images[: len(parts.held_out)])
     report = sdk.evaluate(images, parts.held_out, train=unseen, metrics=METRICS, n=n, extractor=extractor)
     figures: dict[str, Any] = {s.metric: {"value": s.value, "real": s.baseline} for s in report.scores}
     fake, real = (mean_distance(sdk.measure(extractor, some)) for some in (images[:n], unseen[:n]))

@@ -134,6 +134,13 @@ def test_spectral_norm_left_out_is_for_resnet_alone(network, expected):
     assert any("parametrizations" in name for name in names) == expected
 
 
+def test_preset_of_a_network_gives_way_to_what_is_given():
+    config = build(network="resnet", learning_rate=1e-4).config
+    assert (config.loss, config.discriminator_learning_rate, config.learning_rate) == ("hinge", 1e-3, 1e-4)
+    assert build(network="resnet", loss="wgan-gp", spectral_norm=False).config.loss == "wgan-gp"
+    assert (build().config.loss, build().config.learning_rate) == ("non-saturating", 2e-3)
+
+
 def test_projection_adds_the_product_of_features_and_label():
     """Miyato & Koyama 2018, eq. 3: the logit grows by what the label's vector and the features have in common."""
     head = networks._Head(4, 3, normalised=False)

@@ -308,6 +308,8 @@ SOUND = {"diversity": 0.9, "labels_hit": 0.8, "labels_hit_real": 0.9, "accuracy_
         ({}, 2000, []),
         ({"diversity": 0.1}, 50, ["alike"]),
         ({"diversity": 0.1}, 20, []),
+        ({"diversity": 0.6}, 50, []),
+        ({"diversity": 0.6}, 300, ["alike"]),
         ({"accuracy_generated": 0.05}, 300, ["fooled"]),
         ({"accuracy_generated": 0.05}, 200, []),
         ({"accuracy_real": 0.05, "accuracy_generated": 0.95}, 300, ["by heart"]),

@@ -448,8 +448,8 @@ class Silent(VAE):
 def test_train_family_without_figures_of_validation(tmp_path, stripes, monkeypatch):
     monkeypatch.setattr("aigc_vae.family.VAE", Silent)
     monkeypatch.setattr("aigc_sdk.training.loop._export_all", lambda *_: None)
-    assert sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)._scores() == ()
-    with pytest.raises(TrainingFailed, match="early_stop_epochs needs a figure to compare"):
+    assert sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)._scores(None) == ()
+    with pytest.raises(TrainingFailed, match="early_stop_epochs and keep_best need a figure to compare"):
         sdk.train("vae", stripes, out=tmp_path / "early", epochs=1, early_stop_epochs=1, **SMALL)
 
 

@@ -1,10 +1,20 @@
 """The options of the GAN family."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from aigc_sdk.training import FamilyConfig, split_at_commas
+
+# What a network brings along where nothing else is given.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "loss": "hinge",
+        "spectral_norm": True,
+        "learning_rate": 5e-4,
+        "discriminator_learning_rate": 1e-3,
+    }
+}
 
 
 class GANConfig(FamilyConfig):
@@ -22,8 +32,9 @@ class GANConfig(FamilyConfig):
 
     network: Literal["dcgan", "resnet", "style", "mlp"] = Field(
         "dcgan",
-        description="dcgan (Radford et al. 2015); resnet with spectral normalisation (Miyato et al. 2018); style, which"
-        " mixes the styles of two seeds (Karras et al. 2018); or mlp, fully connected, for very small images",
+        description="dcgan (Radford et al. 2015); resnet with spectral normalisation, the hinge loss and rates for them"
+        " (Miyato et al. 2018); style, which mixes the styles of two seeds (Karras et al. 2018); or mlp, fully"
+        " connected, for very small images",
     )
     latent: int = Field(64, ge=1, le=1024, description="dimensions of the latent")
     width: int | None = Field(
@@ -33,10 +44,10 @@ class GANConfig(FamilyConfig):
         description="channels at the full size, twice as many at half of it and four times below; what suits the"
         " network if left out",
     )
-    loss: Literal["non-saturating", "hinge", "wgan-gp"] | None = Field(
-        None,
+    loss: Literal["non-saturating", "hinge", "wgan-gp"] = Field(
+        "non-saturating",
         description="of Goodfellow et al. 2014; Lim & Ye 2017; or Arjovsky et al. 2017, with the gradient penalty of"
-        " Gulrajani et al. 2017; hinge for resnet and else non-saturating if left out",
+        " Gulrajani et al. 2017",
     )
     discriminator_learning_rate: float | None = Field(
         None,
@@ -52,8 +63,8 @@ class GANConfig(FamilyConfig):
     )
     r1_interval: int = Field(8, ge=1, description="steps from one R1 penalty to the next (Karras et al. 2020)")
     gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty of wgan-gp")
-    spectral_norm: bool | None = Field(
-        None, description="divide the discriminator's weights by their largest singular value; only resnet if left out"
+    spectral_norm: bool = Field(
+        False, description="divide the discriminator's weights by their largest singular value (Miyato et al. 2018)"
     )
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] | None = Field(
         None,
@@ -69,6 +80,12 @@ class GANConfig(FamilyConfig):
     )
 
     _split_policy = field_validator("diffaugment", mode="before")(split_at_commas)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: Any) -> Any:
+        network = values.get("network") if isinstance(values, dict) else None
+        return {**_PRESETS.get(network, {}), **values} if isinstance(network, str) else values
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> Self:

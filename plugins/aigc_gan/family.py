@@ -74,13 +74,11 @@ class GAN(Family):
         config, labels = self.config, len(data.labels)
         generator, discriminator, width = _NETWORKS[config.network]
         width = config.width or width
-        normalised = config.network == "resnet" if config.spectral_norm is None else config.spectral_norm
         self.generator = generator(data.shape, labels, config.latent, width)
-        self.discriminator = discriminator(data.shape, labels, width, normalised=normalised)
-        self.loss_name = config.loss or ("hinge" if config.network == "resnet" else "non-saturating")
-        is_small, is_critic = data.n < _SMALL_SET, self.loss_name == "wgan-gp"
+        self.discriminator = discriminator(data.shape, labels, width, normalised=config.spectral_norm)
+        is_small, is_critic = data.n < _SMALL_SET, config.loss == "wgan-gp"
         by_size = _R1_OF_SMALL if is_small else _R1_OF_LARGE
-        self.r1 = config.r1 if config.r1 is not None else 0.0 if normalised or is_critic else by_size
+        self.r1 = config.r1 if config.r1 is not None else 0.0 if config.spectral_norm or is_critic else by_size
         varies = is_small or config.diffaugment_share is not None
         policy: tuple[str, ...] = ("color", "translation", "cutout") if varies else ()
         self.policy = policy if config.diffaugment is None else config.diffaugment
@@ -119,14 +117,14 @@ class GAN(Family):
         self.watch.observe(real, batch.get("labels"), step)
         if step == 0 and (words := scarce(self.data)):
             _log.warning(words)
-        return Losses(LOSSES[self.loss_name].generator(self.judge(premultiplied(self.generator(z, y)), y))), carry
+        return Losses(LOSSES[self.config.loss].generator(self.judge(premultiplied(self.generator(z, y)), y))), carry
 
     def discriminator_losses(self, real: Tensor, y: Tensor, z: Tensor, step: int) -> Losses:
         """Return the discriminator's loss, its penalty included, with that and the mean logits as parts."""
         with torch.no_grad():
             fake = premultiplied(self.generator(z, y))
         on_real, on_fake = self.judge(real, y), self.judge(fake, y)
-        loss = LOSSES[self.loss_name].discriminator(on_real, on_fake)
+        loss = LOSSES[self.config.loss].discriminator(on_real, on_fake)
         parts = {"real_logit": on_real.mean(), "generated_logit": on_fake.mean()}
         if self.adapts:
             parts["varied"] = self.share.clone()
@@ -158,7 +156,7 @@ class GAN(Family):
         config, penalties = self.config, []
         # In full precision: the gradient of a gradient of bfloat16 is mostly rounding.
         with torch.autocast(real.device.type, enabled=False):
-            if self.loss_name == "wgan-gp" and config.gradient_penalty:
+            if config.loss == "wgan-gp" and config.gradient_penalty:
                 penalty = gradient_penalty(lambda x: self.judge(x, y), real, fake.float())
                 penalties.append(config.gradient_penalty * penalty)
             if self.r1 and step % config.r1_interval == 0:
@@ -192,7 +190,7 @@ class GAN(Family):
                 " clip_norm may help."
             )
         figures = self.watch.figures(made, len(self.data.labels))
-        if self.loss_name != "wgan-gp":
+        if self.config.loss != "wgan-gp":
             figures["accuracy_generated"] = (torch.cat(logits) < 0).float().mean().item()
         if self.found_in_a_row is None and self.watch.is_uniform:
             _log.warning(
@@ -214,7 +212,7 @@ class GAN(Family):
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return "accuracy_real", the share of real images that the discriminator takes for real."""
-        if self.loss_name == "wgan-gp":
+        if self.config.loss == "wgan-gp":
             return {}
         y = one_hot(batch.get("labels"), len(self.data.labels), batch["images"])
         logits = self.discriminator(premultiplied(batch["images"]), y)

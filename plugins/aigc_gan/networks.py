@@ -203,7 +203,11 @@ class StyleGenerator(Generator):
         self.size = pyramid.size
         mapping: list[nn.Module] = []
         for i in range(_MAPPING_LAYERS):
-            mapping += [nn.Linear(latent + (0 if i else labels), latent), nn.LeakyReLU(_SLOPE)]
+            layer = nn.Linear(latent + (0 if i else labels), latent)
+            # Torch's own first weights let the noise fade from layer to layer, and only the label would be left.
+            nn.init.kaiming_normal_(layer.weight, _SLOPE)
+            nn.init.zeros_(layer.bias)
+            mapping += [layer, nn.LeakyReLU(_SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.constant = nn.Parameter(torch.randn(1, channels[0], *pyramid.smallest))
         # A convolution for the smallest level, two for each larger one, and one to the pixels.

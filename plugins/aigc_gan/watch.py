@@ -20,8 +20,8 @@ _LEAST, _PART = 512, 8
 # A collapse: generated images that are this much alike, relative to real ones; a discriminator that tells no more than
 # this share right; labels that are hit this seldom, relative to real images. In the first steps of a sound training
 # neither side knows anything yet; labels come later.
-_ALIKE, _FIRST_STEPS = 0.25, 50
-_LOST, _EARLY_STEPS = 0.15, 300
+_VERY_ALIKE, _FIRST_STEPS = 0.4, 50
+_ALIKE, _LOST, _EARLY_STEPS = 0.65, 0.15, 300
 _MISSED, _LABEL_STEPS = 0.3, 1500
 
 # Other items of its label that each is compared with; distances below this part of the features are rounding; the least
@@ -147,7 +147,8 @@ def collapse(figures: Mapping[str, float], step: int) -> dict[str, str]:
         step: how many were made.
     """
     found = {}
-    if step >= _FIRST_STEPS and (diversity := figures.get("diversity", 1.0)) < _ALIKE:
+    diversity = figures.get("diversity", 1.0)
+    if (step >= _FIRST_STEPS and diversity < _VERY_ALIKE) or (step >= _EARLY_STEPS and diversity < _ALIKE):
         found["alike"] = (
             f"The generated images are much alike: their distance is {100 * diversity:.0f} % of that of real ones. The"
             " generator has collapsed. If this stays, use a smaller learning_rate, a larger r1 or batch_size, or"
