@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import aigc_sdk as sdk
+from aigc_gan.family import GAN
 from aigc_sdk.data import load_data
 from aigc_sdk.errors import (
     Interrupted,
@@ -60,9 +61,10 @@ def fit(data, out, **changes):
 
 
 def final_weights(folder):
-    """Return the averaged and the trained weights as bytes."""
+    """Return the averaged and the trained weights, and what the optimizers keep of each, as bytes."""
     tensors = load_file(folder / "checkpoint.safetensors")
-    return {name: t.numpy().tobytes() for name, t in tensors.items() if name.startswith(("ema.", "trained."))}
+    kinds = ("ema.", "trained.", "optimizers.")
+    return {name: t.numpy().tobytes() for name, t in tensors.items() if name.startswith(kinds)}
 
 
 def lines(folder):
@@ -132,6 +134,45 @@ def test_resume_after_a_kill_at_any_moment_ends_in_the_same_weights(
             fit(stripes, out, resume=True, checkpoint_minutes=1e-9)
     fit(stripes, out, resume=True, checkpoint_minutes=1e-9)
     assert_same(out, whole)
+
+
+GAN_OPTIONS = {
+    "network": "resnet",  # whose spectral normalisation has a state
+    "latent": 4,
+    "width": 4,
+    "steps": 12,
+    "validation_steps": 3,  # within the pass, which has 6 steps
+    "discriminator_steps": 2,
+    "validation_fraction": 0.2,
+}
+
+
+@pytest.mark.parametrize("call", [3, 15, 23, 36])  # the generator's, and once the second of the discriminator's
+def test_gan_killed_between_two_phases_ends_in_the_same_weights(tmp_path, stripes, no_export, call):
+    def fit_gan(out, **changes):
+        return sdk.train("gan", stripes, out=tmp_path / out, seed=5, **(GAN_OPTIONS | changes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, GAN, "training_step", call)
+        with pytest.raises(Killed):
+            fit_gan("run", checkpoint_minutes=1e-9)
+    fit_gan("run", checkpoint_minutes=1e-9, resume=True)
+    assert_same(tmp_path / "run", fit_gan("whole").folder)
+    assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line] == [3, 6, 9, 12]
+
+
+def test_gan_exports_the_weights_of_the_least_distance(tmp_path, stripes, no_export, monkeypatch):
+    distances = {3: 5.0, 6: 2.0, 9: 3.0, 12: 2.5}
+    kept = {}
+
+    def assess(family, step, means):
+        kept[step] = {name: tensor.clone() for name, tensor in family.state_dict().items()}
+        return {"frechet": distances[step]}
+
+    monkeypatch.setattr(GAN, "assess", assess)
+    exported = sdk.train("gan", stripes, out=tmp_path / "run", seed=5, **GAN_OPTIONS).family().state_dict()
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in kept[6].items())
+    assert not all(torch.equal(tensor, exported[name]) for name, tensor in kept[12].items())
 
 
 def test_resume_from_old_checkpoints_cuts_the_metrics_back(tmp_path, stripes, whole, no_export):
