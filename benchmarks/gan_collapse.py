@@ -3,12 +3,14 @@
     python benchmarks/gan_collapse.py [--data mnist-5k noto-emoji-32]
 
 Trains three times on each data set without an option: as it is; with a discriminator that is frozen from the fifth
-epoch on; with a generator that from the fifth epoch on is fed the same noise for every image. All end with that epoch.
+epoch on; with a generator that from the fifth epoch on is fed the same noise for every image. All are stopped after
+that epoch's validation, long before the learning rate falls.
 """
 
 import argparse
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,30 +22,42 @@ import aigc_gan.family
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
 from aigc_sdk.data import DataSpec
-from aigc_sdk.training import Batch, Carry, Losses
+from aigc_sdk.training import Batch, Carry, Losses, Run
 from datasets import fetch
 from timing import Report
 
 PLANTED_EPOCH = 5
 
 
-def is_planted(data: DataSpec, batch_size: int, step: int) -> bool:
-    """Tell whether the collapse has begun."""
-    return step >= (PLANTED_EPOCH - 1) * (data.n // batch_size)
+class Enough(BaseException):
+    """Ends a training; no Exception, which the SDK would make an error of the family."""
 
 
-class Frozen(GAN):
+class Sound(GAN):
+    """A GAN that is stopped after the epoch in which the others collapse."""
+
+    def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
+        """Return the losses, until it is time to stop."""
+        if step >= PLANTED_EPOCH * (self.data.n // self.config.batch_size):
+            raise Enough
+        return super().training_step(batch, phase, step, carry)
+
+    def has_begun(self, step: int) -> bool:
+        """Tell whether the collapse has begun."""
+        return step >= (PLANTED_EPOCH - 1) * (self.data.n // self.config.batch_size)
+
+
+class Frozen(Sound):
     """A GAN whose discriminator stops learning."""
 
     def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
         """Return the losses; those of the discriminator move nothing any more."""
         losses, carry = super().training_step(batch, phase, step, carry)
-        if phase == "discriminator" and is_planted(self.data, self.config.batch_size, step):
-            losses = Losses(losses.total * 0)
-        return losses, carry
+        stopped = phase == "discriminator" and self.has_begun(step)
+        return (Losses(losses.total * 0) if stopped else losses), carry
 
 
-class Constant(GAN):
+class Constant(Sound):
     """A GAN whose generator begins to make one image of each label."""
 
     def build(self, data: DataSpec) -> None:
@@ -58,7 +72,7 @@ class Constant(GAN):
 
     def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
         """Return the losses."""
-        self.noise.fill_(not is_planted(self.data, self.config.batch_size, step))
+        self.noise.fill_(not self.has_begun(step))
         return super().training_step(batch, phase, step, carry)
 
 
@@ -82,8 +96,10 @@ def warnings_of(family: type[GAN], data: str) -> list[str]:
     logger.addHandler(handler)
     try:
         with TemporaryDirectory() as folder:
-            run = sdk.train("gan", fetch(data), out=Path(folder, "run"), epochs=PLANTED_EPOCH, steps=None)
-            figures = [line["validation"] for line in run.metrics if "validation" in line]
+            with suppress(Enough):
+                sdk.train("gan", fetch(data), out=Path(folder, "run"))
+            lines = Run.open(Path(folder, "run")).metrics
+            figures = [line["validation"] for line in lines if "validation" in line]
     finally:
         logger.removeHandler(handler)
         aigc_gan.family.GAN = GAN  # type: ignore[misc]
@@ -100,9 +116,9 @@ def main() -> int:
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "torch")
     for data in arguments.data:
-        report.at_most(f"{data}: warnings of a sound training", len(warnings_of(GAN, data)), 0)
-        for family, words in ((Frozen, "images for real"), (Constant, "much alike")):
-            told = sum(words in message for message in warnings_of(family, data))
+        report.at_most(f"{data}: warnings of a sound training", len(warnings_of(Sound, data)), 0)
+        for family, words in ((Frozen, ("for real", "Frechet distance has grown")), (Constant, ("much alike",))):
+            told = sum(any(word in message for word in words) for message in warnings_of(family, data))
             report.at_least(f"{data}: warnings of it, {family.__name__.lower()}", told, 1)
     return report.exit_code
 

@@ -299,7 +299,14 @@ def test_validation_what_stays_is_told_less_and_less_often(caplog):
     assert "(validation 8 in a row)" in caplog.text
 
 
-SOUND = {"diversity": 0.9, "labels_hit": 0.8, "labels_hit_real": 0.9, "accuracy_real": 0.7, "accuracy_generated": 0.8}
+SOUND = {
+    "frechet": 2.0,
+    "diversity": 0.9,
+    "labels_hit": 0.8,
+    "labels_hit_real": 0.9,
+    "accuracy_real": 0.7,
+    "accuracy_generated": 0.8,
+}
 
 
 @pytest.mark.parametrize(
@@ -314,18 +321,20 @@ SOUND = {"diversity": 0.9, "labels_hit": 0.8, "labels_hit_real": 0.9, "accuracy_
         ({"accuracy_generated": 0.05}, 200, []),
         ({"accuracy_real": 0.05, "accuracy_generated": 0.95}, 300, ["by heart"]),
         ({"accuracy_real": 0.5, "accuracy_generated": 0.5}, 300, []),
+        ({"frechet": 3.5}, 300, ["worse"]),
+        ({"frechet": 3.5}, 200, []),
         ({"labels_hit": 0.1}, 2000, ["labels"]),
         ({"labels_hit": 0.1}, 1000, []),
         ({"labels_hit": 0.1, "labels_hit_real": 0.2}, 2000, []),
     ],
 )
 def test_collapse_is_told_by_its_kind(figures, step, expected):
-    assert list(collapse(SOUND | figures, step)) == expected
+    assert list(collapse(SOUND | figures, step, 1.0)) == expected
 
 
 def test_collapse_without_logits_or_labels_goes_by_diversity():
-    assert list(collapse({"diversity": 0.9}, 5000)) == []
-    assert list(collapse({"diversity": 0.1}, 5000)) == ["alike"]
+    assert list(collapse({"frechet": 1.0, "diversity": 0.9}, 5000, 1.0)) == []
+    assert list(collapse({"frechet": 1.0, "diversity": 0.1}, 5000, 1.0)) == ["alike"]
 
 
 class Constant(GAN):

@@ -1,6 +1,7 @@
 """How a GAN is trained (Goodfellow et al. 2014, "Generative Adversarial Nets")."""
 
 import logging
+import math
 from collections.abc import Mapping
 
 import torch
@@ -33,6 +34,9 @@ _R1_OF_SMALL, _R1_OF_LARGE = 1.0, 0.1
 _TARGET = 0.8
 _RAMP_IMAGES = 100_000
 
+# How much the running share of generated images that the discriminator tells follows each of its steps.
+_TOLD_WEIGHT = 0.05
+
 # Images that are generated at once when validating.
 _AT_ONCE = 128
 
@@ -58,6 +62,7 @@ class GAN(Family):
     scores = ()  # they compare within a training alone
     config: GANConfig
     share: Tensor
+    told: Tensor
 
     def build(self, data: DataSpec) -> None:
         """Make both networks; images have 8 to 128 pixels a side."""
@@ -86,8 +91,11 @@ class GAN(Family):
         self.adapts = config.diffaugment_share is None and bool(self.policy) and not is_critic
         self.first_share = config.diffaugment_share if config.diffaugment_share is not None else float(is_critic)
         self.register_buffer("share", torch.tensor(self.first_share))
+        self.register_buffer("told", torch.tensor(0.5))
         self.watch = Watch(data.shape[2], data.n)
-        # How many validations in a row found it, by what was found; None before the first validation.
+        # Of the validations so far, only for warnings, so that a training that goes on begins anew: the least distance,
+        # and how many in a row found something, by what was found; None before the first.
+        self.least_distance = math.inf
         self.found_in_a_row: dict[str, int] | None = None
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -124,6 +132,7 @@ class GAN(Family):
         with torch.no_grad():
             fake = premultiplied(self.generator(z, y))
         on_real, on_fake = self.judge(real, y), self.judge(fake, y)
+        self.told.lerp_((on_fake < 0).float().mean(), _TOLD_WEIGHT)
         loss = LOSSES[self.config.loss].discriminator(on_real, on_fake)
         parts = {"real_logit": on_real.mean(), "generated_logit": on_fake.mean()}
         if self.adapts:
@@ -136,9 +145,10 @@ class GAN(Family):
         return Losses(loss, parts)
 
     def forget(self) -> None:
-        """Undo what weights of another training bring along: its images and its share."""
+        """Undo what weights of another training bring along: its images and its shares."""
         self.watch.count.zero_()
         self.share.fill_(self.first_share)
+        self.told.fill_(0.5)
 
     def adapt(self, on_real: Tensor) -> None:
         """Let the share of varied images follow how sure the discriminator is of real ones."""
@@ -168,11 +178,12 @@ class GAN(Family):
         """Return how far what is generated from fixed seeds is from the real images, and warn of a collapse.
 
         The figures are those of `Watch.figures` and, where logits tell real from generated, "accuracy_generated", the
-        share of generated images that the discriminator takes for such.
+        share of generated images that the discriminator took for such in its last steps. It is that of the weights
+        being trained: their average follows too late to show a discriminator that is fooled.
         """
         if self.watch.count < 2:
             return {}
-        features, logits = [], []
+        features = []
         random = torch.Generator().manual_seed(0)
         device = self.watch.features.device
         n = min(self.watch.compared, int(self.watch.count))
@@ -180,9 +191,7 @@ class GAN(Family):
             label = self.watch.labels[start : min(n, start + _AT_ONCE)]
             y = one_hot(label, len(self.data.labels), label)
             z = torch.randn(len(label), self.config.latent, generator=random).to(device)
-            x = premultiplied(self.generator(z, y))
-            features.append(self.watch.filters(x))
-            logits.append(self.discriminator(x, y))
+            features.append(self.watch.filters(premultiplied(self.generator(z, y))))
         made = torch.cat(features)
         if not made.isfinite().all():  # the loss does not tell, when it was the last step
             raise TrainingFailed(
@@ -191,14 +200,15 @@ class GAN(Family):
             )
         figures = self.watch.figures(made, len(self.data.labels))
         if self.config.loss != "wgan-gp":
-            figures["accuracy_generated"] = (torch.cat(logits) < 0).float().mean().item()
+            figures["accuracy_generated"] = self.told.item()
         if self.found_in_a_row is None and self.watch.is_uniform:
             _log.warning(
                 "All %d real images that were looked at are the same, as the discriminator sees them: there is nothing"
                 " to learn but this one. Look at the data.",
                 int(self.watch.count),
             )
-        self.tell(collapse({**figures, **means}, step), step)
+        self.tell(collapse({**figures, **means}, step, self.least_distance), step)
+        self.least_distance = min(self.least_distance, figures["frechet"])
         return figures
 
     def tell(self, found: Mapping[str, str], step: int) -> None:

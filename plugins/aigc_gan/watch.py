@@ -18,10 +18,10 @@ _KEPT = 2048
 _LEAST, _PART = 512, 8
 
 # A collapse: generated images that are this much alike, relative to real ones; a discriminator that tells no more than
-# this share right; labels that are hit this seldom, relative to real images. In the first steps of a sound training
-# neither side knows anything yet; labels come later.
+# this share right; a distance that has grown so many times; labels that are hit this seldom, relative to real images. In
+# the first steps of a sound training neither side knows anything yet; labels come later.
 _VERY_ALIKE, _FIRST_STEPS = 0.4, 50
-_ALIKE, _LOST, _EARLY_STEPS = 0.65, 0.15, 300
+_ALIKE, _LOST, _WORSE, _EARLY_STEPS = 0.65, 0.15, 3.0, 300
 _MISSED, _LABEL_STEPS = 0.3, 1500
 
 # Other items of its label that each is compared with; distances below this part of the features are rounding; the least
@@ -139,14 +139,21 @@ class Watch(nn.Module):
         return figures
 
 
-def collapse(figures: Mapping[str, float], step: int) -> dict[str, str]:
+def collapse(figures: Mapping[str, float], step: int, least: float) -> dict[str, str]:
     """Return what the figures of a validation say of a collapse, by its kind, each with advice.
 
     Args:
         figures: those of `Watch.figures`, and "accuracy_generated" and "accuracy_real" where they were measured.
         step: how many were made.
+        least: the least "frechet" of the validations before.
     """
     found = {}
+    if step >= _EARLY_STEPS and (distance := figures["frechet"]) > _WORSE * least:
+        found["worse"] = (
+            f"The Frechet distance has grown to {distance / least:.1f} times the least before: one side has run away"
+            " from the other. What is exported is the best. If this stays, stop, and use a smaller learning_rate or a"
+            " larger r1."
+        )
     diversity = figures.get("diversity", 1.0)
     if (step >= _FIRST_STEPS and diversity < _VERY_ALIKE) or (step >= _EARLY_STEPS and diversity < _ALIKE):
         found["alike"] = (
