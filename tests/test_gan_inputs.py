@@ -300,7 +300,7 @@ def test_validation_what_stays_is_told_less_and_less_often(caplog):
 
 
 SOUND = {
-    "frechet": 2.0,
+    "frechet": 1.5,
     "diversity": 0.9,
     "labels_hit": 0.8,
     "labels_hit_real": 0.9,
@@ -319,6 +319,8 @@ SOUND = {
         ({"diversity": 0.6}, 300, ["alike"]),
         ({"accuracy_generated": 0.05}, 300, ["fooled"]),
         ({"accuracy_generated": 0.05}, 200, []),
+        ({"accuracy_generated": 0.3}, 300, []),
+        ({"accuracy_generated": 0.3, "frechet": 2.5}, 300, ["fooled"]),
         ({"accuracy_real": 0.05, "accuracy_generated": 0.95}, 300, ["by heart"]),
         ({"accuracy_real": 0.5, "accuracy_generated": 0.5}, 300, []),
         ({"frechet": 3.5}, 300, ["worse"]),

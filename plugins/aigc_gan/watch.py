@@ -18,10 +18,13 @@ _KEPT = 2048
 _LEAST, _PART = 512, 8
 
 # A collapse: generated images that are this much alike, relative to real ones; a discriminator that tells no more than
-# this share right; a distance that has grown so many times; labels that are hit this seldom, relative to real images. In
-# the first steps of a sound training neither side knows anything yet; labels come later.
+# this share right, or, while the distance has grown, than that; a distance that has grown so many times; labels that
+# are hit this seldom, relative to real images. In the first steps of a sound training neither side knows anything yet;
+# labels come later.
 _VERY_ALIKE, _FIRST_STEPS = 0.4, 50
-_ALIKE, _LOST, _WORSE, _EARLY_STEPS = 0.65, 0.15, 3.0, 300
+_ALIKE, _EARLY_STEPS = 0.65, 300
+_LOST, _LOSING = 0.15, 0.4
+_GROWN, _WORSE = 2.0, 3.0
 _MISSED, _LABEL_STEPS = 0.3, 1500
 
 # Other items of its label that each is compared with; distances below this part of the features are rounding; the least
@@ -148,7 +151,8 @@ def collapse(figures: Mapping[str, float], step: int, least: float) -> dict[str,
         least: the least "frechet" of the validations before.
     """
     found = {}
-    if step >= _EARLY_STEPS and (distance := figures["frechet"]) > _WORSE * least:
+    distance = figures["frechet"]
+    if step >= _EARLY_STEPS and distance > _WORSE * least:
         found["worse"] = (
             f"The Frechet distance has grown to {distance / least:.1f} times the least before: one side has run away"
             " from the other. What is exported is the best. If this stays, stop, and use a smaller learning_rate or a"
@@ -162,7 +166,7 @@ def collapse(figures: Mapping[str, float], step: int, least: float) -> dict[str,
             " another seed; and look at the data, whether many images are the same."
         )
     on_fake, on_real = figures.get("accuracy_generated", 0.5), figures.get("accuracy_real", 0.5)
-    if step >= _EARLY_STEPS and on_fake < _LOST:
+    if step >= _EARLY_STEPS and on_fake < (_LOSING if distance > _GROWN * least else _LOST):
         found["fooled"] = (
             f"The discriminator takes {100 * (1 - on_fake):.0f} % of the generated images for real, and so teaches the"
             " generator nothing. If this stays and frechet does not fall, use a larger discriminator_learning_rate,"
