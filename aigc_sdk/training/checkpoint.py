@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -57,8 +57,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     path = folder / CHECKPOINT
     try:
         data = path.read_bytes()
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("state", "{}"))
+        # From the same bytes as the tensors: a training that goes on may replace the file at any moment.
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("state", "{}"))
         if header.get("format") != FORMAT:
             raise TrainingFailed(
                 f"{path} was written by {_writer(header)}; this is {sdk_version()}, which cannot go on from it."
