@@ -29,6 +29,7 @@ from aigc_sdk.card import DataSummary, ModelCard, OutputSpec
 from aigc_sdk.data import load_data
 from aigc_sdk.files import cache_folder, make_folder, write_bytes
 from aigc_sdk.specs import sdk_version
+from aigc_sdk.training.sampling import premultiplied
 from datasets import fetch
 
 ZOO = Path(__file__).parents[1] / "plugins" / "aigc_zoo"
@@ -108,7 +109,7 @@ class Measure(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """Measure."""
-        value: Tensor = self.layers(visible((content.to(torch.float32) / 255).permute(0, 3, 1, 2)))
+        value: Tensor = self.layers(premultiplied((content.to(torch.float32) / 255).permute(0, 3, 1, 2)))
         return value
 
 
@@ -171,7 +172,7 @@ def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int6
         for epoch in range(training.epochs):
             order = torch.randperm(len(images))[: steps_per_epoch * training.batch_size]
             for batch in torch.split(order, training.batch_size):
-                x = distort(visible(pixels[batch] / 255), training)
+                x = distort(premultiplied(pixels[batch] / 255), training)
                 features = network.extract(x)
                 cross_entropy = nn.functional.cross_entropy(network.classify(features), targets[batch])
                 error = (network.reconstruct(features) - x.flatten(1)).square().mean()
@@ -184,11 +185,6 @@ def train(training: Training, images: NDArray[np.uint8], labels: NDArray[np.int6
                 epoch + 1, training.epochs, cross_entropy.item(), error.item(),
             )  # fmt: skip
     return network.eval()
-
-
-def visible(x: Tensor) -> Tensor:
-    """Return images (n, channels, height, width) with the colours multiplied by the alpha, where there is one."""
-    return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1) if x.shape[1] == 4 else x
 
 
 def distort(x: Tensor, training: Training) -> Tensor:

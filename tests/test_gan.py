@@ -6,12 +6,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from aigc_gan import augment, losses, networks
-from aigc_gan.family import GAN, premultiplied
+from aigc_gan.family import GAN
 from aigc_gan.watch import Filters, Watch
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training.family import parse_config
 from aigc_sdk.training.random import Stream, normal
+from aigc_sdk.training.sampling import premultiplied
 
 SHAPES = [(8, 8, 1), (9, 8, 3), (28, 28, 1), (30, 17, 4), (8, 128, 3), (64, 64, 3), (128, 128, 1)]
 NETWORKS = ["dcgan", "resnet", "style", "mlp"]

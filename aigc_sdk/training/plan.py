@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aigc_sdk.errors import blamed
 from aigc_sdk.training.checkpoint import flatten
-from aigc_sdk.training.family import Family, FamilyConfig
+from aigc_sdk.training.family import Batch, Family, FamilyConfig
 from aigc_sdk.training.initial import find_run, start_from
 from aigc_sdk.training.loop import Inputs, read_inputs
 from aigc_sdk.training.trainer import Trainer, prepare
@@ -111,17 +111,18 @@ def _time_steps(trainer: Trainer) -> float:
     """Return the mean seconds of a step with its batch; a median would miss what only some steps do."""
     times: list[float] = []
     begun = time.perf_counter()
-    while len(times) < _WARM_UP_STEPS + _TIMED_STEPS:
-        for batch in trainer.epoch():
-            trainer.step(batch)
-            times.append(time.perf_counter() - begun - sum(times))
-            if len(times) >= _WARM_UP_STEPS + _TIMED_STEPS or sum(times) > _TIMED_SECONDS:
-                break
-        else:
-            trainer.clock.count_epoch()
-            continue
-        break
+    for batch in _pass_after_pass(trainer):
+        trainer.step(batch)
+        times.append(time.perf_counter() - begun - sum(times))
+        if len(times) >= _WARM_UP_STEPS + _TIMED_STEPS or sum(times) > _TIMED_SECONDS:
+            break
     return float(np.mean(times[_WARM_UP_STEPS:] or times))
+
+
+def _pass_after_pass(trainer: Trainer) -> Iterator[Batch]:
+    while True:
+        yield from trainer.epoch()
+        trainer.clock.count_epoch()
 
 
 def _time_validation(trainer: Trainer) -> float:

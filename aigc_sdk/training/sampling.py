@@ -45,3 +45,11 @@ def from_pixels(image: Tensor) -> Tensor:
 def to_pixels(values: Tensor) -> Tensor:
     """Return float32 (n, channels, height, width), 0 to 1, as uint8 (n, height, width, channels)."""
     return (values * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def premultiplied(values: Tensor) -> Tensor:
+    """Return images (n, channels, height, width), 0 to 1, with the colours multiplied by the alpha, where there is one.
+
+    What colour a transparent pixel has is then of no matter.
+    """
+    return torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], 1) if values.shape[1] == 4 else values

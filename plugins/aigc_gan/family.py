@@ -19,7 +19,7 @@ from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, TrainingFailed, UnknownName, printable
 from aigc_sdk.training import Batch, Carry, Family, Losses
-from aigc_sdk.training.sampling import one_hot
+from aigc_sdk.training.sampling import one_hot, premultiplied
 
 SMALLEST, LARGEST = 8, 128
 
@@ -257,14 +257,6 @@ class GAN(Family):
         first = GenerateMixed if isinstance(self.generator, StyleGenerator) else Generate
         sampler = first if task == "generate" else Interpolate
         return sampler(self.generator, self.config.latent, self.data.label_frequencies)
-
-
-def premultiplied(x: Tensor) -> Tensor:
-    """Return images as the discriminator sees them: colours multiplied by the alpha, where there is one.
-
-    What colour a transparent pixel has is then of no matter.
-    """
-    return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1) if x.shape[1] == 4 else x
 
 
 def scarce(data: DataSpec) -> str:

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 Shape = tuple[int, int, int]
 
 # The networks begin where the image's shorter side, halved again and again, is at most this many pixels.
-_SMALLEST = 8
+_FIRST_SIDE = 8
 
 # No level has more channels than so many times those of the largest.
 _WIDEST = 4
@@ -43,7 +43,7 @@ class Pyramid:
     """
 
     def __init__(self, height: int, width: int, base: int) -> None:
-        self.levels = max(1, math.ceil(math.log2(min(height, width) / _SMALLEST)))
+        self.levels = max(1, math.ceil(math.log2(min(height, width) / _FIRST_SIDE)))
         self.channels = [base * min(_WIDEST, 2**level) for level in range(self.levels, -1, -1)]
         self.smallest = (math.ceil(height / 2**self.levels), math.ceil(width / 2**self.levels))
         right, below = self.smallest[1] * 2**self.levels - width, self.smallest[0] * 2**self.levels - height
