@@ -382,7 +382,7 @@ def models() -> list[ModelInfo]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [model.name for model in sdk.models() if model.kind == "model"]
-        ['digits-vae']
+        ['digits-gan', 'digits-vae']
     """
     registry = default_registry()
     found = []
