@@ -22,6 +22,7 @@ from aigc_sdk.exporter import Exportable, Exporter
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.training import EagerGenerator
+from aigc_sdk.training.eager import in_float16
 from tiny_model import make_card, make_graph
 
 
@@ -34,6 +35,17 @@ class Sampler(nn.Module):
 
     def spoil(self, levels):
         return levels
+
+
+class Dense(Sampler):
+    """A layer of 64 x 64 weights before the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def spoil(self, levels):
+        return (100 * self.layer((levels & 255) / 255.0)).round().long()
 
 
 class MixesRows(Sampler):
@@ -81,6 +93,33 @@ def test_export_bad_sampler_raises_and_writes_nothing(tmp_path, sampler, message
     with pytest.raises(ExportFailed, match=message):
         OnnxExporter().export(exportable(sampler), tmp_path / "bad.onnx")
     assert_nothing_written(tmp_path)
+
+
+def test_export_stores_in_float16_what_loses_nothing_by_it(tmp_path):
+    torch.manual_seed(0)
+    sampler = Dense()
+    sizes = {}
+    for name, module in (("whole", sampler), ("half", in_float16(sampler))):
+        OnnxExporter().export(exportable(module), tmp_path / f"{name}.onnx")
+        sizes[name] = sum(
+            4096 * onnx.helper.tensor_dtype_to_np_dtype(weights.data_type).itemsize
+            for weights in onnx.load(tmp_path / f"{name}.onnx").graph.initializer
+            if list(weights.dims) == [64, 64]
+        )
+    assert sizes == {"whole": 4 * 4096, "half": 2 * 4096}
+    gap = sdk.generate(tmp_path / "half.onnx", 500, seed=0).to_numpy() - np.int64(
+        sdk.generate(tmp_path / "whole.onnx", 500, seed=0).to_numpy()
+    )
+    assert 0 < (gap != 0).mean() < 0.1  # of numbers that are rounded, some fall to the other side
+
+
+def test_weights_beyond_float16_raise():
+    sampler = Dense()
+    with torch.no_grad():
+        sampler.layer.weight[3, 5] = 1e5
+    with pytest.raises(ExportFailed, match=r"layer\.weight is beyond what float16 can hold"):
+        in_float16(sampler)
+    assert sampler.layer.weight[3, 5] == 1e5
 
 
 class Foreign(Exporter):

@@ -459,6 +459,14 @@ def test_train_family_picked_by_its_distribution(tmp_path, stripes, monkeypatch)
     assert run.record.family == "aigc-sdk:vae" and run.exportable("generate").eager.card.family == "vae"
 
 
+def test_train_with_weights_of_float16_rounds_what_is_exported_alone(tmp_path, stripes, no_export):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=2, weights="float16", **SMALL)
+    exported, trained = run.exportable("generate").sampler, run.family().sampler("generate")
+    pairs = list(zip(exported.parameters(), trained.parameters(), strict=True))
+    assert all(torch.equal(one, other.half().float()) for one, other in pairs)
+    assert not all(torch.equal(one, other) for one, other in pairs)
+
+
 @pytest.mark.parametrize("out", ["a\0b", "", None])
 def test_train_into_no_path_raises(stripes, out):
     with pytest.raises(InvalidRequest, match=r"out is .*; give a path"):

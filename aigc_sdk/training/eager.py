@@ -1,5 +1,6 @@
 """EagerGenerator: a sampler in torch behind the Generator interface, to look at while training and to compare with."""
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aigc_sdk.card import ModelCard
+from aigc_sdk.errors import ExportFailed
 from aigc_sdk.generator import Generator
 
 Array = NDArray[Any]
@@ -51,6 +53,20 @@ class EagerGenerator(Generator):
 
 def _tensor(values: Array) -> torch.Tensor:
     return torch.from_numpy(np.array(values))  # a copy: what a request feeds may be read-only
+
+
+def in_float16(module: nn.Module) -> nn.Module:
+    """Return a copy whose parameters are the nearest values that float16 has, still float32; buffers stay.
+
+    Raises:
+        ExportFailed: one is larger than float16 can hold.
+    """
+    copied = copy.deepcopy(module)
+    for name, weights in copied.named_parameters():
+        weights.data = weights.data.half().float()
+        if not weights.isfinite().all():
+            raise ExportFailed(f"{name} is beyond what float16 can hold; train with weights=float32.")
+    return copied
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -76,6 +76,9 @@ class FamilyConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 is mixed precision; auto takes it where the processor computes in it"
     )
+    weights: Literal["float32", "float16"] = Field(
+        "float32", description="what the model files hold weights in; float16 makes them half as large, and rounds"
+    )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data to validate on")
     test_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data that training never sees")
     checkpoint_minutes: float = Field(5, gt=0, description="minutes between checkpoints with their sample grids")

@@ -1,9 +1,11 @@
 """From a torch sampler to a bare ONNX graph: traced whole, with the number of items free."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnxscript import opset20 as opset
@@ -17,6 +19,9 @@ OPSET = 20
 
 # The number of items that the sampler is traced with; verification uses others.
 TRACED_N = 4
+
+# Weights of fewer values than these are not worth a node.
+_LARGE = 1024
 
 _DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool, "uint8": torch.uint8}
 
@@ -90,7 +95,27 @@ def _trace(
         raise ExportFailed("torch returned no program.")
     model = program.model_proto
     strip(model)
+    halve(model)
     return model
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store in float16, behind a Cast, the large weights that lose nothing by it."""
+    casts = []
+    for weights in model.graph.initializer:
+        if weights.data_type != onnx.TensorProto.FLOAT or math.prod(weights.dims) < _LARGE:
+            continue
+        values = onnx.numpy_helper.to_array(weights)
+        with np.errstate(over="ignore"):  # to infinity, which is not the value
+            halves = values.astype(np.float16)
+        if np.array_equal(halves, values):
+            casts.append(
+                onnx.helper.make_node("Cast", [f"{weights.name}.float16"], [weights.name], to=weights.data_type)
+            )
+            weights.CopyFrom(onnx.numpy_helper.from_array(halves, f"{weights.name}.float16"))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def strip(model: onnx.ModelProto) -> None:
