@@ -382,7 +382,7 @@ def models() -> list[ModelInfo]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [model.name for model in sdk.models() if model.kind == "model"]
-        ['digits-gan', 'digits-vae']
+        ['digits-gan', 'digits-vae', 'emoji-gan']
     """
     registry = default_registry()
     found = []

@@ -6,6 +6,7 @@ A generator makes images of noise z, (n, latent), and one-hot labels y, (n, labe
 
 import itertools
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,14 @@ class ConditionalNorm(nn.Module):
             scale, shift = y @ self.scale, y @ self.shift
         else:
             scale, shift = self.scale, self.shift
-        normed: Tensor = self.norm(x)
+        if self.training:
+            normed: Tensor = self.norm(x)
+        else:
+            # In one go, and so that no exporter draws the norm into the weights of the layer before, which may be
+            # numbers of float16 that would be none any more.
+            mean, variance = cast(Tensor, self.norm.running_mean), cast(Tensor, self.norm.running_var)
+            scale = scale * (variance + self.norm.eps).rsqrt()
+            shift, normed = shift - mean * scale, x
         return normed * scale[:, :, None, None] + shift[:, :, None, None]
 
 
