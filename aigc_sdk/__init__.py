@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
-from aigc_sdk.contents import Contents, Image
+from aigc_sdk.contents import Contents, Image, Text
 from aigc_sdk.files import as_path
-from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins
+from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins, stream
 from aigc_sdk.hookspecs import hookimpl
 from aigc_sdk.specs import (
     EvaluatorSpec,
@@ -56,6 +56,7 @@ __all__ = [
     "ReaderSpec",
     "Report",
     "Score",
+    "Text",
     "agenerate",
     "errors",
     "evaluate",
@@ -69,6 +70,7 @@ __all__ = [
     "plugins",
     "reproduce",
     "run",
+    "stream",
     "train",
 ]
 

@@ -48,7 +48,7 @@ class Limit:
 
 Name = Annotated[str, Limit(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Limit(pattern=r"^[0-9a-f]{64}$")]
-ControlKind = Literal["choice", "number", "integer", "flag", "seed", "image", "mask"]
+ControlKind = Literal["choice", "number", "integer", "flag", "seed", "text", "image", "mask"]
 
 DTYPES: dict[str, str] = {
     "choice": "int64",
@@ -56,6 +56,7 @@ DTYPES: dict[str, str] = {
     "integer": "int64",
     "flag": "bool",
     "seed": "int64",
+    "text": "int32",
     "image": "uint8",
     "mask": "uint8",
 }
@@ -104,7 +105,8 @@ class Control(_Part):
     Every control is fed as an array (n, *shape) of its dtype. A `choice` is the index of its name in
     `choices`, or -1: drawn from the item's seed with the frequencies of the training data. An `image`
     is pixels of `shape`, a `mask` one channel of them, where 255 says keep; their default is a level
-    for all pixels, or None: the caller has to give one.
+    for all pixels, or None: the caller has to give one. A `text` is code points (n, p), -1 after the end of each
+    and p at least 1, of the characters in `choices`, at most `maximum` of them.
     """
 
     name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
@@ -114,7 +116,7 @@ class Control(_Part):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Annotated[str, Limit(min_length=1)], ...] = ()
-    default: bool | int | float | None
+    default: bool | int | float | str | None
     help: str
 
     def __post_init__(self) -> None:
@@ -127,9 +129,13 @@ class Control(_Part):
         if self.dtype != DTYPES[self.kind] or not self._has_shape():
             shape = {"image": "(height, width, 1, 3 or 4)", "mask": "(height, width, 1)"}.get(self.kind, "()")
             raise ValueError(f"a control of kind {self.kind} is {DTYPES[self.kind]} of shape {shape}")
-        if (self.kind == "choice") != bool(self.choices) or len(set(self.choices)) < len(self.choices):
-            raise ValueError("a choice control has distinct choices, and no other control has any")
-        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer"):
+        if (self.kind in ("choice", "text")) != bool(self.choices) or len(set(self.choices)) < len(self.choices):
+            raise ValueError("a choice or text control has distinct choices, and no other control has any")
+        if self.kind == "text" and (self.maximum is None or max(map(len, self.choices)) > 1):
+            raise ValueError(
+                "the choices of a text control are single characters, and its maximum says how many it takes"
+            )
+        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer", "text"):
             raise ValueError(f"a {self.kind} control has no minimum and maximum")
         (low, high), limit = self.range, _FLOAT32_MAX if self.kind == "number" else _INT64_MAX
         if not -limit <= low <= high <= limit:
@@ -158,6 +164,8 @@ class Control(_Part):
                 return 0, MAX_SEED
             case "flag":
                 return 0, 1
+            case "text":
+                return 0, math.floor(self.maximum or 0)
             case "image" | "mask":
                 return 0, 255
             case "integer":
@@ -180,6 +188,8 @@ class Control(_Part):
                 return f"one of {', '.join(self.choices)}, its index from 0 to {high}, or -1 to leave it to the seed"
             case "flag":
                 return "True or False"
+            case "text":
+                return f"a text of at most {high} characters, of the {len(self.choices)} that the model knows"
             case "number":  # 9 digits tell all float32 values apart
                 return f"a number from {low:.9g} to {high:.9g}"
             case "image" | "mask":
@@ -193,6 +203,8 @@ class Control(_Part):
         """Whether a Python value may be fed; a choice goes by its index, pixels by the level of all of them."""
         if value is None:
             return self.is_pixels
+        if self.kind == "text":
+            return isinstance(value, str) and len(value) <= self.range[1] and not set(value).difference(self.choices)
         if isinstance(value, bool) or self.kind == "flag":
             return isinstance(value, bool) and self.kind == "flag"
         low, high = self.range
@@ -207,12 +219,25 @@ class Control(_Part):
 class OutputSpec(_Part):
     """An array of items, `content` or a measure's `value`: dtype and the shape of one item.
 
-    `length` says that the items are of variable length and a second output `length` int64 (n,) counts them.
+    `length` says that the items are of variable length: the first number of `shape` is then the most, an array is as
+    long as the longest item of a call, and a second output `length` int64 (n,) says where each ends.
     """
 
     dtype: Literal["uint8", "int32", "float32"]
     shape: tuple[int, ...]
     length: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatePart(_Part):
+    """What a model that streams hands from one call to the next: the input `state.NAME`, the output `state.NAME.next`.
+
+    It is all zeros at the beginning.
+    """
+
+    name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+    dtype: Literal["float32", "int64", "bool"]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,11 +338,12 @@ class ModelCard(_Part):
     sdk_version: str
     family: Name
     task: Name
-    modality: Literal["image"]
+    modality: Literal["image", "text"]
     portable: bool = True
     controls: tuple[Control, ...]
     input: OutputSpec | None = None  # of a measure alone
     output: OutputSpec
+    state: tuple[StatePart, ...] = ()  # of a model that streams
     config: dict[str, Any]
     data: DataSummary
     scores: tuple[dict[str, Any], ...] = ()
@@ -357,8 +383,8 @@ class ModelCard(_Part):
         ]
 
     def to_json(self) -> str:
-        """Return the card as JSON, the same text for the same card; a model's has no `input`."""
-        values = {name: value for name, value in asdict(self).items() if name != "input" or value is not None}
+        """Return the card as JSON, the same text for the same card; without an `input` or a `state` if it has none."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("input", "state") or value}
         return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
     @classmethod
@@ -374,6 +400,7 @@ class ModelCard(_Part):
             values["output"] = OutputSpec(**_with_tuples(values["output"]))
             if taken := values.get("input"):
                 values["input"] = OutputSpec(**_with_tuples(taken))
+            values["state"] = tuple(StatePart(**_with_tuples(part)) for part in values.get("state", ()))
             values["data"] = DataSummary(**values["data"])
             if golden := values.get("golden"):
                 fed = {

@@ -70,7 +70,8 @@ def app() -> None:
 @click.option("--seed", type=int, help="0 to 2^53 - 1; drawn if left out")
 @task_option
 @assignments("control")
-@click.option("-o", "--out", type=_PATH, help="folder to write to; ./MODEL-SEED if left out")
+@click.option("-o", "--out", type=_PATH, help="folder to write to; if left out ./MODEL-SEED, or for texts the screen")
+@click.option("--stream", is_flag=True, help="show one text while it is made")
 @device_option
 @json_option
 def generate(
@@ -80,6 +81,7 @@ def generate(
     task: str | None,
     control: tuple[str, ...],
     out: Path | None,
+    stream: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -90,8 +92,15 @@ def generate(
     """
     stdout = sys.stdout
     # What a plugin prints is not what this command has to say.
-    with redirect_stdout(sys.stderr), sdk.load(model, task=task, device=device) as loaded:
+    if stream and (n not in (None, 1) or task is not None or out is not None or as_json):
+        raise InvalidRequest("--stream shows one text; leave out -n, --task, -o and --json.")
+    with redirect_stdout(sys.stderr), sdk.load(model, task="stream" if stream else task, device=device) as loaded:
         controls = _controls(loaded.card, control)
+        if stream:
+            for piece in chain(loaded.stream(seed=seed, **controls), "\n"):
+                click.echo(_printable(piece, "\n"), stdout, nl=False)
+            return
+        is_shown = loaded.card.modality == "text" and out is None
         total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)
         items = chain.from_iterable(loaded.generate_iter(n, seed=seed, **controls))
         first = next(items)
@@ -99,9 +108,12 @@ def generate(
         saved, shown = 0, []
         try:
             for item in chain([first], items):
-                (path,) = sdk.Contents([item]).save(folder, start=saved, total=total)
+                if not is_shown:
+                    (path,) = sdk.Contents([item]).save(folder, start=saved, total=total)
+                elif not as_json:
+                    click.echo(_printable(f"{item}\n" if "\n" in str(item) else str(item), "\n"), stdout)
                 if as_json:
-                    row = _json({"path": str(path), **item.provenance})
+                    row = _json({**({"text": str(item)} if is_shown else {"path": str(path)}), **item.provenance})
                     click.echo(("," if saved else "[") + row, stdout, nl=False)
                 if saved < _GRID_ITEMS:
                     shown.append(item)
@@ -113,7 +125,7 @@ def generate(
             sdk.Contents(shown).grid().save(temporary, "PNG")
     if as_json:
         click.echo("]")
-    else:
+    elif not is_shown:
         click.echo(f"{saved} {'item' if saved == 1 else 'items'} in {folder}, the first from seed {first.seed}")
     if saved < total:
         raise click.exceptions.Exit(128 + signal.SIGINT)  # what a shell expects
@@ -190,8 +202,8 @@ def train(
         run = sdk.train(family, data, out=out, seed=seed, resume=resume, init=init, **values)
     except KeyboardInterrupt as error:  # from the training after it saved a checkpoint, or before it began
         assigned = [part for text in config for part in ("-c", text)]
-        begun_from = ["--init", init] if init is not None else []
-        command = ["aigc", "train", family, data, "--out", str(out), "--seed", str(seed), *assigned, *begun_from]
+        assigned += ["--init", init] if init is not None else []
+        command = ["aigc", "train", family, data, "--out", str(out), "--seed", str(seed), *assigned]
         click.echo(f"aigc: {_printable(str(error) or 'stopped')}", err=True)
         click.echo(f"To go on: {shlex.join([*command, '--resume'])}", err=True)
         raise click.exceptions.Exit(128 + getattr(error, "signal", signal.SIGINT)) from error
@@ -247,7 +259,8 @@ def evaluate(
     if as_json:
         click.echo(made.to_json())
     else:
-        _print_scores(made)
+        titles, *rows = made.rows()
+        _print_table(*titles)(rows)
     if report is not None:  # last, so that the figures are there when it cannot be written
         html = made.to_html()
         write_bytes(report.with_suffix(".json"), made.to_json().encode())
@@ -279,7 +292,7 @@ def models(as_json: bool) -> None:
     """List the models and measures that can be had by name."""
     found = sdk.models()
     if as_json:
-        _print_json([vars(model) for model in found])
+        click.echo(_json([vars(model) for model in found]))
     else:
         _print_table("name", "kind", "tasks", "licence", "what")(
             (model.name, model.kind, ", ".join(model.tasks), model.license, model.summary) for model in found
@@ -293,7 +306,7 @@ def plugins(as_json: bool) -> None:
     fields = ("name", "distribution", "version", "state", "provides", "reason", "notes")
     found = sdk.plugins()
     if as_json:
-        _print_json([{name: getattr(plugin, name) for name in fields} for plugin in found])
+        click.echo(_json([{name: getattr(plugin, name) for name in fields} for plugin in found]))
     else:
         _print_table("name", "distribution", "state", "provides, or the reason")(
             (
@@ -315,9 +328,8 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
     from aigc_sdk.generation import open_any
 
     card = open_any(model, task=task).card
-    values = {name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}
     if as_json:
-        _print_json(values)
+        click.echo(_json({name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}))
         return
     for name, text in card.rows():
         click.echo(f"{name:13} {_printable(text)}")
@@ -364,7 +376,7 @@ def doctor(as_json: bool) -> None:
     broken, notes = _examine_plugins()
     found["plugins"] = f"{len(sdk.plugins())} installed, {len(broken)} broken"
     if as_json:
-        _print_json({**found, "broken": broken, "notes": notes})
+        click.echo(_json({**found, "broken": broken, "notes": notes}))
     else:
         for name, value in found.items():
             click.echo(f"{name:32}  {_printable(value)}")
@@ -394,18 +406,15 @@ def _examine_plugins() -> tuple[list[str], list[str]]:
 
 def main() -> NoReturn:
     """Run the command line; an error of ours becomes one line on stderr and exit code 2."""
+    code = 2
     try:
         code = app(prog_name="aigc", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        click.echo(f"aigc: {_printable(error.format_message())}", err=True)
-        code = 2
-    except AigcError as error:
-        click.echo(f"aigc: {_printable(str(error))}", err=True)
-        code = 2
+    except (click.ClickException, AigcError) as error:
+        words = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"aigc: {_printable(words)}", err=True)
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except (OSError, UnicodeError) as error:  # stdout is full, closed, or takes no such letters
@@ -428,8 +437,9 @@ def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
         if name in controls:
             raise InvalidRequest(f"-c {name}=... is there twice; give one value, or a list such as -c {name}='[1, 2]'.")
         raw = text.partition("=")[2]
-        # A choice's own names come before numbers; an image is a path, whatever it looks like.
-        controls[name] = raw if raw in control.choices or control.is_pixels else value
+        # A choice's own names come before numbers; an image is a path, and a text a text, whatever it looks like.
+        is_raw = control.is_pixels or (control.kind == "text" and not isinstance(value, list))
+        controls[name] = raw if is_raw or raw in control.choices else value
     return controls
 
 
@@ -447,10 +457,10 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _print_options(family: str) -> None:
     from aigc_sdk.registry import default_registry
 
-    config = default_registry().find("family", family).resolve().Config
+    fields = default_registry().find("family", family).resolve().Config.model_fields
     _print_table("option", "default", "what")(
         (name, "" if field.default is None else str(field.default), field.description or "")
-        for name, field in config.model_fields.items()
+        for name, field in fields.items()
     )
 
 
@@ -459,11 +469,9 @@ def _print_plan(plan: Any) -> None:
     for name, value in plan.config.items():
         click.echo(f"{name:22} {_printable(str(value))}")
     labels = ", ".join(f"{label}: {count}" for label, count in data["labels"].items())
-    split = ", ".join(f"{part} {count}" for part, count in data["split"].items())
-    shape = " x ".join(map(str, data["shape"]))
-    click.echo(f"\n{'data':22} {_printable(data['name'])}, {data['n']} images, {shape}")
+    click.echo(f"\n{'data':22} {_printable(data['name'])}, {data['n']} items, {' x '.join(map(str, data['shape']))}")
     click.echo(f"{'fingerprint':22} {data['fingerprint']}")
-    click.echo(f"{'split':22} {split}")
+    click.echo(f"{'split':22} {', '.join(f'{part} {count}' for part, count in data['split'].items())}")
     click.echo(f"{'labels, to train on':22} {_printable(labels) or 'none'}")
     for reason, skipped in data["report"]["skipped"].items():
         examples = ", ".join(skipped["examples"])
@@ -477,11 +485,6 @@ def _print_plan(plan: Any) -> None:
     click.echo(f"{'minutes':22} about {plan.minutes:.1f}, without the export")
     parts = ", ".join(f"{name} {disk[name]:.1f}" for name in ("checkpoint", "models", "samples"))
     click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak; in the cache {disk['pixels']:.1f}")
-
-
-def _print_scores(report: "sdk.Report") -> None:
-    titles, *rows = report.rows()
-    _print_table(*titles)(rows)
 
 
 def _print_table(*titles: str) -> Any:
@@ -500,10 +503,6 @@ def _print_table(*titles: str) -> Any:
         Console(markup=False, emoji=False, highlight=False).print(table)  # or it would take [train] for markup
 
     return show
-
-
-def _print_json(value: Any) -> None:
-    click.echo(_json(value))
 
 
 def _json(value: Any) -> str:

@@ -161,14 +161,14 @@ def blamed(what: str) -> Iterator[None]:
         raise PluginError(f"{what}: {reason(error)}.") from error
 
 
-def printable(text: str) -> str:
-    """Return the text as one line that cannot steer the terminal; it may come from anywhere.
+def printable(text: str, kept: str = "") -> str:
+    """Return the text as one line that cannot steer the terminal; it may come from anywhere. `kept` stays as it is.
 
     Example:
         >>> print(printable("red" + chr(27) + "[31m"))
         red...x1b[31m
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

@@ -29,13 +29,16 @@ class Exportable:
     """One task of a finished model.
 
     Attributes:
-        sampler: a torch module f(seed, {name: control}) -> content, on the CPU, in evaluation mode.
+        sampler: a torch module f(seed, {name: control}) -> content, on the CPU, in evaluation mode; of a measure
+            f(content) -> value.
         eager: the same sampler behind the Generator interface, to compare the exported file with. Its card
             is the file's, but for `graph_sha256` and `golden`, which the exporter fills in.
+        content: for a measure, what makes contents to try it on.
     """
 
     sampler: Any
     eager: Generator
+    content: Generator | None = None
 
 
 class Exporter(ABC):

@@ -16,7 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
+from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import (
     AigcError,
     GenerationFailed,
@@ -29,7 +32,7 @@ from aigc_sdk.errors import (
     reason,
     shown,
 )
-from aigc_sdk.generator import Generator, check_content
+from aigc_sdk.generator import Generator, check_content, start_state
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request, build_requests
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
@@ -114,6 +117,28 @@ class Model:
         # A generator, so that after an error it is over; to go on would leave a batch out.
         return (self._answer(request) for request in requests)
 
+    def stream(
+        self, *, seed: int | None = None, chunk_size: int = 1, deadline_s: float | None = 300, **controls: Any
+    ) -> Iterator[str]:
+        """Generate one text piece by piece. See `aigc_sdk.stream`, which takes the same arguments."""
+        if not self.card.state:
+            raise InvalidRequest(f"{self.card.name}:{self.card.task} makes all at once; use generate.")
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+            raise InvalidRequest(f"chunk_size is {shown(chunk_size)}; give a whole number of at least 1.")
+        request = build_request(
+            self.card, 1, seed=seed, seeds=None, batch_size=None, deadline_s=deadline_s, controls=controls
+        )
+        return self._pieces(request, chunk_size)
+
+    def _pieces(self, request: Request, chunk_size: int) -> Iterator[str]:
+        registry = default_registry()
+        if registry.hooks("aigc_after_generate"):  # they have to see all of it before the caller sees any
+            yield str(self._answer(request)[0])
+            return
+        for before in registry.hooks("aigc_before_generate"):
+            before(request=request)
+        yield from _streamed(self._generator, request, chunk_size)
+
     def _answer(self, request: Request, stop: threading.Event | None = None) -> Contents:
         """Take a request the one path that there is; `stop` ends it before its next batch."""
         registry = default_registry()
@@ -153,14 +178,29 @@ def make_contents(generator: Generator, request: Request, stop: threading.Event 
         seeds = request.seeds[rows]
         batch = {name: values[rows] for name, values in request.controls.items()}
         try:
-            content = generator.run(seeds, batch, deadline=deadline)["content"]
-            check_content(card, content, len(seeds))
+            content = check_content(card, generator.run(seeds, batch, deadline=deadline), len(seeds))
         except AigcError:
             raise
         except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
             raise GenerationFailed(f"{card.name} failed: {reason(error)}.") from error
         items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start)))
     return Contents(items)
+
+
+def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterator[str]:
+    """Yield the pieces of a request's one text, each when it is made."""
+    state, left = start_state(generator.card, 1), int(request.controls["max_length"][0])
+    while left > 0:
+        size = min(left, chunk_size)
+        controls = {**request.controls, "max_length": np.array([size], np.int64)}
+        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
+        outputs = generator.go_on(request.seeds, controls, state, deadline=deadline)
+        if piece := decode(check_content(generator.card, outputs, 1)[0]):
+            yield piece
+        if outputs["finished"][0]:
+            return
+        state = {name: outputs[f"{name}.next"] for name in state}
+        left -= size
 
 
 def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, device: str = "auto") -> Model:
@@ -288,6 +328,36 @@ def generate_iter(
     return loaded.generate_iter(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
+def stream(
+    model: str | os.PathLike[str] | Model,
+    *,
+    seed: int | None = None,
+    chunk_size: int = 1,
+    device: str = "auto",
+    deadline_s: float | None = 300,
+    **controls: Any,
+) -> Iterator[str]:
+    """Generate one text and give its pieces while it is made.
+
+    Joined, they are the text that `generate` makes of the same seed and controls. Where a plugin looks at what was
+    made, `aigc_after_generate`, the text comes in one piece, after it has.
+
+    Args:
+        model: as in `load`; one that has the task `stream`.
+        seed: as in `generate`.
+        chunk_size: characters of a piece; the last one may be shorter.
+        device: as in `load`.
+        deadline_s: seconds that a piece may take; None for never.
+        controls: what the model's card lists, one value each.
+
+    Raises:
+        UnknownName, InvalidRequest, Refused, DeadlineExceeded, GenerationFailed: as `generate`.
+    """
+    is_loaded = isinstance(model, Model)
+    loaded = keep_loaded(model, task=None if is_loaded else "stream", device=device)
+    return loaded.stream(seed=seed, chunk_size=chunk_size, deadline_s=deadline_s, **controls)
+
+
 async def agenerate(
     model: str | os.PathLike[str] | Model,
     n: int | None = None,
@@ -402,7 +472,7 @@ def plugins() -> list[Plugin]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
-        ['gan', 'metrics', 'onnx', 'vae', 'zoo']
+        ['gan', 'metrics', 'onnx', 'rnn', 'vae', 'zoo']
     """
     return list(default_registry().plugins)
 

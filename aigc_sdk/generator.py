@@ -35,7 +35,7 @@ class Generator(ABC):
 
         Args:
             seeds: int64 (n,).
-            controls: every control of the card, of its dtype, (n, *shape); its shape is () but for pixels.
+            controls: every control of the card, of its dtype, (n, *shape); its shape is () but for pixels and texts.
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:
@@ -46,15 +46,62 @@ class Generator(ABC):
             GenerationFailed: the model failed.
         """
 
+    def go_on(
+        self,
+        seeds: NDArray[np.int64],
+        controls: Mapping[str, Array],
+        state: Mapping[str, Array],
+        *,
+        deadline: float | None = None,
+    ) -> dict[str, Array]:
+        """Make more of each item, from where another call stopped; for a model whose card has a state.
+
+        Args:
+            seeds: int64 (n,).
+            controls: as in `run`; `max_length` is how much more to make.
+            state: what `start_state` gives, or by the same names the outputs "NAME.next" of the call before.
+            deadline: as in `run`.
+
+        Returns:
+            What `run` does, "NAME.next" for each part of the state, and `finished` bool (n,).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not stream")
+
     def close(self) -> None:  # noqa: B027 - most generators have nothing to release
         """Release what the generator holds; it cannot run any more."""
 
 
-def check_content(card: ModelCard, content: Array, n: int) -> None:
-    """Raise GenerationFailed when a generator returned something else than its card says, for n items."""
-    output = card.output
-    if content.dtype != output.dtype or content.shape != (n, *output.shape):
+def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Array]:
+    """Return the n items of what a generator returned, each as long as it says.
+
+    Raises:
+        GenerationFailed: it is something else than the card says.
+    """
+    output, content, length = card.output, outputs["content"], outputs.get("length")
+    shape = output.shape
+    if output.length:
+        shape = (min(content.shape[1] if content.ndim > 1 else 0, shape[0]), *shape[1:])
+    if content.dtype != output.dtype or content.shape != (n, *shape):
         raise GenerationFailed(
             f"{card.name} returned {content.dtype} {content.shape} for {n} items;"
             f" its card says {output.dtype} {output.shape} each."
         )
+    if not output.length:
+        return list(content)
+    if length is None or length.dtype != np.int64 or length.shape != (n,):
+        raise GenerationFailed(f"{card.name} returned no lengths int64 ({n},), which its card says.")
+    if not 0 <= length.min() <= length.max() <= shape[0]:
+        raise GenerationFailed(f"{card.name} returned lengths from {length.min()} to {length.max()} of {shape[0]}.")
+    return [row[:size] for row, size in zip(content, length.tolist(), strict=True)]
+
+
+def start_state(card: ModelCard, n: int) -> dict[str, Array]:
+    """Return what a model that streams is fed besides at the beginning of n items: zeros, by name; of others nothing.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> start_state(sdk.load("digits-vae").card, 3)
+        {}
+    """
+    parts = {f"state.{part.name}": np.zeros((n, *part.shape), part.dtype) for part in card.state}
+    return parts | {"position": np.zeros(n, np.int64)} if parts else {}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
-from aigc_sdk.contents import Contents, Image, read_pixels
+from aigc_sdk.contents import Contents, Image, Item, Text, read_pixels
 from aigc_sdk.contents.base import PROVENANCE_KEY
 from aigc_sdk.contents.image import FORMATS, count_channels, reading
 from aigc_sdk.errors import (
@@ -20,6 +20,7 @@ from aigc_sdk.errors import (
     InvalidRequest,
     NotReproduced,
     UnknownName,
+    shown,
 )
 from aigc_sdk.files import as_path, storage_error
 from aigc_sdk.generation import Model, keep_loaded
@@ -85,8 +86,11 @@ def reproduce(
         contents = loaded.generate(seeds=[provenance.seed], **recorded, **controls)
     except (InvalidRequest, UnknownName) as error:
         raise type(error)(f"{file} cannot be made again: {error}") from error
-    made: Image = contents[0]
+    made: Item = contents[0]
     _check_pixel_controls(provenance, made, file)
+    if isinstance(made, Text):
+        return contents, _compare_texts(file, str(made))
+    assert isinstance(made, Image)
     return contents, _compare(file, *_saved_pixels(file, made))
 
 
@@ -155,7 +159,7 @@ def _recorded_controls(provenance: Provenance, file: Path, card: ModelCard, give
     return {name: value for name, value in provenance.controls.items() if name not in pixels}
 
 
-def _check_pixel_controls(provenance: Provenance, made: Image, file: Path) -> None:
+def _check_pixel_controls(provenance: Provenance, made: Item, file: Path) -> None:
     for name, fed in made.provenance["controls"].items():
         if isinstance(fed, dict) and fed != provenance.controls[name]:
             raise InvalidRequest(
@@ -187,6 +191,19 @@ def _saved_pixels(file: Path, made: Image) -> tuple[NDArray[np.uint8], NDArray[n
         image.load()
         channels = count_channels(saved)
         return read_pixels(image, channels, str(file)), read_pixels(saved, channels, str(file))
+
+
+def _compare_texts(file: Path, made: str) -> str:
+    try:
+        found = file.read_bytes()
+    except OSError as error:
+        raise storage_error("read", file, error) from error
+    if found != made.encode():
+        raise NotReproduced(
+            f"{file} is not what its model makes here, which is {shown(made)}. The text was edited, its provenance is"
+            " another's, or the model runs differently here (`aigc selftest` tells)."
+        )
+    return IDENTICAL
 
 
 def _form(image: "PilImage") -> str:

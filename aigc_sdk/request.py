@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents, Image, read_pixels
-from aigc_sdk.errors import InvalidRequest, UnknownName, shown
+from aigc_sdk.contents.codes import encode
+from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
 # A request for more than this is refused: of content, and of items, which take some hundred bytes each besides.
 MAX_CONTENT_BYTES = 2**32
 MAX_ITEMS = 2**22
+
+# Characters that an error names.
+_EXAMPLES = 5
 
 # A deadline farther off than this, some 30 years, is none: threads cannot wait as long as a float can say.
 _MAX_DEADLINE_S = 1e9
@@ -190,6 +194,11 @@ def _control_array(control: Control, given: Mapping[str, Any], n: int) -> Array:
         raise InvalidRequest(f"{control.name} is missing; give {control.allowed}.")
     if _is_per_item(value) and len(value) != n:
         raise InvalidRequest(f"{control.name} has {len(value)} values for {n} items; give one value, or {n}.")
+    if control.kind == "text":
+        texts = value if isinstance(value, list) else [value]
+        places = [f"{control.name}[{i}]" if isinstance(value, list) else control.name for i in range(len(texts))]
+        codes = encode([_known_text(control, text, where) for text, where in zip(texts, places, strict=True)])
+        return np.broadcast_to(codes, (n, codes.shape[1]))
     if control.is_pixels:  # one for all items takes no more memory than one
         return np.broadcast_to(np.asarray(value, control.dtype), (n, *control.shape))
     if not isinstance(value, list):
@@ -206,6 +215,18 @@ def _control_value(control: Control, value: Any, where: str) -> bool | int | flo
     if not control.accepts(value):
         raise InvalidRequest(f"{where} is {shown(value)}; give {control.allowed}.")
     return value  # type: ignore[no-any-return]  # accepts() has looked at its type
+
+
+def _known_text(control: Control, value: Any, where: str) -> str:
+    """Return a text that a model can be fed, or raise an error that names the characters that it does not know."""
+    if isinstance(value, str) and len(value) <= control.range[1]:
+        if not (unknown := sorted(set(value).difference(control.choices))):
+            return value
+        some = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:_EXAMPLES])
+        more = f" and {len(unknown) - _EXAMPLES} more" if len(unknown) > _EXAMPLES else ""
+        raise InvalidRequest(f"{where} has characters that the model does not know: {printable(some)}{more}.")
+    found = f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
+    raise InvalidRequest(f"{where} is {found}; give {control.allowed}.")
 
 
 def _batch_size(card: ModelCard, batch_size: int | None) -> int:

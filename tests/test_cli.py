@@ -447,7 +447,7 @@ def test_train_stopped_by_a_signal_prints_the_command_that_goes_on(aigc, stripes
 def test_train_dry_run_prints_the_plan_and_writes_nothing(aigc, stripes_npz):
     done = aigc(*stripes_npz, "--dry-run")
     assert done.exit_code == 0, done.stderr
-    for words in ("latent                 4", "('flip', 'shift')", "stripes, 300 images, 8 x 8 x 1", "at most 20"):
+    for words in ("latent                 4", "('flip', 'shift')", "stripes, 300 items, 8 x 8 x 1", "at most 20"):
         assert words in done.stdout.replace("['flip', 'shift']", "('flip', 'shift')")
     assert all(name in done.stdout for name in ("fingerprint", "minutes", "disk, in MB", "validation", "0: "))
     assert not list(Path().iterdir())

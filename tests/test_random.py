@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aigc_onnx.convert import convert
+from aigc_onnx.convert import trace
 from aigc_sdk import seeds
 from aigc_sdk.training.random import Stream, bits, draw_choice, normal, threefry, uniform
 
@@ -93,7 +93,7 @@ class _Draws(nn.Module):
 
 
 def test_exported_graph_draws_equal_torch_to_the_bit(tmp_path):
-    graph = convert(_Draws(), (), ("bits", "uniform", "normal"))
+    graph = trace(_Draws(), {"seed": torch.arange(4)}, {"controls": {}}, ("bits", "uniform", "normal"))
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for given in (SEEDS, torch.arange(1000) * 7919 - 5, torch.tensor([3])):
         for got, wanted in zip(session.run(None, {"seed": given.numpy()}), _Draws()(given, {}), strict=True):

@@ -30,7 +30,7 @@ from aigc_sdk.errors import (
     TrainingFailed,
     UnknownName,
 )
-from aigc_sdk.training import Family, FamilyConfig, Losses, Run, loop
+from aigc_sdk.training import Family, ImageFamilyConfig, Losses, Run, loop
 from aigc_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from aigc_sdk.training.eager import weights_sha256
 from aigc_sdk.training.trainer import prepare
@@ -120,8 +120,8 @@ def kill_at(patch, owner, name, call, *, before=True):
         (VAE, "validate", 2, False),
         (VAE, "training_step", 20, False),
         (loop, "save_checkpoint", 20, False),
-        (loop, "_write_grid", 3, True),
-        (loop, "_write_grid", 20, False),  # finished
+        (loop, "_write_samples", 3, True),
+        (loop, "_write_samples", 20, False),  # finished
     ],
 )
 def test_resume_after_a_kill_at_any_moment_ends_in_the_same_weights(
@@ -328,7 +328,7 @@ def test_checkpoint_of_other_objects_raises(tmp_path):
 class Pair(Family):
     """Two optimizers and phases, a recurrent carry, dropout, and running statistics."""
 
-    Config = FamilyConfig
+    Config = ImageFamilyConfig
     tasks = ("generate",)
 
     def build(self, data):
@@ -359,7 +359,7 @@ def test_resume_family_with_two_optimizers_and_a_carry_is_exact(tmp_path, stripe
 
     def begin(seed):
         torch.manual_seed(seed)
-        family = Pair(FamilyConfig(batch_size=32, precision="float32", warmup_steps=3, augment=("flip",)))
+        family = Pair(ImageFamilyConfig(batch_size=32, precision="float32", warmup_steps=3, augment=("flip",)))
         family.build(None)
         return prepare(tmp_path, family, data, split, 1)
 

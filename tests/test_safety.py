@@ -728,7 +728,7 @@ def make_sequence(value: onnx.ValueInfoProto) -> None:
         (lambda g: setattr(g.output[0], "name", "contents"), "'contents'"),
         (lambda g: set_type(g.output[0], TensorProto.INT8), "('content', 'int8', (8, 8, 1))"),
         (lambda g: set_dims(g.output[0], "n", 8, 8, 3), "(8, 8, 3)"),
-        (lambda g: set_dims(g.output[0], "n", "height", 8, 1), "('height', 8, 1)"),
+        (lambda g: set_dims(g.output[0], "n", "height", 8, 1), "('free', 8, 1)"),
         (lambda g: set_dims(g.output[0], "n", 64), "its outputs are [('content', 'uint8', (64,))]"),
         (lambda g: set_dims(g.output[0], 4, 8, 8, 1), "the first dimension of 'content'"),
     ],

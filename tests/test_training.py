@@ -424,7 +424,7 @@ def test_train_that_cannot_write_is_no_fault_of_the_family(tmp_path, stripes, mo
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("aigc_sdk.training.loop._write_grid", full)
+    monkeypatch.setattr("aigc_sdk.training.loop._write_samples", full)
     with pytest.raises(StorageError, match=r"Cannot train into .*: No space left on device") as raised:
         sdk.train("vae", stripes, out=tmp_path / "run", steps=2, **SMALL)
     assert isinstance(raised.value.__cause__, OSError) and raised.value.__cause__ is not raised.value

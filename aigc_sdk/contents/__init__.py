@@ -2,8 +2,9 @@
 
 from aigc_sdk.contents.base import Contents, Item, Origin
 from aigc_sdk.contents.image import Image, read_pixels
+from aigc_sdk.contents.text import Text
 
 # The item class of each modality of the contract.
-MODALITIES: dict[str, type[Item]] = {"image": Image}
+MODALITIES: dict[str, type[Item]] = {"image": Image, "text": Text}
 
-__all__ = ["MODALITIES", "Contents", "Image", "Item", "Origin", "read_pixels"]
+__all__ = ["MODALITIES", "Contents", "Image", "Item", "Origin", "Text", "read_pixels"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
 from aigc_sdk.files import make_folder, write_bytes
 from aigc_sdk.seeds import MAX_INDEX
@@ -97,6 +98,8 @@ def _recorded(value: Any) -> Any:
     """Return a control's value for the provenance; of pixels their hash and shape."""
     if value.ndim == 0:
         return value.item()
+    if value.ndim == 1:
+        return decode(value)
     return {"sha256": hashlib.sha256(value.tobytes()).hexdigest(), "shape": list(value.shape)}
 
 
@@ -213,7 +216,11 @@ class Contents:
     def _repr_html_(self) -> str | None:
         """Show the first images in a notebook, and say how many more there are; None leaves it to `repr`."""
         from aigc_sdk.contents.image import paste_grid, png_bytes, scaled
+        from aigc_sdk.contents.text import Text
 
+        if texts := [item for item in self._items[:_SHOWN_ITEMS] if isinstance(item, Text)]:
+            more = f"; {len(self) - len(texts)} more are not shown" if len(self) > len(texts) else ""
+            return "<hr>".join(text._repr_html_() for text in texts) + f"{len(self)} x Text{more}"
         try:
             images = self[:_SHOWN_ITEMS]._images()
         except InvalidRequest:

@@ -3,5 +3,6 @@
 from aigc_sdk.data.dataset import DataReport, Dataset, DataSpec
 from aigc_sdk.data.images import ImageOptions
 from aigc_sdk.data.readers import load_data
+from aigc_sdk.data.texts import TextDataset, load_texts
 
-__all__ = ["DataReport", "DataSpec", "Dataset", "ImageOptions", "load_data"]
+__all__ = ["DataReport", "DataSpec", "Dataset", "ImageOptions", "TextDataset", "load_data", "load_texts"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,16 +23,20 @@ class DataSpec:
     """What a family needs to know of the data to build its modules.
 
     Attributes:
-        shape: (height, width, channels).
+        shape: (height, width, channels) of images; of texts (characters of the longest,).
         labels: the names of the classes, () for data without labels.
         label_frequencies: how often each class occurs in the training part; sums to 1.
         n: items in the training part.
+        characters: of texts, how often each character occurs in the training part.
+        is_stream: whether texts are pieces of one, in order, without beginnings and ends.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: tuple[str, ...]
     label_frequencies: tuple[float, ...]
     n: int
+    characters: Mapping[str, int] = field(default_factory=dict)
+    is_stream: bool = False
 
 
 @dataclass
@@ -48,11 +52,12 @@ class DataReport:
     """What reading a data set found; `str` of it is for people.
 
     Attributes:
-        n: how many images were read and kept.
+        n: how many images or texts were read and kept.
         skipped: what was left out, by reason.
         notes: what else is worth knowing.
         cache_bytes: the size of the file of decoded pixels in the cache; 0 without one.
         left_out: all that was left out, a line for each: the reason, a tab, the name and the detail.
+        what: the items are, "image" or "text".
 
     Example:
         >>> report = DataReport(n=3)
@@ -67,6 +72,7 @@ class DataReport:
     notes: list[str] = field(default_factory=list)
     cache_bytes: int = field(default=0, compare=False)
     left_out: list[str] = field(default_factory=list, repr=False)
+    what: str = "image"
 
     def skip(self, reason: str, name: str, detail: str = "") -> None:
         """Count one that is left out."""
@@ -90,7 +96,7 @@ class DataReport:
     def __str__(self) -> str:
         left_out = sum(skipped.count for skipped in self.skipped.values())
         files = f", {left_out:,} {'file' if left_out == 1 else 'files'} left out" if left_out else ""
-        lines = [f"{self.n:,} {'image' if self.n == 1 else 'images'} read{files}"]
+        lines = [f"{self.n:,} {self.what if self.n == 1 else f'{self.what}s'} read{files}"]
         for reason, skipped in self.skipped.items():
             more = ", ..." if skipped.count > len(skipped.examples) else ""
             lines.append(f"  {reason}: {skipped.count:,} ({', '.join(skipped.examples)}{more})")
@@ -169,21 +175,34 @@ class Dataset:
         Raises:
             InvalidData: nothing is left to train on.
         """
-        place = self.digests / 2**64
-        parts = {
-            "train": np.flatnonzero(place >= test + validation),
-            "validation": np.flatnonzero((place >= test) & (place < test + validation)),
-            "test": np.flatnonzero(place < test),
-        }
-        if not len(parts["train"]):
-            raise InvalidData(f"{self.name} has {self.n} images and none is left to train on; use smaller fractions.")
-        return parts
+        return split_by_digest(self.name, self.digests, validation, test, "images")
 
     def spec(self, train: NDArray[np.int64]) -> DataSpec:
         """Describe the data to a family; `train` are the indices of the training part."""
-        height, width, channels = self.images.shape[1:]
-        if self.labels is None:
-            return DataSpec((height, width, channels), (), (), len(train))
-        counts = np.bincount(self.labels[train], minlength=len(self.label_names))
-        frequencies = tuple((counts / counts.sum()).tolist())
-        return DataSpec((height, width, channels), self.label_names, frequencies, len(train))
+        frequencies = frequencies_of(self.labels, self.label_names, train)
+        return DataSpec(self.images.shape[1:], self.label_names, frequencies, len(train))
+
+
+def split_by_digest(
+    name: str, digests: NDArray[np.uint64], validation: float, test: float, what: str
+) -> dict[str, NDArray[np.int64]]:
+    """Split items by their digests, uint64 (n,); raises InvalidData when nothing is left to train on."""
+    place = digests / 2**64
+    parts = {
+        "train": np.flatnonzero(place >= test + validation),
+        "validation": np.flatnonzero((place >= test) & (place < test + validation)),
+        "test": np.flatnonzero(place < test),
+    }
+    if not len(parts["train"]):
+        raise InvalidData(f"{name} has {len(digests)} {what} and none is left to train on; use smaller fractions.")
+    return parts
+
+
+def frequencies_of(
+    labels: NDArray[np.int64] | None, names: tuple[str, ...], train: NDArray[np.int64]
+) -> tuple[float, ...]:
+    """Return how often each class occurs in the training part; () without labels."""
+    if labels is None:
+        return ()
+    counts = np.bincount(labels[train], minlength=len(names))
+    return tuple((counts / counts.sum()).tolist())

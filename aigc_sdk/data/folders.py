@@ -34,7 +34,7 @@ def folder_source(folder: Path, report: DataReport) -> ImageSource:
     Raises:
         InvalidData: there are no images, or some have a label and others have none.
     """
-    found = sorted(_walk(folder, report), key=lambda name: name.split(os.sep))
+    found = sorted(walk(folder, report), key=lambda name: name.split(os.sep))
     names = []
     for name in found:
         if any(part.startswith(".") for part in name.split(os.sep)):
@@ -55,7 +55,7 @@ def folder_source(folder: Path, report: DataReport) -> ImageSource:
     return _source_of_paths(folder.resolve().name, folder, names, list(labels))
 
 
-def _walk(folder: Path, report: DataReport) -> Iterator[str]:
+def walk(folder: Path, report: DataReport) -> Iterator[str]:
     """Yield the files below a folder, by their paths from there; links are followed, but into no folder twice."""
     seen: set[tuple[int, int]] = set()
     folders = deque([""])  # real ones to the left, links to the right: of two ways into a folder, the real one counts

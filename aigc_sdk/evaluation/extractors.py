@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Item
+from aigc_sdk.contents import Contents, Item, Text
+from aigc_sdk.contents.codes import encode
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.generation import open_any
 
@@ -20,14 +21,14 @@ GENERAL_EXTRACTOR = "efficientnet-lite0"
 
 
 def measure(
-    measure: "str | os.PathLike[str] | OnnxMeasure", contents: Contents | Sequence[Item] | NDArray[np.uint8]
+    measure: "str | os.PathLike[str] | OnnxMeasure", contents: Contents | Sequence[Item | str] | NDArray[Any]
 ) -> NDArray[np.float32]:
     """Measure contents: features, logits or a score, as the measure's card says.
 
     Args:
         measure: the name of a ready-made measure (`digits-features`, `digits-features:classify`,
             `efficientnet-lite0`), the path of an `.onnx` file of that kind, or an OnnxMeasure.
-        contents: what was generated, or images uint8 (n, height, width, channels), all of one size.
+        contents: what was generated, or images uint8 (n, height, width, channels), all of one size, or texts.
 
     Returns:
         float32 (n, K); row i depends on item i alone.
@@ -88,6 +89,8 @@ def as_array(contents: Any) -> NDArray[Any]:
     if isinstance(contents, np.ndarray):
         return contents
     items = list(contents) if isinstance(contents, Contents | list | tuple) else []
+    if items and all(isinstance(item, str | Text) for item in items):
+        return encode(list(map(str, items)))
     if not items or not all(isinstance(item, Item) for item in items):
         raise InvalidRequest(
             f"The contents are {shown(contents)}; give at least one of what sdk.generate makes, or an array."

@@ -77,6 +77,11 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
             )
         model = load(given)
         card = model.card
+        if card.modality != "image":
+            raise InvalidRequest(
+                f"{card.name} makes {card.modality}s; sdk.evaluate measures images alone. What a text costs in nats is"
+                " measured by sdk.measure with the task `score`."
+            )
         check_names(card, controls)
         origin = _origin(card.name, card.version, card.task, card.graph_sha256)
         return Subject(card.name, tuple(card.output.shape), model, origin=origin, folder=_run_folder(given))

@@ -76,7 +76,10 @@ class OnnxMeasure:
         return np.concatenate([self._run(session, batch, deadline) for batch in batches])
 
     def _run(self, session: Session, batch: NDArray[Any], deadline: float | None) -> NDArray[np.float32]:
-        value = session.run({"content": np.ascontiguousarray(batch)}, deadline=deadline)["value"]
+        feeds = {"content": np.ascontiguousarray(batch)}
+        if self.card.input and self.card.input.length:
+            feeds["length"] = (batch != -1).sum(1, dtype=np.int64)
+        value = session.run(feeds, deadline=deadline)["value"]
         shape = (len(batch), *self.card.output.shape)
         if value.dtype != np.float32 or value.shape != shape:
             raise GenerationFailed(
@@ -88,7 +91,10 @@ class OnnxMeasure:
 
     def _check_content(self, content: NDArray[Any]) -> None:
         taken = self.card.input
-        if taken is None or content.dtype != taken.dtype or content.shape[1:] != taken.shape or not content.size:
+        shape = taken.shape if taken else ()
+        if taken and taken.length and content.ndim == 2:  # as long as the longest of them
+            shape = (min(content.shape[1], shape[0]),)
+        if taken is None or content.dtype != taken.dtype or content.shape[1:] != shape or not content.size:
             wanted = taken and f"{taken.dtype} (n, {', '.join(map(str, taken.shape))}), n at least 1"
             raise InvalidRequest(
                 f"{self.card.name} measures contents of {wanted}; these are {content.dtype} {content.shape}."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.card import CARD_KEY, Control, ModelCard, Packed
+from aigc_sdk.card import CARD_KEY, Control, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.seeds import MAX_SEED
@@ -258,19 +258,24 @@ def _read_card(model: "onnx.ModelProto") -> ModelCard:
 def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     """Compare the declared inputs and outputs with the card's."""
     content = card.input or card.output
-    if content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
-        raise InvalidModel(
-            f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
-        )
+    _check_content(card.modality, content)
+    inputs: list[Any]
+    outputs: list[Any]
     contents: list[Any] = [("content", content.dtype, content.shape)]
-    if content.length:
-        contents.append(("length", "int64", ()))
+    if content.length:  # as long as the longest item, whatever the card allows
+        contents = [("content", content.dtype, (FREE, *content.shape[1:])), ("length", "int64", ())]
     if card.kind == "measure":
         if card.output.dtype != "float32" or len(card.output.shape) != 1 or card.output.length:
             raise InvalidModel(f"its card says {card.output}; the value of a measure is float32 (K,)")
         inputs, outputs = contents, [("value", "float32", card.output.shape)]
     else:
-        inputs, outputs = [("seed", "int64", ()), *((c.name, c.dtype, c.shape) for c in card.controls)], contents
+        controls = [(c.name, c.dtype, (FREE,) if c.kind == "text" else c.shape) for c in card.controls]
+        inputs, outputs = [("seed", "int64", ()), *controls], contents
+        if card.state:
+            parts = [(f"state.{part.name}", part.dtype, part.shape) for part in card.state]
+            inputs += [*parts, ("position", "int64", ())]
+            outputs += [(f"{name}.next", dtype, shape) for name, dtype, shape in inputs[-len(parts) - 1 :]]
+            outputs.append(("finished", "bool", ()))
     _compare("inputs", [_declared(value) for value in graph.input], inputs)
     _compare("outputs", [_declared(value) for value in graph.output], outputs)
     defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
@@ -278,7 +283,20 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
         raise InvalidModel(f"its input {min(defaults)!r} has a default in the graph, which few runtimes understand")
 
 
+def _check_content(modality: str, content: OutputSpec) -> None:
+    if modality == "text":
+        if content.dtype != "int32" or len(content.shape) != 1 or content.shape[0] < 1 or not content.length:
+            raise InvalidModel(f"its card says {content}; a text is int32 (at most so many,), with a length")
+    elif content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
+        raise InvalidModel(
+            f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
+        )
+
+
 Declared = tuple[str, str, tuple[int | str, ...]]
+
+# What stands for a dimension that has a name in the file, and any size in a call.
+FREE = "free"
 
 
 def _declared(value: "onnx.ValueInfoProto") -> Declared:
@@ -287,7 +305,7 @@ def _declared(value: "onnx.ValueInfoProto") -> Declared:
     dims = tensor.shape.dim
     if not dims or not dims[0].dim_param:
         raise InvalidModel(f"the first dimension of {value.name!r} is not the free number of items")
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims[1:])
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else FREE for dim in dims[1:])
     return value.name, _TENSOR_TYPES.get(tensor.elem_type, ("?",))[0], shape
 
 
@@ -302,7 +320,9 @@ def _check_golden(card: ModelCard) -> None:
     if golden is None or not 1 <= len(golden.seeds) <= MAX_GOLDEN_ITEMS:
         raise InvalidModel(f"its card has no golden items, or more than {MAX_GOLDEN_ITEMS}")
     n = len(golden.seeds)
-    if golden.shape != (n, *card.output.shape):
+    is_text = card.modality == "text"
+    shape = (n, *golden.shape[1:2]) if is_text else (n, *card.output.shape)
+    if golden.shape != shape or (is_text and len(shape) < 2):
         raise InvalidModel(f"its {n} golden items have the shape {golden.shape}, its output {card.output.shape} each")
     if set(golden.controls) != {control.name for control in card.controls}:
         raise InvalidModel(f"its golden items have the controls {sorted(golden.controls)}, which are not the card's")
@@ -310,10 +330,11 @@ def _check_golden(card: ModelCard) -> None:
         raise InvalidModel(f"a seed of its golden items is not within 0 to {MAX_SEED}")
     for control in card.controls:
         values = golden.controls[control.name]
-        if control.is_pixels != isinstance(values, Packed):
+        if (control.is_pixels or control.kind == "text") != isinstance(values, Packed):
             raise InvalidModel(f"its golden items have {control.name!r} in the form of another kind")
         if isinstance(values, Packed):
-            if values.array(control.dtype).shape != (n, *control.shape):
+            shape = (n, *control.shape) if control.is_pixels else (n, *values.shape[1:2])
+            if values.array(control.dtype).shape != shape or 0 in shape:
                 raise InvalidModel(f"its {n} golden items have {control.name!r} of shape {values.shape}")
             continue
         if len(values) != n:
@@ -332,7 +353,8 @@ def _check_measured(card: ModelCard) -> None:
     if not isinstance(content, Packed) or not content.shape or not 1 <= content.shape[0] <= MAX_GOLDEN_ITEMS:
         raise InvalidModel(f"its golden content is not 1 to {MAX_GOLDEN_ITEMS} items, packed")
     n = content.shape[0]
-    if content.shape != (n, *taken.shape) or golden.shape != (n, *card.output.shape):
+    shape = content.shape[1:] if taken.length and len(content.shape) == 2 else taken.shape
+    if content.shape != (n, *shape) or golden.shape != (n, *card.output.shape):
         raise InvalidModel(f"its golden items are {content.shape} and {golden.shape}, its card says otherwise")
     content.array(taken.dtype)
     _check_values(golden.array(card.output.dtype), "the golden value")

@@ -19,7 +19,7 @@ from aigc_sdk.generation import model_file, open_any, open_generator
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.testing.checks import Check, run_checks
-from aigc_sdk.testing.families import FAMILY_CHECKS, FamilyCase, example_data
+from aigc_sdk.testing.families import FAMILY_CHECKS, FamilyCase
 from aigc_sdk.testing.feeds import example_feeds
 from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
 from aigc_sdk.testing.models import FILE_CHECKS, GENERATOR_CHECKS, ModelCase
@@ -90,8 +90,8 @@ def check_family(
     Args:
         family: its name.
         config: its options; small ones make it faster.
-        data: images uint8 (n, height, width, channels) and labels int64 (n,), each class among them; without it,
-            48 images of 16 x 16 pixels in 3 classes.
+        data: images uint8 (n, height, width, channels), or texts, and labels int64 (n,), each class among them;
+            without it, 48 images of 16 x 16 pixels, or short texts, in 3 classes.
 
     Raises:
         ContractBroken: names the check, its rule, and what was expected and found.
@@ -104,7 +104,7 @@ def check_family(
         aigc_sdk.errors.UnknownName: There is no family 'vea'. Did you mean 'vae'? There are: ...
     """
     spec = default_registry().find("family", family)
-    case = FamilyCase(spec, config or {}, example_data() if data is None else data, asked=family)
+    case = FamilyCase(spec, config or {}, data, asked=family)
     return run_checks(f"The family {family}", FAMILY_CHECKS, case)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import DataSummary, ModelCard, checked
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data import Dataset, TextDataset, load_data, load_texts
 from aigc_sdk.specs import FamilySpec, sdk_version
 from aigc_sdk.testing.checks import Check, require, run_checks
+from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
 from aigc_sdk.testing.models import FILE_CHECKS, GENERATOR_CHECKS, ModelCase
 
 if TYPE_CHECKING:
@@ -32,8 +33,19 @@ Look = Callable[[str, "Losses", "Optimizer"], None]
 STEPS = 3
 
 
-def example_data(n: int = 48, size: int = 16, classes: int = 3) -> tuple[Array, Array]:
-    """Return stripes, uint8 (n, size, size, 1), all different, and labels int64 (n,) by their direction."""
+def example_data(modality: str = "image", n: int = 48, size: int = 16, classes: int = 3) -> tuple[Any, Array]:
+    """Return n different items of a modality, and labels int64 (n,) by how they were made.
+
+    Images are stripes, uint8 (n, size, size, 1), labelled by their direction; texts of at most `size` letters.
+    """
+    if modality == "text":
+        letters = np.random.default_rng(0).integers(0, 4, (n, size))
+        labels = np.arange(n) % classes
+        texts = [
+            "".join(map(chr, 97 + row[: 3 + i % (size - 2)] + label))
+            for i, (row, label) in enumerate(zip(letters, labels, strict=True))
+        ]
+        return texts, labels
     rows, columns = np.indices((size, size))
     labels = np.arange(n) % classes
     images = [(rows * (1 + i) + columns * label * 5) % 16 * 17 for i, label in enumerate(labels)]
@@ -47,14 +59,14 @@ class FamilyCase:
     Attributes:
         spec: of the family.
         config: its options, beyond the defaults.
-        data: images uint8 (n, height, width, channels) and labels int64 (n,).
+        data: items and labels int64 (n,), as `aigc_sdk.train` takes them; examples of its modality without it.
         run_folder: a finished run of the family, whose files are checked instead of those of a run made for it.
         asked: the name that it was asked for by, its own without it.
     """
 
     spec: FamilySpec
     config: Mapping[str, Any] = field(default_factory=dict)
-    data: tuple[Array, Array] = field(default_factory=example_data)
+    data: tuple[Any, Array] | None = None
     run_folder: Path | None = None
     asked: str = ""
 
@@ -72,24 +84,29 @@ class FamilyCase:
         return parse_config(self.spec.name, self.family_class.Config, self.config)
 
     @cached_property
+    def items(self) -> tuple[Any, Array]:
+        """The data."""
+        return example_data(self.family_class.modality) if self.data is None else self.data
+
+    @cached_property
+    def dataset(self) -> Dataset | TextDataset:
+        """The data, read."""
+        return load_texts(self.items) if self.family_class.modality == "text" else load_data(self.items)
+
+    @cached_property
     def batch(self) -> Batch:
         """All of the data as one batch."""
         import torch
 
-        images, labels = self.data
-        return {
-            "images": torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous() / 255,
-            "labels": torch.from_numpy(labels),
-        }
+        from aigc_sdk.training.batches import batches
+
+        n = self.dataset.n
+        return next(batches(self.dataset, np.arange(n), n, torch.device("cpu")))
 
     def build(self) -> Family:
         """Make the family for the data; its weights are drawn from torch's generator."""
-        images, labels = self.data
-        counts = np.bincount(labels)
-        names, frequencies = tuple(map(str, range(len(counts)))), tuple((counts / len(labels)).tolist())
-        height, width, channels = images.shape[1:]
         family = self.family_class(self.options)
-        family.build(DataSpec((height, width, channels), names, frequencies, len(images)))
+        family.build(self.dataset.spec(np.arange(self.dataset.n)))
         return family
 
     def train(self, seed: int = 0, look: Look = lambda *_: None) -> Family:
@@ -128,11 +145,12 @@ class FamilyCase:
                 "sdk_version": sdk_version(),
                 "family": self.spec.name,
                 "task": task,
-                "modality": self.spec.modalities[0],
+                "modality": family.modality,
                 "controls": tuple(family.controls(task)),
                 "output": family.output(task),
+                "state": family.state(task),
                 "config": {},
-                "data": DataSummary(name="stripes", fingerprint="0" * 64, n=len(self.data[0]), split={}),
+                "data": DataSummary(name="stripes", fingerprint="0" * 64, n=self.dataset.n, split={}),
                 "graph_sha256": "0" * 64,
             },
         )
@@ -148,7 +166,8 @@ def check_declarations(case: FamilyCase) -> None:
     tasks = family.tasks
     distinct = isinstance(tasks, tuple) and len(tasks) == len(set(tasks)) > 0
     require(distinct, "tasks to be a tuple of distinct names", tasks)
-    require(isinstance(modalities, tuple) and len(modalities) > 0, "modalities in the spec", modalities)
+    named = isinstance(modalities, tuple) and family.modality in modalities
+    require(named, f"the modality {family.modality!r} in the spec", modalities)
 
 
 def check_options_are_described(case: FamilyCase) -> None:
@@ -214,7 +233,7 @@ def check_weights_are_all_of_it(case: FamilyCase) -> None:
     """The state dict holds all that was learnt: loaded into a new family, it makes the same content."""
     family = case.build().eval()
     family.load_state_dict(case.trained.state_dict())
-    for task in family.tasks:
+    for task in _models_of(family):
         ours, theirs = case.model(task), case.model(task, family)
         seeds, feeds = ours.defaults(4)
         pairs = zip(ours.items(seeds, feeds), theirs.items(seeds, feeds), strict=True)
@@ -224,25 +243,33 @@ def check_weights_are_all_of_it(case: FamilyCase) -> None:
 
 def check_samplers_keep_the_contract(case: FamilyCase) -> None:
     """The sampler of every task is a model: it passes what is checked of every model, in eager torch."""
-    for task in case.family_class.tasks:
+    for task in _models_of(case.family_class):
         run_checks(f"the sampler of {task}", GENERATOR_CHECKS, case.model(task))
 
 
 def check_every_task_exports(case: FamilyCase) -> None:
     """Training ends with a file for every task, and each passes what is checked of every model file."""
-    from aigc_sdk.runtime import OnnxGenerator
+    from aigc_sdk.runtime import OnnxGenerator, OnnxMeasure
     from aigc_sdk.training import Run, train
 
     with TemporaryDirectory() as folder:
         if case.run_folder is None:
             config = {**case.config, "steps": STEPS}
-            run = train(case.asked or case.spec.name, case.data, out=Path(folder) / "run", seed=0, config=config)
+            run = train(case.asked or case.spec.name, case.items, out=Path(folder) / "run", seed=0, config=config)
         else:
             run = Run.open(case.run_folder)
         require(set(run.models) == set(case.family_class.tasks), "a file for every task", sorted(run.models))
         for task, path in run.models.items():
-            model = ModelCase(OnnxGenerator.open(path), path)
-            run_checks(f"the exported file of {task}", (*FILE_CHECKS, *GENERATOR_CHECKS), model)
+            what = f"the exported file of {task}"
+            if task in case.family_class.measures:
+                run_checks(what, MEASURE_CHECKS, MeasureCase(OnnxMeasure.open(path), path))
+            else:
+                run_checks(what, (*FILE_CHECKS, *GENERATOR_CHECKS), ModelCase(OnnxGenerator.open(path), path))
+
+
+def _models_of(family: Family | type[Family]) -> list[str]:
+    """Return the tasks whose files make content."""
+    return [task for task in family.tasks if task not in family.measures]
 
 
 FAMILY_CHECKS: tuple[Check, ...] = (

@@ -7,9 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import Control
+from aigc_sdk.contents.codes import encode
 from aigc_sdk.seeds import MAX_SEED, item_seeds
 
 Array = NDArray[Any]
+
+# Prompts and what is made of them are short, or examples would take long.
+_MOST_CHARACTERS = 12
+_MOST_LENGTH = 40
 
 
 def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArray[np.int64], dict[str, Array]]:
@@ -30,6 +35,11 @@ def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArr
 
     def values(control: Control) -> Array:
         low, high = (min(max(bound, -1000), MAX_SEED) for bound in control.range)
+        if control.kind == "text":
+            lengths = random.integers(0, min(int(high), _MOST_CHARACTERS), n, endpoint=True)
+            return encode(["".join(random.choice(control.choices, length)) for length in lengths])
+        if control.name == "max_length":
+            high = min(high, _MOST_LENGTH)
         if control.kind == "number":
             return random.uniform(low, high, n).astype(control.dtype)
         if control.is_pixels:

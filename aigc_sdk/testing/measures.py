@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,14 @@ class MeasureCase:
     measure: OnnxMeasure
     path: Path
 
-    def contents(self, n: int) -> NDArray[np.uint8]:
-        """Return noise of the size that the measure takes."""
-        assert self.measure.card.input is not None
-        return np.random.default_rng(7).integers(0, 256, (n, *self.measure.card.input.shape), np.uint8)
+    def contents(self, n: int) -> NDArray[Any]:
+        """Return noise of the size that the measure takes, or texts of a few letters."""
+        taken, random = self.measure.card.input, np.random.default_rng(7)
+        assert taken is not None
+        if self.measure.card.modality == "text":
+            letters = random.integers(97, 123, (n, min(12, *taken.shape)), np.int32)
+            return np.where(np.arange(letters.shape[1]) <= np.arange(n)[:, None] % letters.shape[1], letters, -1)
+        return random.integers(0, 256, (n, *taken.shape), np.uint8)
 
 
 def check_measure_file_keeps_the_rules(case: MeasureCase) -> None:

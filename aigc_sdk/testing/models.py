@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import Control
+from aigc_sdk.contents.codes import encode
 from aigc_sdk.errors import InvalidRequest, UnknownName
 from aigc_sdk.generation import make_contents
 from aigc_sdk.generator import Generator, check_content
@@ -35,16 +36,15 @@ class ModelCase:
 
     def items(self, seeds: Array, feeds: dict[str, Array]) -> list[Array]:
         """Run the model and return its items, each as long as it says."""
-        outputs = self.generator.run(seeds, feeds)
-        content, length = outputs["content"], outputs.get("length")
-        check_content(self.generator.card, content, len(seeds))
-        return [row if length is None else row[: length[i]] for i, row in enumerate(content)]
+        return check_content(self.generator.card, self.generator.run(seeds, feeds), len(seeds))
 
     def defaults(self, n: int) -> tuple[Array, dict[str, Array]]:
         """Return seeds, and controls as a caller gets them who gives none but pixels without a default."""
         seeds, feeds = example_feeds(self.generator.card.controls, n, seed=7)
         for control in self.generator.card.controls:
-            if control.default is not None:
+            if control.kind == "text":
+                feeds[control.name] = encode([str(control.default)] * n)
+            elif control.default is not None:
                 feeds[control.name] = np.full((n, *control.shape), control.default, control.dtype)
         return seeds, feeds
 
@@ -161,6 +161,8 @@ def check_values_out_of_range_are_refused(case: ModelCase) -> None:
 def _edges(control: Control) -> Array:
     if control.is_pixels:
         return np.stack([np.full(control.shape, level, control.dtype) for level in (0, 255)])
+    if control.kind == "text":
+        return encode(["", control.choices[-1] * min(int(control.range[1]), 100)])
     return np.array(control.range, control.dtype)
 
 
@@ -171,6 +173,8 @@ def _wrong_values(control: Control) -> list[Any]:
         return [{}, 7, np.zeros((height + 1, width, channels), np.uint8), np.zeros(control.shape, np.float32)]
     if control.kind == "flag":
         return [{}, "x", 2, 0.5]
+    if control.kind == "text":
+        return [{}, 7, None, control.choices[0] * (int(control.range[1]) + 1), "\ud800", "\x00"]
     low, high = control.range
     beyond = [value for value in (low - 1, high + 1) if not low <= value <= high]
     return [{}, "no such choice", True, *beyond, float("nan")]

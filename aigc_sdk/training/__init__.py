@@ -1,7 +1,16 @@
 """Stage 2, training (extra `train`): families, the loop, checkpoints, runs, and random bits in torch."""
 
 from aigc_sdk.training.eager import EagerGenerator
-from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, Losses, split_at_commas
+from aigc_sdk.training.family import (
+    Batch,
+    Carry,
+    Family,
+    FamilyConfig,
+    ImageFamilyConfig,
+    Losses,
+    TextFamilyConfig,
+    split_at_commas,
+)
 from aigc_sdk.training.loop import train
 from aigc_sdk.training.plan import Plan, plan
 from aigc_sdk.training.random import Stream
@@ -13,10 +22,12 @@ __all__ = [
     "EagerGenerator",
     "Family",
     "FamilyConfig",
+    "ImageFamilyConfig",
     "Losses",
     "Plan",
     "Run",
     "Stream",
+    "TextFamilyConfig",
     "export",
     "plan",
     "split_at_commas",

@@ -1,4 +1,4 @@
-"""Batches: in which order the data is seen, and how pixels become what a family gets."""
+"""Batches: in which order the data is seen, and how pixels and texts become what a family gets."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aigc_sdk.data import Dataset
+from aigc_sdk.data import Dataset, TextDataset
 from aigc_sdk.training.family import Batch
 
 Rows = NDArray[np.int64]
@@ -49,12 +49,12 @@ def _cycle(rows: Rows, n: int, random: np.random.Generator) -> Rows:
 
 
 def batches(
-    data: Dataset, rows: Rows, size: int, device: torch.device, augment: tuple[str, ...] = ()
+    data: Dataset | TextDataset, rows: Rows, size: int, device: torch.device, augment: tuple[str, ...] = ()
 ) -> Iterator[Batch]:
     """Yield batches of `size` in the order of the rows; the last may be smaller.
 
     Args:
-        data: where the images and labels are.
+        data: where the items and labels are.
         rows: int64 (n,).
         size: items in a batch.
         device: to put them on.
@@ -62,15 +62,69 @@ def batches(
     """
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
-        pixels = torch.from_numpy(data.pixels(chosen)).to(device)
-        if augment:
-            pixels = vary(pixels, augment)
-        pixels = pixels.permute(0, 3, 1, 2)
-        # Into a new tensor, because to the convolutions a single channel at the end looks like channels last.
-        batch = {"images": torch.empty(pixels.shape, device=device).copy_(pixels).div_(255)}
+        if isinstance(data, TextDataset):
+            batch = {"codes": torch.from_numpy(padded([data.text_codes(row) for row in chosen.tolist()])).to(device)}
+        else:
+            batch = {"images": _images(data, chosen, device, augment)}
         if data.labels is not None:
             batch["labels"] = torch.from_numpy(data.labels[chosen]).to(device)
         yield batch
+
+
+def _images(data: Dataset, rows: Rows, device: torch.device, augment: tuple[str, ...]) -> torch.Tensor:
+    """Return images float32 (n, channels, height, width), 0 to 1."""
+    pixels = torch.from_numpy(data.pixels(rows)).to(device)
+    if augment:
+        pixels = vary(pixels, augment)
+    pixels = pixels.permute(0, 3, 1, 2)
+    # Into a new tensor, because to the convolutions a single channel at the end looks like channels last.
+    return torch.empty(pixels.shape, device=device).copy_(pixels).div_(255)
+
+
+def padded(texts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return code points of texts as one array (n, longest), -1 after the end of each."""
+    codes = np.full((len(texts), max(map(len, texts))), -1, np.int32)
+    for row, text in zip(codes, texts, strict=True):
+        row[: len(text)] = text
+    return codes
+
+
+def lane_steps(data: TextDataset, rows: Rows, size: int, span: int) -> int:
+    """Return how many steps a pass over a stream takes, read in `size` places at once, `span` characters a step."""
+    # A span less, so that a pass may begin anywhere in the first one.
+    return int(data.starts[rows[-1] + 1] - data.starts[rows[0]] - span) // size // span
+
+
+def lanes(
+    data: TextDataset, rows: Rows, size: int, span: int, device: torch.device, *, seed: int, epoch: int, first: int
+) -> Iterator[Batch]:
+    """Yield the steps of a pass over a stream, read in `size` places at once, each going on where it stopped.
+
+    Args:
+        data: the stream.
+        rows: int64 (n,), the pieces to read, one after the other.
+        size: places.
+        span: characters that a step reads in each of them.
+        device: to put them on.
+        seed: of the training; where the pass begins follows from it and the pass.
+        epoch: the number of the pass.
+        first: the step to begin with.
+
+    Yields:
+        "codes", int32 (size, span), and "begins", bool (size,): whether it is the first step of the pass.
+    """
+    steps = lane_steps(data, rows, size, span)
+    shift = int(np.random.default_rng([seed, epoch]).integers(span))
+    begin = int(data.starts[rows[0]]) + shift
+    codes = data.codes[begin : begin + size * steps * span].reshape(size, steps, span)
+    for step in range(first, steps):
+        begins = torch.full((size,), step == 0, device=device)
+        yield {"codes": torch.from_numpy(codes[:, step].copy()).to(device), "begins": begins}
+
+
+def batch_weight(batch: Batch) -> int:
+    """Return how much a batch counts in a mean: its images, or the characters of its texts."""
+    return len(batch["images"]) if "images" in batch else int((batch["codes"] >= 0).sum())
 
 
 def vary(pixels: torch.Tensor, augment: tuple[str, ...]) -> torch.Tensor:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional as F
 
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed
-from aigc_sdk.generator import Generator
+from aigc_sdk.generator import Generator, start_state
 
 Array = NDArray[Any]
 
@@ -41,14 +42,22 @@ class EagerGenerator(Generator):
         deadline: float | None = None,  # noqa: ARG002
     ) -> dict[str, Array]:
         """See `Generator.run`; eager torch cannot be stopped, so that the deadline has no effect."""
-        names = [control.name for control in self.card.controls]
         parts = []
         for start in range(0, len(seeds), _BATCH):
             rows = slice(start, start + _BATCH)
-            feeds = {name: _tensor(controls[name][rows]) for name in names}
+            feeds = {control.name: _tensor(controls[control.name][rows]) for control in self.card.controls}
+            fed: list[Any] = [_tensor(seeds[rows]), feeds]
+            if state := start_state(self.card, len(fed[0])):
+                fed.append({name: _tensor(part) for name, part in state.items()})
             with torch.inference_mode():
-                parts.append(self.sampler(_tensor(seeds[rows]), feeds))
-        return {"content": torch.cat(parts).numpy()}
+                made = self.sampler(*fed)
+            parts.append(made[:2] if isinstance(made, tuple) else (made,))
+        content, *length = zip(*parts, strict=True)
+        if length:  # of texts, the only contents of variable length
+            longest = max(part.shape[1] for part in content)
+            content = tuple(F.pad(part, (0, longest - part.shape[1]), value=-1) for part in content)
+        outputs = {"content": torch.cat(content).numpy()}
+        return outputs | {"length": torch.cat(length[0]).numpy()} if length else outputs
 
 
 def _tensor(values: Array) -> torch.Tensor:

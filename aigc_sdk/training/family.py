@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aigc_sdk.card import Control, OutputSpec
+from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
-# What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1,
-# and "labels" int64 (n,) when the data has labels.
+# What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1, or "codes" of
+# texts, int32 (n, t), -1 after the end; and "labels" int64 (n,) when the data has labels. Training on a stream also
+# gets "begins", bool (n,): whether the codes do not go on where those of the batch before ended.
 Batch = dict[str, Tensor]
 
 # What a family hands from one batch to the next: the state of a recurrent network, nothing otherwise. It may hold
@@ -41,7 +42,10 @@ def split_at_commas(value: Any) -> Any:
 
 
 class FamilyConfig(BaseModel):
-    """The options that every family has. Flags, help and the card are made from them."""
+    """The options that every family has. Flags, help and the card are made from them.
+
+    Families of images have those of `ImageFamilyConfig`, families of texts those of `TextFamilyConfig`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -51,19 +55,6 @@ class FamilyConfig(BaseModel):
     version: str = Field("0.1.0", description="version in the card")
     license: str = Field("unspecified", description="licence of the trained model, in the card")
     intended_use: str = Field("unspecified", description="what the model is meant for, in the card")
-
-    image_size: int | tuple[int, int] | None = Field(
-        None, description="pixels a side, or [height, width], to bring images to; if left out, all must be of one size"
-    )
-    image_fit: Literal["crop", "pad", "stretch"] = Field(
-        "crop", description="how an image of another aspect gets there"
-    )
-    image_mode: Literal["auto", "grey", "rgb", "rgba"] = Field(
-        "auto", description="channels; auto takes the most that any image needs"
-    )
-    workers: int | None = Field(
-        None, ge=0, le=64, description="processes that decode images; one for each core if left out, 0 for none"
-    )
 
     epochs: int | None = Field(20, ge=1, description="stop after so many passes over the training data")
     steps: int | None = Field(None, ge=1, description="stop after so many steps, if that comes first")
@@ -92,9 +83,6 @@ class FamilyConfig(BaseModel):
     balance_classes: bool = Field(
         False, description="draw every class equally often; label -1 of the model still draws as the data has them"
     )
-    augment: tuple[Literal["flip", "shift"], ...] = Field(
-        (), description="vary images: flip mirrors every second one, shift moves them by up to an eighth of a side"
-    )
     log_steps: int = Field(50, ge=1, description="steps between lines in metrics.jsonl")
     tensorboard: bool = Field(False, description="write TensorBoard's events into the run folder too")
 
@@ -103,7 +91,36 @@ class FamilyConfig(BaseModel):
         """Whether the best validation decides what is exported."""
         return self.keep_best or self.early_stop_epochs is not None
 
+
+class ImageFamilyConfig(FamilyConfig):
+    """The options that every family of images has."""
+
+    image_size: int | tuple[int, int] | None = Field(
+        None, description="pixels a side, or [height, width], to bring images to; if left out, all must be of one size"
+    )
+    image_fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="how an image of another aspect gets there"
+    )
+    image_mode: Literal["auto", "grey", "rgb", "rgba"] = Field(
+        "auto", description="channels; auto takes the most that any image needs"
+    )
+    workers: int | None = Field(
+        None, ge=0, le=64, description="processes that decode images; one for each core if left out, 0 for none"
+    )
+    augment: tuple[Literal["flip", "shift"], ...] = Field(
+        (), description="vary images: flip mirrors every second one, shift moves them by up to an eighth of a side"
+    )
+
     _split = field_validator("augment", mode="before")(split_at_commas)
+
+
+class TextFamilyConfig(FamilyConfig):
+    """The options that every family of texts has."""
+
+    documents: Literal["file", "paragraph", "line"] = Field(
+        "file",
+        description="what is one text of a .txt file; where one is longer than 5,000 characters, all are a stream",
+    )
 
 
 class Family(nn.Module):
@@ -117,12 +134,19 @@ class Family(nn.Module):
 
     Attributes:
         Config: its options.
+        modality: what it makes, and is trained on: "image" or "text".
         tasks: what its samplers do; the first is what a user gets who names none.
+        measures: those of the tasks whose files are measures; their samplers are f(content) -> value, or
+            f(content, length) -> value for texts.
+        span: characters that a training step on a stream reads in each of its places.
         scores: the figures of a validation that belong into the card; all of them if None.
     """
 
     Config: ClassVar[type[FamilyConfig]]
+    modality: ClassVar[str] = "image"
     tasks: ClassVar[tuple[str, ...]]
+    measures: ClassVar[tuple[str, ...]] = ()
+    span: int = 0
     scores: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, config: Any) -> None:
@@ -168,13 +192,19 @@ class Family(nn.Module):
     def output(self, task: str) -> OutputSpec:
         """Return what a task makes."""
 
+    def state(self, task: str) -> tuple[StatePart, ...]:  # noqa: ARG002 - for families that stream
+        """Return what a task that streams hands from call to call; nothing for others, so for most families."""
+        return ()
+
     @abstractmethod
     def sampler(self, task: str) -> nn.Module:
         """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
 
-        `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels have a shape; content is
-        (n, ...) as `output` says. Row i of content may depend on row i of the inputs alone. Randomness comes from
-        `aigc_sdk.training.random` and the seed.
+        `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels and texts have a shape;
+        content is (n, ...) as `output` says. Where that says so, it returns (content, length). A task with a state is
+        f(seed, controls, state) -> (content, length, *state, finished), see `aigc_sdk.generator.start_state`. Row
+        i of content may depend on row i of the inputs alone. Randomness comes from `aigc_sdk.training.random` and the
+        seed.
         """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import DataReport, Dataset, ImageOptions, load_data
+from aigc_sdk.data import DataReport, Dataset, ImageOptions, TextDataset, load_data, load_texts
 from aigc_sdk.errors import (
     AigcError,
     Interrupted,
@@ -30,7 +30,7 @@ from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from aigc_sdk.training.family import Family, FamilyConfig, parse_config
+from aigc_sdk.training.family import Family, FamilyConfig, ImageFamilyConfig, TextFamilyConfig, parse_config
 from aigc_sdk.training.initial import find_run, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
@@ -41,14 +41,14 @@ from aigc_sdk.training.trainer import Split, Trainer, prepare
 SAMPLES = "samples"
 LEFT_OUT = "left_out.txt"
 
-# Sample grids show these many items, always from the same seed.
-_GRID_ITEMS = 64
-_GRID_SEED = 0
+# Samples are so many items of each modality, always from the same seed.
+_SAMPLES = {"image": 64, "text": 8}
+_SAMPLES_SEED = 0
 
 # They change nothing in the weights, so that a training may go on with others.
 _FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
 
-Inputs = tuple[type[Family], FamilyConfig, Dataset, Split]
+Inputs = tuple[type[Family], FamilyConfig, Dataset | TextDataset, Split]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -104,11 +104,11 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
     check_seed(seed)
     if options.tensorboard:
         check_tensorboard()
-    dataset = load_data(data, ImageOptions.of_config(options.model_dump()), workers=options.workers)
+    dataset = _load(data, family_class, options)
     split = dataset.split(options.validation_fraction, options.test_fraction)
     if options.early_stop_epochs is not None and not len(split["validation"]):
         raise InvalidConfig(
-            f"early_stop_epochs needs data to validate on, and of the {dataset.n} images of {dataset.name} none are:"
+            f"early_stop_epochs needs data to validate on, and of the {dataset.n} items of {dataset.name} none are:"
             f" validation_fraction is {options.validation_fraction}."
         )
     if options.balance_classes and dataset.labels is None:
@@ -116,7 +116,19 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
     return family_class, options, dataset, split
 
 
-def _record(family: str, options: FamilyConfig, dataset: Dataset, split: Split, out: Path, seed: int) -> RunRecord:
+def _load(data: Any, family: type[Family], options: FamilyConfig) -> Dataset | TextDataset:
+    """Read the data of a family's modality, with the options that it has for that."""
+    if family.modality == "text":
+        dataset = load_texts(data, options.documents if isinstance(options, TextFamilyConfig) else "file")
+        _log.log(logging.WARNING if dataset.report.skipped else logging.INFO, "%s: %s", dataset.name, dataset.report)
+        return dataset
+    workers = options.workers if isinstance(options, ImageFamilyConfig) else None
+    return load_data(data, ImageOptions.of_config(options.model_dump()), workers=workers)
+
+
+def _record(
+    family: str, options: FamilyConfig, dataset: Dataset | TextDataset, split: Split, out: Path, seed: int
+) -> RunRecord:
     """Return what the run says of itself."""
     spec = dataset.spec(split["train"])
     name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().name).lstrip("._-")
@@ -135,6 +147,8 @@ def _record(family: str, options: FamilyConfig, dataset: Dataset, split: Split, 
         shape=spec.shape,
         labels=spec.labels,
         label_frequencies=spec.label_frequencies,
+        characters=dict(spec.characters),
+        is_stream=spec.is_stream,
         environment=_environment(),
         sdk_version=sdk_version(),
         started=now(),
@@ -210,7 +224,7 @@ def _differences(run: Run, wanted: RunRecord, init: Any) -> list[str]:
     differences = [f"{name} was {before[name]}, now {after[name]}" for name in names if before[name] != after[name]]
     if found.data.fingerprint != wanted.data.fingerprint:
         differences.append(
-            f"the data was {found.data.name} with {found.data.n} images and fingerprint {found.data.fingerprint!s:.12},"
+            f"the data was {found.data.name} with {found.data.n} items and fingerprint {found.data.fingerprint!s:.12},"
             f" now {wanted.data.name} with {wanted.data.n} and {wanted.data.fingerprint!s:.12}"
         )
     elif found.data.split != wanted.data.split:
@@ -257,7 +271,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                 started = clock.minutes
                 if started - last_checkpoint >= options.checkpoint_minutes:
                     _save(run, trainer, journal.sync())
-                    _write_grid(run, trainer.averaged, clock.step)
+                    _write_samples(run, trainer.averaged, clock.step)
                     last_checkpoint = clock.minutes
                     meter.leave_out(last_checkpoint - started)
 
@@ -271,7 +285,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
             _leave_if_asked(interruption, run, trainer, journal)
         trained = trainer.finish()
         _save(run, trainer, journal.sync(), finished=True)
-        _write_grid(run, trained, clock.step)
+        _write_samples(run, trained, clock.step)
         if interruption.signal is not None:
             raise _interrupted(interruption.signal, run, "after its last step; only the model files are missing")
     return trained
@@ -341,18 +355,28 @@ def _interrupted(number: int, run: Run, where: str) -> Interrupted:
     )
 
 
-def _write_grid(run: Run, averaged: Family, step: int) -> None:
-    """Write a grid of what the averaged weights make from fixed seeds."""
+def _write_samples(run: Run, averaged: Family, step: int) -> None:
+    """Write what the averaged weights make from fixed seeds: a grid of images, or a page of texts."""
     # When a checkpoint is taken depends on the time, so that no random number of the training may be used up.
     with torch.random.fork_rng():
         copied = copy.deepcopy(averaged).cpu().eval()
         eager = run.exportable(copied.tasks[0], copied).eager
         request = build_request(
-            eager.card, _GRID_ITEMS, seed=_GRID_SEED, seeds=None, batch_size=None, deadline_s=None, controls={}
+            eager.card,
+            _SAMPLES[averaged.modality],
+            seed=_SAMPLES_SEED,
+            seeds=None,
+            batch_size=None,
+            deadline_s=None,
+            controls={},
         )
-        grid = make_contents(eager, request).grid()  # of no concern to policy plugins
-    with atomic_write(run.folder / SAMPLES / f"step-{step:07d}.png") as temporary:
-        grid.save(temporary, "PNG")
+        contents = make_contents(eager, request)  # of no concern to policy plugins
+    path = run.folder / SAMPLES / f"step-{step:07d}"
+    if averaged.modality == "text":
+        write_bytes(path.with_suffix(".txt"), f"\n\n{'-' * 8}\n\n".join(map(str, contents)).encode())
+        return
+    with atomic_write(path.with_suffix(".png")) as temporary:
+        contents.grid().save(temporary, "PNG")
 
 
 def _export_all(run: Run, family: Family) -> None:

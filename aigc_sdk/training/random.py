@@ -28,6 +28,7 @@ class Stream(IntEnum):
     POSTERIOR = 2
     CANDIDATE_LATENT = 3
     CANDIDATE_LABEL = 4
+    TOKEN = 5
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -61,11 +62,16 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
 
 
 def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:
-    """Return `count` random 32-bit words for each seed.
+    """Return `count` random 32-bit words for each seed, those at positions 0 to count - 1; see `bits_at`."""
+    return bits_at(seed, torch.arange(count)[None, :], stream)
+
+
+def bits_at(seed: Tensor, positions: Tensor, stream: Stream) -> Tensor:
+    """Return the random 32-bit words of each seed at these positions.
 
     Args:
         seed: int64 (n,), any value.
-        count: words for each item, at positions 0 to count - 1.
+        positions: int64 (n, count) or (1, count), 0 to 2^32 - 1.
         stream: what they are for.
 
     Returns:
@@ -74,13 +80,17 @@ def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:
     low = seed & _MASK
     # Without its low word the seed divides by 2^32, so that a shift and a division agree for negative seeds too.
     high = ((seed - low) >> 32) & _MASK
-    counter = (torch.arange(count)[None, :], torch.tensor([[int(stream)]]))
-    return threefry((low[:, None], high[:, None]), counter)[0]
+    return threefry((low[:, None], high[:, None]), (positions, torch.tensor([[int(stream)]])))[0]
 
 
 def uniform(seed: Tensor, count: int, stream: Stream) -> Tensor:
-    """Return float32 (n, count), uniform in [0, 1): the top 24 bits of each word times 2^-24."""
-    return (bits(seed, count, stream) >> 8).float() * 2.0**-24
+    """Return float32 (n, count), uniform in [0, 1), those at positions 0 to count - 1; see `uniform_at`."""
+    return uniform_at(seed, torch.arange(count)[None, :], stream)
+
+
+def uniform_at(seed: Tensor, positions: Tensor, stream: Stream) -> Tensor:
+    """Return float32 (n, count), uniform in [0, 1): the top 24 bits of each word times 2^-24; see `bits_at`."""
+    return (bits_at(seed, positions, stream) >> 8).float() * 2.0**-24
 
 
 def normal(seed: Tensor, count: int, stream: Stream) -> Tensor:

@@ -52,9 +52,11 @@ class RunRecord(BaseModel):
     seed: int
     config: dict[str, JsonValue]
     data: DataSummary
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: tuple[str, ...]
     label_frequencies: tuple[float, ...]
+    characters: dict[str, int] = {}
+    is_stream: bool = False
     environment: dict[str, JsonValue]
     sdk_version: str
     started: str
@@ -63,7 +65,8 @@ class RunRecord(BaseModel):
 
     def data_spec(self) -> DataSpec:
         """Return the description of the data that the family was built for."""
-        return DataSpec(self.shape, self.labels, self.label_frequencies, self.data.split["train"])
+        n = self.data.split["train"]
+        return DataSpec(self.shape, self.labels, self.label_frequencies, n, self.characters, self.is_stream)
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,8 @@ class Run:
             raise InvalidConfig(
                 f"No card can be made of this run: {where} is {first['input']!r}: {first['msg']}."
             ) from error
-        return Exportable(sampler, EagerGenerator(sampler, card))
+        content = self.exportable(family.tasks[0], family).eager if task in family.measures else None
+        return Exportable(sampler, EagerGenerator(sampler, card), content)
 
     def _card(self, family: Family, task: str, sha256: str) -> ModelCard:
         config = family.config
@@ -186,9 +190,12 @@ class Run:
             "sdk_version": sdk_version(),
             "family": self.record.family.rpartition(":")[2],  # without the distribution that picked it
             "task": task,
-            "modality": "image",
+            "modality": family.modality,
             "controls": tuple(family.controls(task)),
+            "kind": "measure" if task in family.measures else "model",
+            "input": family.output(family.tasks[0]) if task in family.measures else None,
             "output": family.output(task),
+            "state": family.state(task),
             "config": self.record.config,
             "data": self.record.data,
             "scores": self._scores(family.scores),

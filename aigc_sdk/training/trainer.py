@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from aigc_sdk.data import Dataset
-from aigc_sdk.errors import TrainingFailed
-from aigc_sdk.training.batches import batches, epoch_rows
-from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig
+from aigc_sdk.data import Dataset, TextDataset
+from aigc_sdk.errors import InvalidData, TrainingFailed
+from aigc_sdk.training.batches import batch_weight, batches, epoch_rows, lane_steps, lanes
+from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, ImageFamilyConfig
 from aigc_sdk.training.journal import not_finite
 from aigc_sdk.training.progress import Clock, Meter
 
@@ -63,7 +63,7 @@ class Trainer:
     wrapped: dict[str, Any]
     peaks: list[float]
     average: AveragedModel
-    data: Dataset
+    data: Dataset | TextDataset
     split: Split
     seed: int
     batch_size: int
@@ -95,12 +95,24 @@ class Trainer:
 
     def epoch(self) -> Iterator[Batch]:
         """Return the batches that are left of this epoch; every one is full, and what is over comes in other epochs."""
+        if isinstance(self.data, TextDataset) and self.data.is_stream:
+            return lanes(
+                self.data,
+                self.split["train"],
+                self.batch_size,
+                self.family.span,
+                self.device,
+                seed=self.seed,
+                epoch=self.clock.epoch,
+                first=self.clock.position,
+            )
         rows, n = self.split["train"], self.clock.steps_per_epoch * self.batch_size
         labels = self.data.labels if self.options.balance_classes else None
         classes = None if labels is None else labels[rows]
         order = epoch_rows(rows, self.seed, self.clock.epoch, n, classes)
         order = order[self.clock.position * self.batch_size :]
-        return batches(self.data, order, self.batch_size, self.device, self.options.augment)
+        augment = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ()
+        return batches(self.data, order, self.batch_size, self.device, augment)
 
     def step(self, batch: Batch) -> None:
         """Run every phase on this batch, then let the average follow the weights."""
@@ -132,11 +144,14 @@ class Trainer:
         was_training = family.training
         family.eval()
         totals: Counter[str] = Counter()
+        seen = 0
         with torch.no_grad():
             for batch in batches(self.data, rows, self.batch_size, self.device):
+                weight = batch_weight(batch)
+                seen += weight
                 for name, value in family.validate(batch).items():
-                    totals[name] += value * len(batch["images"])  # type: ignore[assignment]  # sums of floats
-            means = {name: total / len(rows) for name, total in totals.items()}
+                    totals[name] += value * weight  # type: ignore[assignment]  # sums of floats
+            means = {name: total / seen for name, total in totals.items()}
             figures = family.assess(self.clock.step, means)
         family.train(was_training)
         return figures | means
@@ -196,7 +211,7 @@ class Trainer:
             raise TrainingFailed(f"The checkpoint in {self.folder} does not fit this run: {error}.") from error
 
 
-def prepare(folder: Path, family: Family, data: Dataset, split: Split, seed: int) -> Trainer:
+def prepare(folder: Path, family: Family, data: Dataset | TextDataset, split: Split, seed: int) -> Trainer:
     """Return the training of a built family before its first step."""
     options: FamilyConfig = family.config
     # One device, and mixed precision where the processor is made for it; Fabric does both.
@@ -205,7 +220,7 @@ def prepare(folder: Path, family: Family, data: Dataset, split: Split, seed: int
     optimizers = family.optimizers()
     module, *wrapped = fabric.setup(family, *optimizers.values())
     module.train()
-    size = min(options.batch_size, len(split["train"]))
+    size, steps = _steps_per_epoch(family, data, split["train"])
     return Trainer(
         folder=folder,
         family=family,
@@ -220,7 +235,21 @@ def prepare(folder: Path, family: Family, data: Dataset, split: Split, seed: int
         split=split,
         seed=seed,
         batch_size=size,
-        clock=Clock(options, steps_per_epoch=len(split["train"]) // size),
+        clock=Clock(options, steps_per_epoch=steps),
+    )
+
+
+def _steps_per_epoch(family: Family, data: Dataset | TextDataset, train: NDArray[np.int64]) -> tuple[int, int]:
+    """Return how many items a batch has, and how many batches a pass."""
+    wanted = family.config.batch_size
+    if not (isinstance(data, TextDataset) and data.is_stream):
+        size = min(wanted, len(train))
+        return size, len(train) // size
+    for size in range(wanted, 0, -1):  # fewer places of a short text
+        if steps := lane_steps(data, train, size, family.span):
+            return size, steps
+    raise InvalidData(
+        f"{data.name} is too short: a step reads {family.span} characters, and there are not twice as many."
     )
 
 

@@ -11,14 +11,17 @@ import torch
 from onnxscript import opset20 as opset
 from torch import nn
 
-from aigc_sdk.card import Control
+from aigc_sdk.card import Control, ModelCard
 from aigc_sdk.errors import ExportFailed
+from aigc_sdk.generator import start_state
 from aigc_sdk.training.trainer import quiet
 
 OPSET = 20
 
 # The number of items that the sampler is traced with; verification uses others.
 TRACED_N = 4
+
+_TRACED_LENGTH = 5  # of texts
 
 # Weights of fewer values than these are not worth a node.
 _LARGE = 1024
@@ -43,36 +46,49 @@ _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def convert(sampler: nn.Module, controls: tuple[Control, ...], outputs: tuple[str, ...]) -> onnx.ModelProto:
+def convert(sampler: nn.Module, card: ModelCard) -> onnx.ModelProto:
     """Trace the sampler and return the graph, without any trace of the machine that made it.
 
     Args:
-        sampler: f(seed, {name: control}) -> the outputs, in evaluation mode.
-        controls: what it takes besides `seed`, in order.
-        outputs: the names of what it returns.
+        sampler: f(seed, {name: control}) -> content, or also f(seed, controls, state) for a card with a state, in
+            evaluation mode; see `Family.sampler`.
+        card: says what it takes and makes.
 
     Raises:
         ExportFailed: torch cannot trace or translate it.
     """
-    seeds = torch.arange(TRACED_N)
-    feeds = {c.name: torch.full((TRACED_N, *c.shape), c.default or 0, dtype=_DTYPES[c.dtype]) for c in controls}
-    return _trace(sampler, {"seed": seeds}, {"controls": feeds}, outputs)
+    groups = {"controls": {control.name: _traced_feed(control) for control in card.controls}}
+    state = start_state(card, TRACED_N)
+    if state:
+        groups["state"] = {name: torch.from_numpy(part) for name, part in state.items()}
+    outputs = ["content", *(["length"] if card.output.length else [])]
+    outputs += [*(f"{name}.next" for name in state), *(["finished"] if state else [])]
+    return trace(sampler, {"seed": torch.arange(TRACED_N)}, groups, tuple(outputs))
 
 
-def convert_measure(network: nn.Module, content: torch.Tensor) -> onnx.ModelProto:
-    """Trace a network f(content) -> value, in evaluation mode, with content like this (n, ...); raises ExportFailed."""
-    return _trace(network, {"content": content}, {}, ("value",))
+def _traced_feed(control: Control) -> torch.Tensor:
+    if control.kind == "text":
+        return torch.full((TRACED_N, _TRACED_LENGTH), -1, dtype=torch.int32)
+    return torch.full((TRACED_N, *control.shape), float(control.default or 0), dtype=_DTYPES[control.dtype])
 
 
-def _trace(
+def convert_measure(network: nn.Module, *content: torch.Tensor) -> onnx.ModelProto:
+    """Trace a network f(content[, length]) -> value, in evaluation mode, with such (n, ...); raises ExportFailed."""
+    return trace(network, dict(zip(("content", "length"), content, strict=False)), {}, ("value",))
+
+
+def trace(
     module: nn.Module,
     arrays: dict[str, torch.Tensor],
     groups: dict[str, dict[str, torch.Tensor]],
     outputs: tuple[str, ...],
 ) -> onnx.ModelProto:
-    """Trace module(*arrays, **groups), the number of items free."""
-    free = {0: torch.export.Dim("n", min=1, max=2**20)}
-    inside = {name: dict.fromkeys(group, free) for name, group in groups.items()}
+    """Trace module(*arrays, **groups), the number of items free, and the length of texts, which int32 alone is for."""
+    n, length = (torch.export.Dim(name, min=1, max=2**20) for name in ("n", "length"))
+
+    def free(group: dict[str, torch.Tensor]) -> dict[str, dict[int, Any]]:
+        return {key: {0: n, 1: length} if part.dtype == torch.int32 else {0: n} for key, part in group.items()}
+
     try:
         with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own insides
@@ -84,7 +100,7 @@ def _trace(
                 opset_version=OPSET,
                 input_names=[*arrays, *(name for group in groups.values() for name in group)],
                 output_names=list(outputs),
-                dynamic_shapes={**dict.fromkeys(arrays, free), **inside},
+                dynamic_shapes={**free(arrays), **{name: free(group) for name, group in groups.items()}},
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )

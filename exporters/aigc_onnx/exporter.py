@@ -6,7 +6,8 @@ from pathlib import Path
 import onnx
 
 from aigc_onnx.convert import OPSET, convert
-from aigc_onnx.verify import check_independence, compare_with_eager
+from aigc_onnx.measure import export_measure
+from aigc_onnx.verify import check_independence, check_streaming, compare_with_eager
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
@@ -16,6 +17,7 @@ from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
 from aigc_sdk.testing import example_feeds
 
 GOLDEN_ITEMS = 4
+MEASURED_ITEMS = 64
 
 
 class OnnxExporter(Exporter):
@@ -24,8 +26,11 @@ class OnnxExporter(Exporter):
     def export(self, model: Exportable, path: Path) -> ExportReport:
         """See `Exporter.export`."""
         card = model.eager.card
-        outputs = ("content", "length") if card.output.length else ("content",)
-        graph = convert(model.sampler, card.controls, outputs)
+        if card.kind == "measure":
+            assert model.content is not None
+            seeds, feeds = example_feeds(model.content.card.controls, MEASURED_ITEMS, 2013)
+            return export_measure(model.sampler, card, path, model.content.run(seeds, feeds)["content"])
+        graph = convert(model.sampler, card)
         if graph.ir_version > MAX_IR_VERSION:
             graph.ir_version = MAX_IR_VERSION
         card = replace(card, graph_sha256=graph_sha256(graph))
@@ -55,7 +60,7 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
     # Item 0 is what a caller gets who asks for nothing in particular.
     for control in card.controls:
         if control.default is not None:
-            controls[control.name][0] = control.default
+            controls[control.name][0] = -1 if control.kind == "text" else control.default
     return Golden.of(seeds, controls, OnnxGenerator.from_bytes(data).run(seeds, controls)["content"])
 
 
@@ -74,4 +79,5 @@ def _verify(model: Exportable, data: bytes) -> list[Check]:
     if not passed:
         raise ExportFailed(f"The file does not make its own golden items again: {measured}.")
     # In this order: eager torch runs in other batches, where an item that depends on its neighbours differs as well.
-    return [check_independence(data, exported.card.controls), compare_with_eager(model.eager, exported)]
+    checks = [check_independence(data, exported.card), compare_with_eager(model.eager, exported)]
+    return [*checks, check_streaming(exported)] if exported.card.state else checks

@@ -24,7 +24,7 @@ def export_measure(network: nn.Module, card: ModelCard, path: Path, examples: Ar
     """Convert, verify and write a measure; on failure write no file.
 
     Args:
-        network: f(content) -> value float32 (n, K), in evaluation mode, on the CPU.
+        network: f(content) -> value float32 (n, K), or f(content, length) for texts, in evaluation mode, on the CPU.
         card: of the file, but for `graph_sha256` and `golden`, which are filled in.
         path: ends in .onnx; the card is written beside it as NAME.card.json.
         examples: content (n, ...) of at least 64 items, to compare with; the first four become the golden items.
@@ -35,7 +35,7 @@ def export_measure(network: nn.Module, card: ModelCard, path: Path, examples: Ar
     """
     if path.suffix != ".onnx":
         raise InvalidRequest(f"Cannot export to {path}; the file's name has to end in .onnx.")
-    graph = convert_measure(network, torch.tensor(examples[:TRACED_N]))
+    graph = convert_measure(network, *_inputs(card, examples[:TRACED_N]))
     graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
     try:
         data = finish_measure(graph, card, examples[:TRACED_N])
@@ -51,11 +51,17 @@ def export_measure(network: nn.Module, card: ModelCard, path: Path, examples: Ar
     return ExportReport(path, tuple(checks))
 
 
+def _inputs(card: ModelCard, content: Array) -> list[torch.Tensor]:
+    """Return what the network takes: the content, and of texts how long each is."""
+    has_length = card.input is not None and card.input.length
+    return [torch.tensor(content), *([torch.tensor((content != -1).sum(1))] if has_length else [])]
+
+
 def _compare_with_eager(network: nn.Module, exported: OnnxMeasure, examples: Array) -> Check:
     largest = 0.0
     for size in SIZES:
         with torch.inference_mode():
-            wanted = network(torch.tensor(examples[-size:])).numpy()
+            wanted = network(*_inputs(exported.card, examples[-size:])).numpy()
         got = exported.run(examples[-size:])
         if wanted.shape != got.shape or not within_tolerance(got, wanted):
             raise ExportFailed(f"At N = {size} the exported file measures something else than eager torch.")

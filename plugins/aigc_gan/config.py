@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from aigc_sdk.training import FamilyConfig, split_at_commas
+from aigc_sdk.training import ImageFamilyConfig, split_at_commas
 
 # What a network brings along where nothing else is given.
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class GANConfig(FamilyConfig):
+class GANConfig(ImageFamilyConfig):
     """The options of the GAN family; what is left out is chosen for the data."""
 
     epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]  # (height, width, channels)
 
 # The networks begin where the image's shorter side, halved again and again, is at most this many pixels.
 _FIRST_SIDE = 8

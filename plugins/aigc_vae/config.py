@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from aigc_sdk.training import FamilyConfig
+from aigc_sdk.training import ImageFamilyConfig
 
 
-class VAEConfig(FamilyConfig):
+class VAEConfig(ImageFamilyConfig):
     """The options of the VAE family."""
 
     latent: int = Field(32, ge=1, le=1024, description="dimensions of the latent")

@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         blocks: residual blocks at the smallest size.
     """
 
-    def __init__(self, shape: tuple[int, int, int], labels: int, latent: int, width: int, blocks: int) -> None:
+    def __init__(self, shape: tuple[int, ...], labels: int, latent: int, width: int, blocks: int) -> None:
         super().__init__()
         pyramid = Pyramid(shape[0], shape[1], width)
         self.padding = (0, pyramid.padded[1] - shape[1], 0, pyramid.padded[0] - shape[0])
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """p(x | z, y): the logits of the pixels. Takes the same arguments as Encoder."""
 
-    def __init__(self, shape: tuple[int, int, int], labels: int, latent: int, width: int, blocks: int) -> None:
+    def __init__(self, shape: tuple[int, ...], labels: int, latent: int, width: int, blocks: int) -> None:
         super().__init__()
         pyramid = Pyramid(shape[0], shape[1], width)
         self.size = shape[:2]

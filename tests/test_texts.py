@@ -1,0 +1,169 @@
+"""Reading texts: files, folders, tables and lists, and what is said of those that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+
+import aigc_sdk as sdk
+from aigc_sdk.contents.codes import decode, encode
+from aigc_sdk.data import load_texts
+from aigc_sdk.data.texts import MOST_CHARACTERS, PIECE_CHARACTERS
+from aigc_sdk.errors import InvalidData, InvalidRequest
+
+
+def texts_of(data):
+    return [decode(data.text_codes(row)) for row in range(data.n)]
+
+
+def test_list_of_texts_is_read_without_empty_ones_and_copies():
+    data = load_texts(["spring", "", "autumn", "spring", "春天"])
+    assert texts_of(data) == ["spring", "autumn", "春天"] and not data.is_stream
+    assert {reason: skipped.count for reason, skipped in data.report.skipped.items()} == {"empty": 1, "copy": 1}
+    assert "3 texts read, 2 files left out" in str(data.report)
+
+
+def test_labels_are_kept_and_a_text_may_have_two():
+    data = load_texts((["Lee", "Ann", "Lee"], ["surname", "first", "first"]))
+    assert data.label_names == ("first", "surname") and data.labels.tolist() == [1, 0, 0]
+    spec = data.spec(np.arange(3))
+    assert spec.label_frequencies == pytest.approx((2 / 3, 1 / 3)) and spec.shape == (3,) and spec.n == 3
+    assert spec.characters == {"A": 1, "L": 2, "e": 4, "n": 2}
+
+
+@pytest.mark.parametrize(("documents", "wanted"), [("line", ["a b", "c", "d e"]), ("paragraph", ["a b\nc", "d e"])])
+def test_text_file_is_divided_as_asked(tmp_path, documents, wanted):
+    path = tmp_path / "some.txt"
+    path.write_bytes(b"\xef\xbb\xbfa b\r\nc\r\n\r\n  d e  \r\n")
+    data = load_texts(path, documents)
+    assert texts_of(data) == wanted and data.name == "some"
+
+
+def test_long_text_is_a_stream_whose_end_is_held_out(tmp_path):
+    text = "".join(chr(97 + i * i % 26) for i in range(50_000))
+    (tmp_path / "long.txt").write_text(text)
+    data = load_texts(tmp_path / "long.txt")
+    assert data.is_stream and data.n == -(-50_000 // PIECE_CHARACTERS) and "".join(texts_of(data)) == text
+    split = data.split(0.1, 0.2)
+    assert np.concatenate([split[part] for part in ("train", "validation", "test")]).tolist() == list(range(data.n))
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [9, 1, 3]
+    with pytest.raises(InvalidData, match="too short for parts"):
+        data.split(0.6, 0.6)
+
+
+def test_documents_are_split_by_what_they_hold():
+    texts = [f"text {i}" for i in range(500)]
+    before, after = load_texts(texts), load_texts([*texts, "another", "and one more"])
+    for part, rows in before.split(0.1, 0.1).items():
+        assert {texts_of(before)[row] for row in rows} <= {texts_of(after)[row] for row in after.split(0.1, 0.1)[part]}
+    assert before.fingerprint != after.fingerprint
+    assert before.fingerprint == load_texts(texts).fingerprint != load_texts((texts, ["x"] * 500)).fingerprint
+
+
+def test_folder_gives_labels_by_sub_folder(tmp_path):
+    for name, text in (("odes/a.txt", "oh"), ("odes/b.TXT", "ah"), ("limericks/c.txt", "hi"), ("odes/d.md", "no")):
+        path = tmp_path / "poems" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    data = load_texts(tmp_path / "poems")
+    assert sorted(texts_of(data)) == ["ah", "hi", "oh"] and data.label_names == ("limericks", "odes")
+    assert data.report.skipped["no text by its name"].count == 1
+    (tmp_path / "poems" / "own.txt").write_text("own")
+    with pytest.raises(InvalidData, match="sub-folders are labels"):
+        load_texts(tmp_path / "poems")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+def test_table_has_a_column_of_texts_and_one_of_labels(tmp_path, suffix):
+    rows = [("one, two", "a"), ("three\nfour", "b"), ("five", "a")]
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps({"Text": text, "label": label}) for text, label in rows) + "\n\n")
+    else:
+        comma = "\t" if suffix == ".tsv" else ","
+        path.write_text(f"label{comma}text\n" + "".join(f'{label}{comma}"{text}"\n' for text, label in rows))
+    data = load_texts(path)
+    assert texts_of(data) == [text for text, _ in rows] and data.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "bad is empty"),
+        (b"x", "bad consists of one character again and again"),
+        (b"zzzzzz", "bad consists of one character again and again"),
+        (b"ab", "bad has only one text"),
+        ("naïve".encode("latin-1"), r"bad.txt is no text in UTF-8: byte 2 is 0xef"),
+        (b"\xff\xfea\x00b\x00", "byte 0 is 0xff"),
+    ],
+)
+def test_file_that_cannot_be_used_says_why(tmp_path, content, words):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(InvalidData, match=words):
+        load_texts(tmp_path / "bad.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("bad.jsonl", '{"text": "a"}\nnonsense', "line 2, is no JSON"),
+        ("bad.jsonl", '["a"]', "line 1, is .*; give an object"),
+        ("bad.jsonl", '{"words": "a"}', "line 1, has words; give a column named text"),
+        ("bad.csv", "words\nhello", "line 2, has words; give a column named text"),
+        ("bad.docx", "x", "of no kind that texts are read from"),
+    ],
+)
+def test_table_that_cannot_be_used_says_where(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidData, match=words):
+        load_texts(tmp_path / name)
+
+
+def test_texts_in_a_table_that_are_none_are_left_out(tmp_path):
+    (tmp_path / "some.jsonl").write_text('{"text": "ab"}\n{"text": null}\n{"text": 3}\n{"text": "cd"}\n')
+    data = load_texts(tmp_path / "some.jsonl")
+    assert data.n == 2 and data.report.skipped["no text"].examples == ["line 2: None", "line 3: 3"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (7, "data is of type int"),
+        (["a", 3], "One of the texts is 3"),
+        ((["ab", "cd"], ["x"]), "2 texts and 1 labels"),
+        (["ab\ud800", "c"], "half a surrogate pair"),
+        (["a" * (MOST_CHARACTERS + 1) + "b", "c"], None),
+        ((["a" * (MOST_CHARACTERS + 1) + "b", "c"], ["x", "y"]), "labels need texts of at most 5,000"),
+    ],
+)
+def test_texts_that_cannot_be_used_raise(given, words):
+    if words is None:
+        assert load_texts(given).is_stream
+        return
+    with pytest.raises(InvalidData, match=words):
+        load_texts(given)
+
+
+def test_path_of_texts_that_is_none_raises(tmp_path):
+    with pytest.raises(InvalidData, match="There is no data"):
+        load_texts(tmp_path / "none.txt")
+    with pytest.raises(InvalidRequest):
+        load_texts("")
+
+
+@pytest.mark.slow
+def test_line_of_200_megabytes_is_read(tmp_path):
+    path = tmp_path / "line.txt"
+    path.write_bytes(b"abcdefgh" * 25_000_000)
+    data = load_texts(path, "line")
+    assert data.is_stream and len(data.codes) == 200_000_000
+
+
+def test_codes_come_back_as_the_text():
+    texts = ["", "a", "春眠不覺曉", "😀\n\t", "e\u0301"]
+    codes = encode(texts)
+    assert codes.shape == (5, 5) and codes.dtype == np.int32
+    assert [decode(row) for row in codes] == texts
+    for wrong in (0x110000, 0xD800, -2):
+        with pytest.raises(sdk.errors.GenerationFailed, match="not all code points"):
+            decode(np.array([97, wrong], np.int32))
