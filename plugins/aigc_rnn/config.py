@@ -1,0 +1,41 @@
+"""The options of the RNN family."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from aigc_sdk.training import TextFamilyConfig
+
+
+class RNNConfig(TextFamilyConfig):
+    """The options of the RNN family."""
+
+    batch_size: int = Field(64, ge=1, description="texts in a batch, or places that a stream is read in at once")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none if left out")
+
+    cell: Literal["lstm", "gru", "rnn"] = Field(
+        "lstm",
+        description="lstm (Hochreiter & Schmidhuber 1997), gru (Cho et al. 2014), or rnn with tanh (Elman 1990)",
+    )
+    layers: int = Field(2, ge=1, le=4, description="recurrent layers, one on the other")
+    width: int = Field(256, ge=4, le=4096, description="units of each layer")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of the values between layers that are left out")
+    tied: bool = Field(True, description="use the vectors of the characters as weights of the output too")
+    layer_norm: bool = Field(False, description="normalise what each layer gives (Ba et al. 2016)")
+    attention: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="how many of the last hidden states are attended to (Luong et al. 2015); 0 is none",
+    )
+    span: int = Field(
+        128, ge=8, le=4096, description="characters that the gradient goes back through, where texts are a stream"
+    )
+    min_count: int = Field(2, ge=1, description="a character that occurs less often is unknown, and never made")
+    max_length: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="the most characters that the model makes; twice the longest text if left out, 2,000 for a stream",
+    )

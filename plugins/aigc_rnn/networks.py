@@ -1,0 +1,219 @@
+"""Recurrent networks over tokens: a whole sequence at once for training, a step at a time for sampling.
+
+A state is a dict of tensors whose first dimension is the item, all zero at the beginning of a text:
+"hidden" and, of an LSTM, "cell", float32 (n, layers, width); with attention "memory", float32 (n, span, width), the
+last hidden states, and "age", int64 (n,), how many steps there were.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = dict[str, Tensor]
+
+# What is masked gets this logit: an infinity in a graph is refused by its loaders.
+MASKED = -1e9
+
+# Rows of the weights for each unit of a layer.
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+class RecurrentNetwork(nn.Module):
+    """Logits of the next token, of the tokens so far.
+
+    Layers of an LSTM (Hochreiter & Schmidhuber 1997), a GRU (Cho et al. 2014) or a tanh RNN (Elman 1990).
+
+    Args:
+        tokens: how many there are.
+        labels: how many classes a text may be of, 0 for none; the label's vector is added to every input.
+        cell: "lstm", "gru" or "rnn".
+        layers: one on the other.
+        width: units of each.
+        dropout: share of the values between layers that are left out in training.
+        tied: whether the vectors of the tokens are also the weights of the output (Press & Wolf 2016).
+        layer_norm: whether what each layer gives is normalised (Ba et al. 2016).
+        attention: how many of the last hidden states are attended to, 0 for none.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        labels: int,
+        *,
+        cell: str,
+        layers: int,
+        width: int,
+        dropout: float,
+        tied: bool,
+        layer_norm: bool,
+        attention: int,
+    ) -> None:
+        super().__init__()
+        self.cell, self.width = cell, width
+        self.embedding = nn.Embedding(tokens, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.label = nn.Embedding(labels, width) if labels else None
+        self.layers = nn.ModuleList([Layer(cell, width) for _ in range(layers)])
+        self.norms = nn.ModuleList([nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(layers)])
+        self.dropout = nn.Dropout(dropout)
+        self.attention = Attention(width, attention) if attention else None
+        self.output = nn.Linear(width, tokens)
+        if tied:
+            self.output.weight = self.embedding.weight
+
+    @property
+    def state_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """The shape for one item, and the dtype, of each part of the state."""
+        names = ("hidden", "cell") if self.cell == "lstm" else ("hidden",)
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(
+            names, ((len(self.layers), self.width), torch.float32)
+        )
+        if self.attention:
+            shapes |= {"memory": ((self.attention.span, self.width), torch.float32), "age": ((), torch.int64)}
+        return shapes
+
+    def start(self, n: int, device: Any = None) -> State:
+        """Return the state before the first token of n texts."""
+        return {
+            name: torch.zeros(n, *shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in self.state_shapes.items()
+        }
+
+    def inputs(self, tokens: Tensor, label: Tensor | None) -> Tensor:
+        """Return the vectors (..., width) of tokens int64 (n, ...) of texts of these labels, int64 (n,)."""
+        x: Tensor = self.embedding(tokens) * math.sqrt(self.width)
+        if self.label is None or label is None:
+            return x
+        of_label: Tensor = self.label(label)
+        return x + (of_label[:, None] if x.ndim == 3 else of_label)
+
+    def forward(self, tokens: Tensor, label: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Read whole sequences.
+
+        Args:
+            tokens: int64 (n, t).
+            label: int64 (n,), or None.
+            state: before the first of them.
+
+        Returns:
+            Logits float32 (n, t, tokens) of what comes after each, and the state after the last.
+        """
+        x = self.dropout(self.inputs(tokens, label))
+        after: dict[str, list[Tensor]] = {"hidden": [], "cell": []}
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            cell = state["cell"][:, i] if "cell" in state else None
+            x, hidden, cell = layer(x, state["hidden"][:, i], cell)
+            after["hidden"].append(hidden)
+            if cell is not None:
+                after["cell"].append(cell)
+            x = self.dropout(norm(x))
+        made = {name: torch.stack(parts, 1) for name, parts in after.items() if parts}
+        if self.attention:
+            x, memory = self.attention(x, state["memory"], state["age"])
+            made |= {"memory": memory, "age": state["age"] + tokens.shape[1]}
+        logits: Tensor = self.output(x)
+        return logits, made
+
+    def step(self, token: Tensor, label: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Read one token, int64 (n,), without dropout; return logits float32 (n, tokens) and the state after it."""
+        x = self.inputs(token, label)
+        after: dict[str, list[Tensor]] = {"hidden": [], "cell": []}
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            cell = state["cell"][:, i] if "cell" in state else None
+            hidden, cell = cast(Layer, layer).step(x, state["hidden"][:, i], cell)
+            after["hidden"].append(hidden)
+            if cell is not None:
+                after["cell"].append(cell)
+            x = norm(hidden)
+        made = {name: torch.stack(parts, 1) for name, parts in after.items() if parts}
+        if self.attention:
+            y, memory = self.attention(x[:, None], state["memory"], state["age"])
+            x = y[:, 0]
+            made |= {"memory": memory, "age": state["age"] + 1}
+        logits: Tensor = self.output(x)
+        return logits, made
+
+
+class Attention(nn.Module):
+    """What is read now, with what the last hidden states hold that fits to it (Luong et al. 2015, eq. 5, 8, "general").
+
+    Args:
+        width: of a hidden state.
+        span: how many of the last ones are looked at; the present one is not among them.
+    """
+
+    def __init__(self, width: int, span: int) -> None:
+        super().__init__()
+        self.span = span
+        self.query = nn.Linear(width, width, bias=False)
+        self.mix = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, memory: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend at every step of a sequence.
+
+        Args:
+            x: hidden states, (n, t, width).
+            memory: those before the first, (n, span, width), zeros where there were none.
+            age: how many steps there were before the first, int64 (n,).
+
+        Returns:
+            (n, t, width), and the memory after the last step.
+        """
+        steps = x.shape[1]
+        states = torch.cat([memory, x], 1)
+        scores = self.query(x) @ states.transpose(1, 2) / math.sqrt(x.shape[2])
+        # Step i looks at the states i to i + span - 1 of these, which came just before it, if they are of this text.
+        step, place = torch.arange(steps, device=x.device)[:, None], torch.arange(steps + self.span, device=x.device)
+        near = (place >= step) & (place < step + self.span)
+        there = place >= self.span - age[:, None]
+        seen = near[None] & there[:, None]
+        weights = torch.softmax(torch.where(seen, scores, torch.full_like(scores, MASKED)), -1)
+        # At the first step there is nothing to look at.
+        found = torch.where(seen, weights, torch.zeros_like(weights)) @ states
+        return torch.tanh(self.mix(torch.cat([found, x], 2))), states[:, steps:]
+
+
+class Layer(nn.Module):
+    """One recurrent layer, for whole sequences in torch's own kernels or for a step in operators that can be exported.
+
+    Args:
+        kind: "lstm", "gru" or "rnn".
+        width: of what goes in and comes out.
+    """
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        rows, bound = _GATES[kind] * width, width**-0.5
+        self.weight_x, self.weight_h = (nn.Parameter(torch.empty(rows, width).uniform_(-bound, bound)) for _ in "xh")
+        self.bias_x, self.bias_h = (nn.Parameter(torch.zeros(rows)) for _ in "xh")
+        if kind == "lstm":  # at first it remembers (Jozefowicz et al. 2015, section 2.2)
+            nn.init.ones_(self.bias_x[width : 2 * width])
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Read (n, t, width) from a state (n, width); return what comes out at each step, and the state at the end."""
+        weights: list[Tensor] = [self.weight_x, self.weight_h, self.bias_x, self.bias_h]
+        options = (weights, True, 1, 0.0, self.training, False, True)  # one layer, one direction, the batch first
+        hidden = hidden[None].contiguous()
+        if cell is not None:
+            x, hidden, cell = torch.lstm(x, (hidden, cell[None].contiguous()), *options)
+            return x, hidden[0], cell[0]
+        x, hidden = (torch.gru if self.kind == "gru" else torch.rnn_tanh)(x, hidden, *options)
+        return x, hidden[0], None
+
+    def step(self, x: Tensor, hidden: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Read one input (n, width); return the hidden state, which is what comes out, and the cell's."""
+        from_x, from_h = F.linear(x, self.weight_x, self.bias_x), F.linear(hidden, self.weight_h, self.bias_h)
+        if cell is not None:
+            into, keep, new, out = (from_x + from_h).chunk(4, 1)
+            cell = torch.sigmoid(keep) * cell + torch.sigmoid(into) * torch.tanh(new)
+            return torch.sigmoid(out) * torch.tanh(cell), cell
+        if self.kind == "rnn":
+            return torch.tanh(from_x + from_h), None
+        (reset_x, update_x, new_x), (reset_h, update_h, new_h) = from_x.chunk(3, 1), from_h.chunk(3, 1)
+        update = torch.sigmoid(update_x + update_h)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return (1 - update) * new + update * hidden, None

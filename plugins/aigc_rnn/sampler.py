@@ -1,0 +1,265 @@
+"""What is exported: the whole loop from seeds and a prompt to code points, and the score of a text."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+
+from aigc_rnn.networks import MASKED, RecurrentNetwork, State
+from aigc_sdk.training.random import Stream, draw_choice, uniform_at
+from aigc_sdk.training.sampling import cumulative
+
+# Tokens that stand for no character. Zero is what a state of zeros says was read last.
+BEGIN, END, UNKNOWN = range(3)
+SPECIAL = 3
+
+# A temperature of 0 is the most probable token; below this, division would leave the range of float32.
+_COLDEST = 1e-4
+
+# No loop is longer; the exporter needs to know that there is a bound.
+_MOST_STEPS = 2**24
+
+
+class Choosing(NamedTuple):
+    """How a token is chosen of logits, for each item: (n,) each."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    repetition_penalty: Tensor
+
+
+def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
+    """Return a token for each item, int64 (n,).
+
+    First the logits of tokens that were seen are brought down (Keskar et al. 2019, eq. 1); then they are divided by the
+    temperature; then all but the `top_k` most probable are left out (Fan et al. 2018); then all that come after the
+    most probable ones whose probabilities sum to `top_p` (Holtzman et al. 2020); of the rest one is drawn.
+
+    Args:
+        logits: float32 (n, tokens).
+        seen: bool (n, tokens).
+        u: uniform in [0, 1), float32 (n,).
+        how: temperature 0 takes the most probable; top_k 0 is all.
+    """
+    tokens = logits.shape[1]
+    penalty = how.repetition_penalty[:, None]
+    logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    greedy = logits.argmax(1)
+    logits, order = torch.sort(logits / how.temperature.clamp(min=_COLDEST)[:, None], dim=1, descending=True)
+    top_k = torch.where(how.top_k > 0, how.top_k, tokens)
+    kept = torch.arange(tokens)[None] < top_k[:, None]
+    share = torch.softmax(torch.where(kept, logits, torch.full_like(logits, MASKED)), 1)
+    kept = kept & (share.cumsum(1) - share < how.top_p[:, None])
+    reached = torch.where(kept, share, torch.zeros_like(share)).cumsum(1)
+    # Of the sum, as far as rounding lets it be 1.
+    place = (reached <= u[:, None] * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
+    # A product that rounds up to the sum itself must not lead to a token that was left out.
+    drawn = torch.gather(order, 1, torch.minimum(place, kept.to(torch.int64).sum(1, keepdim=True) - 1))[:, 0]
+    return torch.where(how.temperature > 0, drawn, greedy)
+
+
+class _Sampler(nn.Module):
+    """What all tasks share.
+
+    Args:
+        network: of as many tokens as there are characters, and the special ones.
+        characters: the code points of the tokens from SPECIAL on.
+        label_frequencies: of the classes, () for none.
+    """
+
+    codes: Tensor
+    barred: Tensor
+    cumulative: Tensor
+
+    def __init__(
+        self, network: RecurrentNetwork, characters: tuple[int, ...], label_frequencies: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.labels = len(label_frequencies)
+        self.register_buffer("codes", torch.tensor([-1] * SPECIAL + list(characters), dtype=torch.int32))
+        barred = torch.zeros(len(self.codes))
+        barred[[BEGIN, UNKNOWN]] = MASKED
+        self.register_buffer("barred", barred)
+        self.register_buffer("cumulative", cumulative(label_frequencies))
+
+    def tokens_of(self, codes: Tensor) -> Tensor:
+        """Return the tokens, int64 (n, p), of code points int32 (n, p); what is no known one is UNKNOWN."""
+        same = codes[:, :, None] == self.codes[None, None, SPECIAL:]
+        place = same.to(torch.int64).argmax(2) + SPECIAL
+        return torch.where(same.any(2), place, UNKNOWN)
+
+
+class _Loop(_Sampler):
+    """What makes texts, a token at a time."""
+
+    def start(self, n: int) -> State:
+        """Return what the loop carries before the first token."""
+        tokens = len(self.codes)
+        return self.network.start(n) | {
+            "token": torch.zeros(n, dtype=torch.int64),  # BEGIN
+            "seen": torch.zeros(n, tokens, dtype=torch.bool),
+            "done": torch.zeros(n, dtype=torch.bool),
+        }
+
+    def loop(
+        self, seed: Tensor, controls: dict[str, Tensor], state: State, position: Tensor
+    ) -> tuple[Tensor, Tensor, State, Tensor]:
+        """Go on from a state, and make up to max_length characters more.
+
+        Args:
+            seed: int64 (n,).
+            controls: of the card.
+            state: what `start` returns, or what this did.
+            position: how many tokens were read before, of the prompt and of what was made, int64 (n,).
+
+        Returns:
+            content int32 (n, t), length int64 (n,), the state, and the position after it.
+        """
+        prompt, most = controls["prompt"], controls["max_length"]
+        how = Choosing(*(controls[name] for name in Choosing._fields))
+        label = draw_choice(controls["label"], seed, self.cumulative) if self.labels else None
+        given = (prompt >= 0).to(torch.int64).sum(1)
+        forced = self.tokens_of(prompt)
+        # Steps of this call that read the prompt; after them every step makes a character.
+        reading = (given - position).clamp(min=0)
+        width, steps = (int(size.max().item()) for size in (most, reading + most))
+        for size in (width, steps):
+            torch._check(size >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
+            torch._check(size <= _MOST_STEPS)  # type: ignore[no-untyped-call]
+        places = torch.arange(width)
+        u = uniform_at(seed, places[None] + (position - given).clamp(min=0)[:, None], Stream.TOKEN)
+        names = list(state)
+
+        def goes_on(t: Tensor, *carried: Tensor) -> Tensor:
+            done = carried[-len(names) :][names.index("done")]
+            return (t < steps) & ~(done | (t >= reading + most)).all()
+
+        def step(t: Tensor, content: Tensor, length: Tensor, made: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+            before = dict(zip(names, parts, strict=True))
+            place = t - reading  # of the character that this step makes, negative while it reads
+            alive = ~before["done"] & (place < most)
+            logits, after = self.network.step(before["token"], label, before)
+            drawn = torch.gather(u, 1, place.clamp(min=0, max=width - 1)[:, None])[:, 0]
+            token = choose(logits + self.barred, before["seen"], drawn, how)
+            reads = place < 0
+            next_forced = torch.gather(forced, 1, (position + t).clamp(max=prompt.shape[1] - 1)[:, None])[:, 0]
+            token = torch.where(reads, next_forced, token)
+            ends = ~reads & (token == END)
+            makes = alive & ~reads & ~ends
+            content = torch.where(
+                (places[None] == place[:, None]) & makes[:, None], self.codes[token][:, None], content
+            )
+            after |= {
+                "token": token,
+                "seen": before["seen"] | (torch.arange(len(self.codes))[None] == token[:, None]),
+                "done": before["done"] | ends,
+            }
+            kept = [_kept(alive, after[name], before[name]) for name in names]
+            return t + 1, content, length + makes.to(torch.int64), made + alive.to(torch.int64), *kept
+
+        content = torch.full((len(seed), width), -1, dtype=torch.int32)
+        nothing = torch.zeros_like(seed)
+        # No input of the graph may be carried as it is.
+        carried = (torch.tensor(0), content, nothing, nothing + 0, *(part.clone() for part in state.values()))
+        loop = while_loop if torch.compiler.is_exporting() else _while
+        _, content, length, made, *parts = loop(goes_on, step, carried)
+        return content, length, dict(zip(names, parts, strict=True)), position + made
+
+
+class Generate(_Loop):
+    """seed, prompt, max_length and how to choose -> code points and how many."""
+
+    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return int32 (n, t), -1 after the end, and int64 (n,); t is the largest max_length."""
+        content, length, *_ = self.loop(seed, controls, self.start(len(seed)), torch.zeros_like(seed))
+        return content, length
+
+
+class StreamOn(_Loop):
+    """The same, from the state that the call before left on: each call makes up to max_length characters more."""
+
+    def forward(self, seed: Tensor, controls: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return content, length, the state with the position, and whether the text has ended, bool (n,)."""
+        before = {name.removeprefix("state."): part for name, part in state.items() if name != "position"}
+        content, length, after, position = self.loop(seed, controls, before, state["position"])
+        return content, length, *after.values(), position, after["done"] | torch.zeros_like(after["done"])
+
+
+class Score(_Sampler):
+    """A text -> how probable it is, whatever its label.
+
+    Args:
+        ends: whether texts end, so that the end counts too.
+    """
+
+    def __init__(
+        self,
+        network: RecurrentNetwork,
+        characters: tuple[int, ...],
+        label_frequencies: tuple[float, ...],
+        *,
+        ends: bool,
+    ) -> None:
+        super().__init__(network, characters, label_frequencies)
+        self.ends = ends
+        frequencies = label_frequencies or (1.0,)
+        # A label that the training part does not have is none that a text could be of.
+        logs = [math.log(share) if share else MASKED for share in frequencies]
+        self.register_buffer("log_frequencies", torch.tensor(logs))
+
+    log_frequencies: Tensor
+
+    def forward(self, content: Tensor, length: Tensor) -> Tensor:
+        """Return float32 (n, 2): -log p in nats, and the number of characters.
+
+        Args:
+            content: code points, int32 (n, t), -1 behind the end.
+            length: int64 (n,).
+        """
+        (n, width), kinds = content.shape, len(self.log_frequencies)
+        # Each text once for each label that it may be of.
+        tokens = self.tokens_of(content)[:, None].expand(n, kinds, width).reshape(n * kinds, width)
+        last = length[:, None].expand(n, kinds).reshape(n * kinds)
+        label = torch.arange(kinds)[None].expand(n, kinds).reshape(n * kinds) if self.labels else None
+        steps = width + int(self.ends)
+        state = self.network.start(n * kinds)
+        names = list(state)
+
+        def goes_on(t: Tensor, *_: Tensor) -> Tensor:
+            return (t < steps) & (t <= last).any()
+
+        def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+            before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
+            token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
+            logits, after = self.network.step(
+                torch.where(t == 0, BEGIN, before), label, dict(zip(names, parts, strict=True))
+            )
+            target = torch.where(t < last, token, END)
+            found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
+            counts = t <= last if self.ends else t < last
+            made = (after[name].contiguous() for name in names)  # as what came in lies in memory, or no loop is made
+            return t + 1, log_p + torch.where(counts, found, torch.zeros_like(found)), *made
+
+        carried = (torch.tensor(0), torch.zeros(n * kinds), *(part.clone() for part in state.values()))
+        loop = while_loop if torch.compiler.is_exporting() else _while
+        _, log_p, *_ = loop(goes_on, step, carried)
+        nats = -torch.logsumexp(log_p.view(n, kinds) + self.log_frequencies, 1)
+        return torch.stack([nats, length.float()], 1)
+
+
+def _while(condition: Any, body: Any, carried: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Loop in Python as `while_loop` does in a graph; in eager torch that one would compile first."""
+    while condition(*carried):
+        carried = body(*carried)
+    return carried
+
+
+def _kept(alive: Tensor, after: Tensor, before: Tensor) -> Tensor:
+    """Return what comes after where an item is alive, bool (n,), and what was before elsewhere."""
+    alive = alive.reshape(-1, *[1] * (after.ndim - 1))
+    # Flags are only ever set; few runtimes choose between two of them.
+    return before | (alive & after) if after.dtype == torch.bool else torch.where(alive, after, before)
