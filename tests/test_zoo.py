@@ -72,29 +72,49 @@ def test_ready_made_model_first_use_imports_neither_onnx_nor_torch(tmp_path):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_digits_vae_makes_the_digit_that_was_asked_for(mnist_5k):
+@pytest.mark.parametrize("name", ["digits-vae", "digits-gan"])
+def test_model_makes_the_digit_that_was_asked_for(name, mnist_5k):
     from sklearn.neighbors import KNeighborsClassifier
 
     images, labels = mnist_5k
     judge = KNeighborsClassifier(1).fit(images.reshape(len(images), -1), labels)
     asked = np.arange(300) % 10
-    made = sdk.generate("digits-vae", seed=1, label=asked.tolist()).to_numpy()
+    made = sdk.generate(name, seed=1, label=asked.tolist()).to_numpy()
     assert (judge.predict(made.reshape(300, -1)) == asked).mean() > 0.85
 
 
-def test_digits_vae_interpolates_between_what_it_generates():
-    ends = sdk.generate("digits-vae", seeds=[7, 8], label=3).to_numpy()
-    way = sdk.generate("digits-vae:interpolate", seeds=[7] * 5, seed_b=8, t=[0, 0.25, 0.5, 0.75, 1], label=3).to_numpy()
+@pytest.mark.parametrize("name", ["digits-vae", "digits-gan", "emoji-gan"])
+def test_model_interpolates_between_what_it_generates(name):
+    ends = sdk.generate(name, seeds=[7, 8], label=3).to_numpy()
+    way = sdk.generate(f"{name}:interpolate", seeds=[7] * 5, seed_b=8, t=[0, 0.25, 0.5, 0.75, 1], label=3).to_numpy()
     assert np.array_equal(way[0], ends[0])
     assert np.array_equal(way[4], ends[1])
     steps = np.abs(np.diff(way.astype(int), axis=0)).mean((1, 2, 3))
     assert (steps > 0).all() and steps.max() < np.abs(ends[0].astype(int) - ends[1]).mean()
 
 
-def test_digits_vae_items_of_many_requests_are_distinct():
-    model = sdk.load("digits-vae")
+@pytest.mark.parametrize("name", ["digits-vae", "digits-gan", "emoji-gan"])
+def test_items_of_many_requests_are_distinct(name):
+    model = sdk.load(name)
     made = {item.data.tobytes() for seed in range(20) for item in model.generate(100, seed=seed)}
     assert len(made) == 2000
+
+
+def test_emoji_follow_their_category_and_have_transparent_corners():
+    made = {kind: sdk.generate("emoji-gan", 40, seed=1, label=kind).to_numpy() for kind in ("Flags", "People & Body")}
+    whole, cut = ((images[:, [0, 0, -1, -1], [0, -1, 0, -1], 3] < 128).mean() for images in made.values())
+    centre = {kind: images[:, 12:20, 12:20, 3].mean() for kind, images in made.items()}
+    assert cut > 0.9 and whole > 0.9 and min(centre.values()) > 128  # a flag waves, and fills no corner
+    sides = {kind: (images[:, 10:22, [1, -2], 3] > 128).mean() for kind, images in made.items()}
+    assert sides["Flags"] > 0.8 > 0.4 > sides["People & Body"]  # but it reaches from side to side
+
+
+def test_digits_gan_card_says_how_good_it_is():
+    card = sdk.load("digits-gan").card
+    scores = {score["metric"]: score for score in card.scores}
+    assert (card.family, card.data.name, scores["copying"]["details"]["p"] > 0.05) == ("gan", "mnist", True)
+    assert scores["frechet"]["value"] < 1.5 * scores["frechet"]["baseline"]
+    assert min(scores[name]["value"] / scores[name]["baseline"] for name in ("precision", "recall")) > 0.8
 
 
 def test_digits_vae_card_names_its_data_and_how_good_it_is():
