@@ -54,8 +54,9 @@ def test_long_text_is_a_stream_whose_end_is_held_out(tmp_path):
 def test_documents_are_split_by_what_they_hold():
     texts = [f"text {i}" for i in range(500)]
     before, after = load_texts(texts), load_texts([*texts, "another", "and one more"])
+    old, new, moved = texts_of(before), texts_of(after), after.split(0.1, 0.1)
     for part, rows in before.split(0.1, 0.1).items():
-        assert {texts_of(before)[row] for row in rows} <= {texts_of(after)[row] for row in after.split(0.1, 0.1)[part]}
+        assert {old[row] for row in rows} <= {new[row] for row in moved[part]}
     assert before.fingerprint != after.fingerprint
     assert before.fingerprint == load_texts(texts).fingerprint != load_texts((texts, ["x"] * 500)).fingerprint
 

@@ -99,9 +99,12 @@ class TextDataset:
 
     def spec(self, train: NDArray[np.int64]) -> DataSpec:
         """Describe the data to a family; `train` are the indices of the training part."""
-        codes = np.concatenate([self.text_codes(row) for row in train.tolist()])
-        found, counts = np.unique(codes, return_counts=True)
-        characters = {chr(code): count for code, count in zip(found.tolist(), counts.tolist(), strict=True)}
+        # Of a stream, whose pieces lie one after the other, no copy is made.
+        pieces = [self.codes[self.starts[train[0]] : self.starts[train[-1] + 1]]]
+        if not self.is_stream:
+            pieces = [self.text_codes(row) for row in train.tolist()]
+        counts = np.bincount(np.concatenate(pieces) if len(pieces) > 1 else pieces[0])
+        characters = {chr(code): int(counts[code]) for code in np.flatnonzero(counts).tolist()}
         longest = int(np.diff(self.starts)[train].max())
         frequencies = frequencies_of(self.labels, self.label_names, train)
         return DataSpec((longest,), self.label_names, frequencies, len(train), characters, self.is_stream)
@@ -168,13 +171,13 @@ def _dataset(name: str, texts: list[str], labels: list[str] | None, report: Data
             kept.append(i)
     codes = [_codes(texts[i], name) for i in kept]
     report.n = len(codes)
-    distinct = len({code for each in codes for code in np.unique(each).tolist()})
+    distinct = len(set[str]().union(*(texts[i] for i in kept)))
     if distinct < 2:
         found = "is empty" if not codes else "consists of one character again and again"
         raise InvalidData(f"{name} {found}; give texts of at least two different characters. {report.line}.")
     sizes = [len(each) for each in codes]
     report.notes.append(f"{sum(sizes):,} characters, {distinct:,} different ones, the longest text has {max(sizes):,}")
-    whole = np.concatenate(codes)
+    whole = codes[0] if len(codes) == 1 else np.concatenate(codes)
     if max(sizes) > MOST_CHARACTERS:
         if labels is not None:
             raise InvalidData(
