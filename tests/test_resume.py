@@ -20,6 +20,7 @@ from torch import nn
 
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
+from aigc_rnn.family import RNN
 from aigc_sdk.data import load_data
 from aigc_sdk.errors import (
     Interrupted,
@@ -159,6 +160,24 @@ def test_gan_killed_between_two_phases_ends_in_the_same_weights(tmp_path, stripe
     fit_gan("run", checkpoint_minutes=1e-9, resume=True)
     assert_same(tmp_path / "run", fit_gan("whole").folder)
     assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "documents"])
+@pytest.mark.parametrize("call", [4, 9])
+def test_rnn_killed_in_the_middle_of_a_pass_ends_in_the_same_weights(tmp_path, no_export, is_stream, call):
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(list("abcd"), size)) for size in ([9000] if is_stream else [12] * 90)]
+    options = {"width": 8, "layers": 1, "span": 32, "batch_size": 16, "epochs": 3, "max_length": 6, "min_count": 1}
+
+    def fit_rnn(out, **changes):
+        return sdk.train("rnn", texts, out=tmp_path / out, seed=5, **(options | changes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, RNN, "training_step", call)
+        with pytest.raises(Killed):
+            fit_rnn("run", checkpoint_minutes=1e-9)
+    fit_rnn("run", checkpoint_minutes=1e-9, resume=True)
+    assert_same(tmp_path / "run", fit_rnn("whole").folder)
 
 
 def test_gan_exports_the_weights_of_the_least_distance(tmp_path, stripes, no_export, monkeypatch):

@@ -1,20 +1,23 @@
 """The RNN family: its networks, how a character is chosen, the loop, and what a training makes."""
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_rnn.config import RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, Choosing, Generate, Score, StreamOn, choose
+from aigc_sdk import cli
 from aigc_sdk.contents.codes import decode, encode
 from aigc_sdk.data import load_texts
-from aigc_sdk.errors import InvalidData, InvalidRequest
+from aigc_sdk.errors import InvalidData, InvalidRequest, NotReproduced
 from aigc_sdk.seeds import threefry
 from aigc_sdk.training.random import Stream
 from aigc_sdk.training.trainer import prepare
@@ -343,3 +346,48 @@ def test_rare_characters_are_unknown_and_never_made():
     with torch.no_grad():
         content, _ = family.sampler("generate")(torch.arange(200), controls(200, max_length=4, temperature=5.0))
     assert set(content.flatten().tolist()) <= {-1, ord("a"), ord("b")}
+
+
+def test_command_line_shows_texts_and_saves_them(trained_rnn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = str(trained_rnn.folder)
+    texts = [str(text) for text in sdk.generate(folder, 3, seed=5, prompt="ka")]
+
+    def aigc(*arguments):
+        done = CliRunner().invoke(cli.app, ["generate", folder, "--seed", "5", "-c", "prompt=ka", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert aigc("-n", "3") == "".join(f"{text}\n" for text in texts) and not list(tmp_path.iterdir())
+    assert aigc("--stream") == f"{texts[0]}\n"
+    assert [row["text"] for row in json.loads(aigc("-n", "3", "--json"))] == texts
+    aigc("-n", "3", "-o", "out")
+    assert [path.read_text() for path in sorted((tmp_path / "out").glob("*.txt"))] == texts
+    with pytest.raises(InvalidRequest, match="--stream shows one text"):
+        CliRunner().invoke(cli.app, ["generate", folder, "--stream", "-n", "2"], catch_exceptions=False)
+
+
+def test_text_is_reproduced_from_its_file(trained_rnn, tmp_path):
+    made = sdk.generate(trained_rnn.folder, 2, seed=5, prompt=["ka", "lo"], label="mi")
+    first, second = made.save(tmp_path / "out")
+    assert sdk.reproduce(second, model=trained_rnn.folder) == made[1:]
+    first.write_text("edited")
+    with pytest.raises(NotReproduced, match="is not what its model makes here"):
+        sdk.reproduce(first, model=trained_rnn.folder)
+
+
+def test_texts_have_no_evaluation_grid_or_format_of_images(trained_rnn, tmp_path):
+    made = sdk.generate(trained_rnn.folder, 2, seed=5)
+    with pytest.raises(InvalidRequest, match="measures images alone"):
+        sdk.evaluate(trained_rnn.folder, trained_rnn.folder)
+    with pytest.raises(InvalidRequest, match="has no grid"):
+        made.grid()
+    with pytest.raises(InvalidRequest, match=r"Cannot save a text as 'a\.png'"):
+        made[0].save(tmp_path / "a.png")
+    assert f"<pre>{made[0]}</pre>" in made._repr_html_() and repr(made[0]) == f"<Text {str(made[0])!r}>"
+
+
+def test_samples_of_a_training_are_texts(trained_rnn):
+    (path,) = sorted((trained_rnn.folder / "samples").iterdir())
+    shown = path.read_text().split("\n\n--------\n\n")
+    assert shown == [str(text) for text in sdk.generate(trained_rnn.folder, 8, seed=0)]
