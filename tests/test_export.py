@@ -16,9 +16,11 @@ from torch import nn
 
 import aigc_sdk as sdk
 from aigc_onnx.exporter import OnnxExporter
+from aigc_onnx.verify import compare_with_eager
 from aigc_sdk.card import CARD_KEY, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidRequest, PluginError, StorageError, UnknownName
 from aigc_sdk.exporter import Exportable, Exporter
+from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.training import EagerGenerator
@@ -111,6 +113,23 @@ def test_export_stores_in_float16_what_loses_nothing_by_it(tmp_path):
         sdk.generate(tmp_path / "whole.onnx", 500, seed=0).to_numpy()
     )
     assert 0 < (gap != 0).mean() < 0.1  # of numbers that are rounded, some fall to the other side
+
+
+class Noting(Generator):
+    """Makes large black images, and notes how many it is asked for."""
+
+    def __init__(self, card):
+        self.card, self.provider, self.sizes = card, "noting", []
+
+    def run(self, seeds, controls, *, deadline=None):
+        self.sizes.append(len(seeds))
+        return {"content": np.zeros((len(seeds), 512, 512, 1), np.uint8)}
+
+
+def test_all_sizes_are_compared_however_large_the_images():
+    model = Noting(make_card(make_graph()))
+    check = compare_with_eager(model, model, least_values=1)
+    assert set(model.sizes) == {1, 3, 17, 64} and "0 of" in check.measured
 
 
 def test_weights_beyond_float16_raise():
