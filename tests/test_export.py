@@ -24,7 +24,7 @@ from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.runtime.safety import check_model, graph_sha256
 from aigc_sdk.training import EagerGenerator
-from aigc_sdk.training.eager import in_float16
+from aigc_sdk.training.eager import rounded
 from tiny_model import make_card, make_graph
 
 
@@ -101,7 +101,7 @@ def test_export_stores_in_float16_what_loses_nothing_by_it(tmp_path):
     torch.manual_seed(0)
     sampler = Dense()
     sizes = {}
-    for name, module in (("whole", sampler), ("half", in_float16(sampler))):
+    for name, module in (("whole", sampler), ("half", rounded(sampler, "float16"))):
         OnnxExporter().export(exportable(module), tmp_path / f"{name}.onnx")
         sizes[name] = sum(
             4096 * onnx.helper.tensor_dtype_to_np_dtype(weights.data_type).itemsize
@@ -137,7 +137,7 @@ def test_weights_beyond_float16_raise():
     with torch.no_grad():
         sampler.layer.weight[3, 5] = 1e5
     with pytest.raises(ExportFailed, match=r"layer\.weight is beyond what float16 can hold"):
-        in_float16(sampler)
+        rounded(sampler, "float16")
     assert sampler.layer.weight[3, 5] == 1e5
 
 

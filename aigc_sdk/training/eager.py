@@ -64,18 +64,34 @@ def _tensor(values: Array) -> torch.Tensor:
     return torch.from_numpy(np.array(values))  # a copy: what a request feeds may be read-only
 
 
-def in_float16(module: nn.Module) -> nn.Module:
-    """Return a copy whose parameters are the nearest values that float16 has, still float32; buffers stay.
+def rounded(module: nn.Module, storage: str) -> nn.Module:
+    """Return a copy whose parameters are the nearest values that the storage has, still float32; buffers stay.
+
+    Args:
+        module: to copy.
+        storage: "float32", "float16", or "int8": then a row of a matrix, which is what one unit weighs its inputs
+            with, is 127 steps up and down of a scale of its own, and vectors stay as they are.
 
     Raises:
         ExportFailed: one is larger than float16 can hold.
     """
     copied = copy.deepcopy(module)
     for name, weights in copied.named_parameters():
-        weights.data = weights.data.half().float()
+        if storage == "float16":
+            weights.data = weights.data.half().float()
+        elif storage == "int8" and weights.ndim > 1:
+            weights.data = _on_steps(weights.data)
         if not weights.isfinite().all():
-            raise ExportFailed(f"{name} is beyond what float16 can hold; train with weights=float32.")
+            raise ExportFailed(f"{name} is beyond what {storage} can hold; train with weights=float32.")
     return copied
+
+
+def _on_steps(weights: torch.Tensor) -> torch.Tensor:
+    largest = weights.abs().amax(tuple(range(1, weights.ndim)), keepdim=True)
+    # A scale of 12 bits, rounded up, so that each of its multiples is a float32, and the largest is its 127th.
+    fraction, exponent = torch.frexp(largest / 127)
+    scale = torch.ldexp(torch.ceil(fraction * 2**12) / 2**12, exponent)
+    return torch.round(weights / scale.clamp(min=torch.finfo(torch.float32).tiny)) * scale
 
 
 def weights_sha256(module: nn.Module) -> str:

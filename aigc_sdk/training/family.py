@@ -67,8 +67,10 @@ class FamilyConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 is mixed precision; auto takes it where the processor computes in it"
     )
-    weights: Literal["float32", "float16"] = Field(
-        "float32", description="what the model files hold weights in; float16 makes them half as large, and rounds"
+    weights: Literal["float32", "float16", "int8"] = Field(
+        "float32",
+        description="what the model files hold weights in; float16 makes them half as large, int8 (with a scale for"
+        " each unit) a quarter, and both round",
     )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data to validate on")
     test_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data that training never sees")

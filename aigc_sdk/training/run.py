@@ -28,7 +28,7 @@ from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import ExporterSpec, FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
-from aigc_sdk.training.eager import EagerGenerator, in_float16, weights_sha256
+from aigc_sdk.training.eager import EagerGenerator, rounded, weights_sha256
 from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 
 RECORD = "run.json"
@@ -165,9 +165,7 @@ class Run:
         family = family or self.family()
         if task not in family.tasks:
             raise UnknownName.of(f"task of the family {self.record.family}", task, family.tasks)
-        sampler = family.sampler(task).eval()
-        if family.config.weights == "float16":
-            sampler = in_float16(sampler)
+        sampler = rounded(family.sampler(task).eval(), family.config.weights)
         try:
             card = self._card(family, task, weights_sha256(sampler))
         except ValidationError as error:

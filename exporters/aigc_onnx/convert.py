@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnxscript import opset20 as opset
 from torch import nn
 
@@ -111,27 +112,48 @@ def trace(
         raise ExportFailed("torch returned no program.")
     model = program.model_proto
     strip(model)
-    halve(model)
+    compact(model)
     return model
 
 
-def halve(model: onnx.ModelProto) -> None:
-    """Store in float16, behind a Cast, the large weights that lose nothing by it."""
-    casts = []
+def compact(model: onnx.ModelProto) -> None:
+    """Store the large weights that lose nothing by it in float16, or in int8 with scales, and cast them on loading."""
+    nodes, kept = list[onnx.NodeProto](), list[onnx.TensorProto]()
     for weights in model.graph.initializer:
-        if weights.data_type != onnx.TensorProto.FLOAT or math.prod(weights.dims) < _LARGE:
-            continue
-        values = onnx.numpy_helper.to_array(weights)
-        with np.errstate(over="ignore"):  # to infinity, which is not the value
-            halves = values.astype(np.float16)
-        if np.array_equal(halves, values):
-            casts.append(
-                onnx.helper.make_node("Cast", [f"{weights.name}.float16"], [weights.name], to=weights.data_type)
-            )
-            weights.CopyFrom(onnx.numpy_helper.from_array(halves, f"{weights.name}.float16"))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+        parts = _parts(onnx.numpy_helper.to_array(weights)) if _is_large(weights) else {}
+        names = {part: f"{weights.name}.{part}" for part in parts}
+        kept += [onnx.numpy_helper.from_array(array, names[part]) for part, array in parts.items()] or [weights]
+        if "scale" in parts:
+            cast = f"{weights.name}.steps"
+            nodes.append(onnx.helper.make_node("Cast", [names["int8"]], [cast], to=weights.data_type))
+            nodes.append(onnx.helper.make_node("Mul", [cast, names["scale"]], [weights.name]))
+        elif parts:
+            nodes.append(onnx.helper.make_node("Cast", [names["float16"]], [weights.name], to=weights.data_type))
+    nodes += model.graph.node
+    for field, values in (("initializer", kept), ("node", nodes)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(values)
+
+
+def _is_large(weights: onnx.TensorProto) -> bool:
+    return weights.data_type == onnx.TensorProto.FLOAT and math.prod(weights.dims) >= _LARGE
+
+
+def _parts(values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Return what the values can be stored as without loss: "float16", or "int8" and its "scale", or nothing."""
+    with np.errstate(over="ignore"):  # to infinity, which is not the value
+        halves = values.astype(np.float16)
+    if np.array_equal(halves, values):
+        return {"float16": halves}
+    # What one unit weighs its inputs with is a row, or where the matrix was transposed, a column.
+    for axis in {0, values.ndim - 1} if values.ndim > 1 else ():
+        others = tuple(each for each in range(values.ndim) if each != axis)
+        largest = np.abs(values).max(others, keepdims=True)
+        scale = np.where(largest == 0, 1, largest / 127).astype(np.float32)
+        steps = np.rint(values / scale).astype(np.int8)
+        if np.array_equal(steps * scale, values):
+            return {"int8": steps, "scale": scale}
+    return {}
 
 
 def strip(model: onnx.ModelProto) -> None:
