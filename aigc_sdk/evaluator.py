@@ -34,6 +34,23 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class TextSamples:
+    """What an evaluator of texts compares.
+
+    Attributes:
+        fake: generated texts, in the order in which they were made or given.
+        real: texts of the reference, which the model was not trained on, in random order.
+        train: the texts that it was trained on, in their order; those of a stream joined to one. None when nobody said.
+        baseline: as many of the training texts, or pieces of the stream, as there are generated ones, in random order.
+    """
+
+    fake: tuple[str, ...]
+    real: tuple[str, ...]
+    train: tuple[str, ...] | None = None
+    baseline: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """What an evaluator returns.
 
@@ -57,20 +74,22 @@ class Evaluator(ABC):
 
     `direction` says which values are better, `explanation` what is measured, in plain words for the report;
     `min_items` is how many generated and how many real items it needs. One with `needs_train` is not measured when
-    nobody knows what the model was trained on.
+    nobody knows what the model was trained on. `modality` is what it measures: "image", by features, or "text".
     """
 
     direction: ClassVar[Direction]
     explanation: ClassVar[str]
     min_items: ClassVar[int] = 2
     needs_train: ClassVar[bool] = False
+    modality: ClassVar[str] = "image"
 
     @abstractmethod
-    def measure(self, samples: Samples, seed: int) -> Measured:
+    def measure(self, samples: Any, seed: int) -> Measured:
         """Measure; the same samples and seed give the same figures.
 
         Args:
-            samples: finite features, at least `min_items` rows of generated and of real ones.
+            samples: a Samples of finite features, or a TextSamples, with at least `min_items` generated and as many
+                real items.
             seed: of the bootstrap and of every other random act.
         """
 

@@ -72,14 +72,20 @@ def trained_gan(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any,
 
 
 @pytest.fixture(scope="session")
-def trained_rnn(tmp_path_factory: pytest.TempPathFactory) -> "Run":
-    """A small network for names of four syllables, labelled by the first; shared, so leave it as it is."""
+def names() -> tuple[list[str], list[str]]:
+    """Names of four syllables, and the first of each as its label."""
     syllables = np.random.default_rng(0).choice(["ka", "lo", "mi", "ra", "ten", "vu"], (900, 4))
     names = ["".join(name) for name in syllables]
+    return names, [name[:2] for name in names]
+
+
+@pytest.fixture(scope="session")
+def trained_rnn(tmp_path_factory: pytest.TempPathFactory, names: tuple[list[str], list[str]]) -> "Run":
+    """A small network for such names; shared, so leave it as it is."""
     out = tmp_path_factory.mktemp("runs") / "names"
     options = {"epochs": 30, "batch_size": 32, "width": 32, "layers": 1, "attention": 4, "dropout": 0.0}
     options |= {"warmup_steps": 5, "learning_rate": 1e-2}
-    return sdk.train("rnn", (names, [name[:2] for name in names]), out=out, **options)
+    return sdk.train("rnn", names, out=out, **options)
 
 
 @pytest.fixture(scope="session")

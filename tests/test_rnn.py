@@ -376,10 +376,8 @@ def test_text_is_reproduced_from_its_file(trained_rnn, tmp_path):
         sdk.reproduce(first, model=trained_rnn.folder)
 
 
-def test_texts_have_no_evaluation_grid_or_format_of_images(trained_rnn, tmp_path):
+def test_texts_have_no_grid_or_format_of_images(trained_rnn, tmp_path):
     made = sdk.generate(trained_rnn.folder, 2, seed=5)
-    with pytest.raises(InvalidRequest, match="measures images alone"):
-        sdk.evaluate(trained_rnn.folder, trained_rnn.folder)
     with pytest.raises(InvalidRequest, match="has no grid"):
         made.grid()
     with pytest.raises(InvalidRequest, match=r"Cannot save a text as 'a\.png'"):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _NO_LOSS = {"step", "validation", "epoch", "minutes", "items_per_s", "learning_rate"}
 _MOST_LINES = 200_000
 _MOST_CURVES = 9
+# What is shown of a longer text.
+_MOST_CHARACTERS = 600
 # Matplotlib cannot draw what is much larger; a loss that is not finite leaves a gap as well.
 _LARGEST = 1e100
 
@@ -37,10 +40,14 @@ def page(report: "Report") -> str:
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{style}</style>\n"
-        f"<header><h1>{title}</h1><p>{escape(against)}, features by {escape(str(protocol['extractor']))}</p></header>\n"
+        f"<header><h1>{title}</h1><p>{escape(against)}, {_features(protocol)}</p></header>\n"
         f'<main>\n<section class="scores">{"".join(_cards(report))}</section>\n'
         f"{_samples(report)}{_pairs(report)}{_curves(report.pictures.metrics_file)}{_protocol(report)}</main>\n</html>\n"
     )
+
+
+def _features(protocol: Mapping[str, Any]) -> str:
+    return f"features by {escape(str(protocol['extractor']))}" if protocol["extractor_sha256"] else "as they are"
 
 
 def _cards(report: "Report") -> list[str]:
@@ -78,12 +85,22 @@ def _bar(score: Score) -> str:
 
 
 def _samples(report: "Report") -> str:
-    fake, real = (_grid(images) for images in (report.pictures.fake, report.pictures.real))
+    fake, real = (_some(*each) for each in ((report.pictures.fake, "generated"), (report.pictures.real, "real")))
     return (
-        f"<section><h2>Samples</h2><div class=two><figure>{_picture(fake, 'generated items')}<figcaption>Generated"
-        f"</figcaption></figure><figure>{_picture(real, 'real items')}<figcaption>Real</figcaption></figure></div>"
-        "</section>\n"
+        f"<section><h2>Samples</h2><div class=two><figure>{fake}<figcaption>Generated</figcaption></figure>"
+        f"<figure>{real}<figcaption>Real</figcaption></figure></div></section>\n"
     )
+
+
+def _some(items: "Image | tuple[str, ...]", what: str) -> str:
+    """Show some items: images in a grid, texts one below the other."""
+    if isinstance(items, tuple):
+        return "".join(f"<pre>{escape(_shortened(text))}</pre>" for text in items)
+    return _picture(_grid(items), f"{what} items")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
 
 
 def _pairs(report: "Report") -> str:

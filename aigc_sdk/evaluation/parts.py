@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data import Dataset, ImageOptions, load_data
+from aigc_sdk.contents.codes import decode
+from aigc_sdk.data import Dataset, ImageOptions, TextDataset, load_data, load_texts
 from aigc_sdk.errors import InvalidData, InvalidRequest
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -28,12 +29,17 @@ class Part:
         name: for people, for example "mnist (test)".
     """
 
-    dataset: Dataset
+    dataset: Dataset | TextDataset
     rows: NDArray[np.int64]
     name: str
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the items are pieces of one text."""
+        return isinstance(self.dataset, TextDataset) and self.dataset.is_stream
 
     @property
     def fingerprint(self) -> str:
@@ -43,8 +49,14 @@ class Part:
         return hashlib.sha256(self.dataset.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
     def __getitem__(self, index: slice | Array) -> NDArray[np.uint8]:
-        """Return some of the items, uint8 (k, height, width, channels)."""
+        """Return some of the images, uint8 (k, height, width, channels)."""
+        assert isinstance(self.dataset, Dataset)
         return self.dataset.pixels(self.rows[index])
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts, of a stream its pieces."""
+        assert isinstance(self.dataset, TextDataset)
+        return tuple(decode(self.dataset.text_codes(row)) for row in self.rows.tolist())
 
     def take(self, n: int, seed: int) -> "Part":
         """Return n of the items, drawn with the seed, or all when there are no more."""
@@ -55,7 +67,7 @@ class Part:
 
 
 def find_parts(
-    card: "ModelCard | None", shape: tuple[int, ...], reference: Any, train: Any
+    card: "ModelCard | None", shape: tuple[int, ...] | None, reference: Any, train: Any
 ) -> tuple[Part, Part | None]:
     """Return the held-out part of the reference, and what the model was trained on if that is known.
 
@@ -65,7 +77,7 @@ def find_parts(
 
     Args:
         card: of the model; None when nobody knows which model made the contents.
-        shape: (height, width, channels) of a generated item.
+        shape: (height, width, channels) of a generated image, or None for texts.
         reference: as `load_data` takes it.
         train: the same, or None.
 
@@ -83,8 +95,11 @@ def find_parts(
     return _part(card, real, "test"), None if known is None else _part(card, known, "train")
 
 
-def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...], what: str) -> Dataset:
+def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...] | None, what: str) -> Dataset | TextDataset:
     try:
+        if shape is None:
+            documents: Any = "file" if card is None else card.config.get("documents", "file")
+            return load_texts(source, documents)
         dataset = load_data(source, None if card is None else ImageOptions.of_config(card.config))
     except (InvalidData, InvalidRequest) as error:
         raise type(error)(f"{what}: {error}") from error
@@ -96,7 +111,7 @@ def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...], what: s
     return dataset
 
 
-def _part(card: "ModelCard | None", dataset: Dataset, name: str) -> Part:
+def _part(card: "ModelCard | None", dataset: Dataset | TextDataset, name: str) -> Part:
     if card is None or dataset.fingerprint != card.data.fingerprint:
         return Part(dataset, np.arange(dataset.n), dataset.name)
     fractions = [value for key in _SPLIT if isinstance(value := card.config.get(key), int | float)]

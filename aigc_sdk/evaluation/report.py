@@ -31,14 +31,14 @@ class Pictures:
     """What a report shows beside the figures.
 
     Attributes:
-        fake: uint8 (n, height, width, channels), some generated items.
-        real: the same, some of the reference.
+        fake: some generated items, uint8 (n, height, width, channels), or texts.
+        real: the same of the reference.
         pairs: the generated items that look most like copies.
         metrics_file: the losses of the run, one JSON object in a line; may be missing.
     """
 
-    fake: Image
-    real: Image
+    fake: Image | tuple[str, ...]
+    real: Image | tuple[str, ...]
     pairs: tuple[Pair, ...] = ()
     metrics_file: Path | None = None
 

@@ -16,8 +16,8 @@ from aigc_sdk.evaluation.features import Extractor, check_features, extract, ext
 from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
 from aigc_sdk.evaluation.report import Pair, Pictures, Report
-from aigc_sdk.evaluation.subject import find_subject
-from aigc_sdk.evaluator import Direction, Evaluator, Measured, Samples, Score
+from aigc_sdk.evaluation.subject import Subject, find_subject
+from aigc_sdk.evaluator import Direction, Evaluator, Measured, Samples, Score, TextSamples
 from aigc_sdk.generation import Model
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
@@ -31,6 +31,7 @@ MOST_ITEMS = 10_000
 # Of larger training sets so many are looked at, drawn with the seed.
 MOST_TRAIN = 100_000
 _SHOWN = 64
+_SHOWN_TEXTS = 8
 _PAIRS = 8
 _PAIRS_OF = 1000
 _NO_TRAIN = "nobody said what the model was trained on; give train=, or a reference that is the training data itself"
@@ -57,14 +58,16 @@ def evaluate(
     different n do not compare.
 
     Args:
-        model_or_contents: as in `aigc_sdk.load`; or contents that were made, as `Contents` or uint8 (n, h, w, c).
-        reference: data as in `aigc_sdk.train`, of the size that the model makes.
+        model_or_contents: as in `aigc_sdk.load`; or contents that were made, as `Contents`, uint8 (n, h, w, c), or a
+            list of texts.
+        reference: data as in `aigc_sdk.train`, of the size that the model makes. Of a stream the pieces count.
         train: the data that the model was trained on, when the reference is other data.
         metrics: names, for example ["frechet", "copying"]; without it, all that are installed, of which one that
             fails, or has too few items, is not measured, with the reason.
         n: how many items; without it, as many as there are held-out ones, at most 10,000.
         seed: of the generated items, of what is drawn from larger data, and of the bootstrap.
         extractor: what turns items into features: the name or path of a measure; without it, the one for this size.
+            Texts are compared as they are.
         controls: as in `aigc_sdk.generate`.
 
     Raises:
@@ -82,28 +85,22 @@ def evaluate(
         Traceback (most recent call last):
         aigc_sdk.errors.InvalidData: reference: There is no data at no-data-here.npz.
     """
-    evaluators, not_measured = _evaluators(metrics)
     check_seed(seed)
     subject = find_subject(model_or_contents, controls)
+    evaluators, not_measured = _evaluators(metrics, subject.modality)
     whole, train_part = find_parts(subject.card, subject.shape, reference, train)
     n = subject.count(n, default=min(len(whole), MOST_ITEMS))
     real = whole.take(n, seed)
-    known = None if train_part is None else train_part.take(MOST_TRAIN, seed)
+    is_text = subject.modality == "text"
+    known = train_part if train_part is None or is_text else train_part.take(MOST_TRAIN, seed)
     left_out = _left_out(evaluators, n, len(real), known is not None, are_named=metrics is not None)
     not_measured |= left_out
-    measure = find_extractor(extractor, subject.shape)
-
-    fake = subject.make(n, seed, controls)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(0 if known is None else len(known))
-    real_order = rng.permutation(len(real))
-    samples = _samples(measure, fake, real, real_order, known, order)
+    compare = _compare_texts if is_text else _compare_images
+    samples, extraction, pictures = compare(subject, real, known, n, seed, controls, extractor)
     common = {
         "n_real": len(real),
         "n_fake": n,
-        "extractor": measure.card.name,
-        "extractor_sha256": measure.card.graph_sha256,
-        "resizing": resizing(measure),
+        **extraction,
         "reference": whole.fingerprint,
         "seed": seed,
     }
@@ -132,17 +129,59 @@ def evaluate(
             "sdk_version": sdk_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
-        pictures=Pictures(
-            fake=fake[:_SHOWN],
-            real=real[real_order[:_SHOWN]],
-            pairs=() if known is None else _pairs(samples, fake, known, order),
-            metrics_file=None if subject.folder is None else subject.folder / "metrics.jsonl",
-        ),
+        pictures=pictures,
     )
 
 
-def _evaluators(metrics: Iterable[str] | None) -> tuple[dict[str, Evaluator], dict[str, str]]:
-    """Return the metrics by name, and those that cannot start with the reason, unless they were asked for by name."""
+def _compare_images(
+    subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
+) -> tuple[Samples, dict[str, str], Pictures]:
+    """Make images; return the features of all, by what they were made, and what the report shows."""
+    assert subject.shape is not None
+    measure = find_extractor(extractor, subject.shape)
+    fake: Any = subject.make(n, seed, controls)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(0 if train is None else len(train))
+    real_order = rng.permutation(len(real))
+    samples = _samples(measure, fake, real, real_order, train, order)
+    pictures = Pictures(
+        fake=fake[:_SHOWN],
+        real=real[real_order[:_SHOWN]],
+        pairs=() if train is None else _pairs(samples, fake, train, order),
+        metrics_file=subject.metrics_file,
+    )
+    card = measure.card
+    names = {"extractor": card.name, "extractor_sha256": card.graph_sha256, "resizing": resizing(measure)}
+    return samples, names, pictures
+
+
+def _compare_texts(
+    subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
+) -> tuple[TextSamples, dict[str, str], Pictures]:
+    """Make texts; return all, which are compared as they are, and what the report shows."""
+    if extractor is not None:
+        raise InvalidRequest(f"Texts are compared as they are; leave out the extractor {shown(extractor)}.")
+    fake: Any = subject.make(n, seed, controls)
+    rng = np.random.default_rng(seed)
+    texts = real.texts()
+    held_out = tuple(texts[i] for i in rng.permutation(len(texts)))
+    samples = TextSamples(fake, held_out)
+    if train is not None:
+        known = train.texts()
+        baseline = tuple(known[i] for i in rng.permutation(len(known))[:n])
+        samples = TextSamples(fake, held_out, ("".join(known),) if train.is_stream else known, baseline)
+    pictures = Pictures(fake[:_SHOWN_TEXTS], held_out[:_SHOWN_TEXTS], metrics_file=subject.metrics_file)
+    return samples, {"extractor": "none", "extractor_sha256": "", "resizing": "none"}, pictures
+
+
+def _evaluators(metrics: Iterable[str] | None, modality: str) -> tuple[dict[str, Evaluator], dict[str, str]]:
+    """Return the metrics by name, and those that cannot start with the reason, unless they were asked for by name.
+
+    Without names they are all of this modality.
+
+    Raises:
+        InvalidRequest: what was asked for is no list of names, or has one of another modality.
+    """
     names = default_registry().names("metric")
     if metrics is not None:
         asked = [] if isinstance(metrics, str) or not isinstance(metrics, Iterable) else list(metrics)
@@ -152,7 +191,11 @@ def _evaluators(metrics: Iterable[str] | None) -> tuple[dict[str, Evaluator], di
     evaluators, failed = {}, {}
     for name in names:
         try:
-            evaluators[name] = _started(name)
+            made = _started(name)
+            if made.modality == modality:
+                evaluators[name] = made
+            elif metrics is not None:
+                raise InvalidRequest(f"The metric {name} measures {made.modality}s, and these are {modality}s.")
         except (PluginError, MissingPackage) as error:
             if metrics is not None:
                 raise
@@ -209,7 +252,7 @@ def _samples(
     return Samples(made, found["reference"], found.get("train"))
 
 
-def _score(name: str, evaluator: Evaluator, samples: Samples, common: dict[str, Any]) -> Score:
+def _score(name: str, evaluator: Evaluator, samples: Any, common: dict[str, Any]) -> Score:
     _log.info("measuring %s", name)
     with blamed(f"The metric {name!r} failed"):
         figures = _plain(evaluator.measure(samples, common["seed"]))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents
+from aigc_sdk.contents import Contents, Item
+from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load, model_file
@@ -18,7 +19,8 @@ from aigc_sdk.request import check_names
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
-Images = NDArray[np.uint8]
+# Images, uint8 (n, height, width, channels), or texts.
+Items = NDArray[np.uint8] | tuple[str, ...]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -29,17 +31,17 @@ class Subject:
 
     Attributes:
         name: for people.
-        shape: (height, width, channels) of an item.
+        shape: (height, width, channels) of an image, or None for texts.
         model: what makes the items, if they are not made yet.
-        images: the items, if they are.
+        items: the items, if they are.
         origin: what identifies the model; None when nobody knows it, or several models made the items.
         folder: of the run that the model's file lies in, if it was named by its path.
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     model: Model | None = None
-    images: Images | None = None
+    items: Items | None = None
     origin: dict[str, str] | None = None
     folder: Path | None = None
 
@@ -50,7 +52,7 @@ class Subject:
 
     def count(self, n: int | None, default: int) -> int:
         """Return how many items to look at; raises InvalidRequest."""
-        most = None if self.images is None else len(self.images)
+        most = None if self.items is None else len(self.items)
         if n is None:
             return default if most is None else min(default, most)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= (most or n):
@@ -58,14 +60,24 @@ class Subject:
             raise InvalidRequest(f"n is {shown(n)}; give the number of items, a whole number {allowed}.")
         return int(n)
 
-    def make(self, n: int, seed: int, controls: dict[str, Any]) -> Images:
-        """Return n items, uint8 (n, height, width, channels); raises as `aigc_sdk.generate` does."""
+    @property
+    def modality(self) -> str:
+        """What the items are."""
+        return "text" if self.shape is None else "image"
+
+    @property
+    def metrics_file(self) -> Path | None:
+        """The losses of the run, if there is one."""
+        return None if self.folder is None else self.folder / "metrics.jsonl"
+
+    def make(self, n: int, seed: int, controls: dict[str, Any]) -> Items:
+        """Return n items; raises as `aigc_sdk.generate` does."""
         if self.model is None:
-            assert self.images is not None
-            return self.images[:n]
+            assert self.items is not None
+            return self.items[:n]
         _log.info("generating %d items with %s", n, self.name)
-        made: Images = self.model.generate(n, seed=seed, deadline_s=None, **controls).to_numpy()
-        return made
+        made = self.model.generate(n, seed=seed, deadline_s=None, **controls)
+        return tuple(map(str, made)) if self.shape is None else made.to_numpy()
 
 
 def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
@@ -77,25 +89,25 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
             )
         model = load(given)
         card = model.card
-        if card.modality != "image":
-            raise InvalidRequest(
-                f"{card.name} makes {card.modality}s; sdk.evaluate measures images alone. What a text costs in nats is"
-                " measured by sdk.measure with the task `score`."
-            )
         check_names(card, controls)
         origin = _origin(card.name, card.version, card.task, card.graph_sha256)
-        return Subject(card.name, tuple(card.output.shape), model, origin=origin, folder=_run_folder(given))
+        shape = None if card.modality == "text" else tuple(card.output.shape)
+        return Subject(card.name, shape, model, origin=origin, folder=_run_folder(given))
     if controls:
         raise InvalidRequest(f"The contents are made already; {min(controls)} is for a model.")
-    images = as_array(given)
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+    array = as_array(given)
+    items: Items = array
+    if array.dtype == np.int32 and array.ndim == 2 and len(array):
+        items = tuple(map(decode, array))
+    elif array.dtype != np.uint8 or array.ndim != 4 or not len(array):
         raise InvalidRequest(
-            f"The contents are {images.dtype} {images.shape}; give uint8 (n, height, width, channels)."
+            f"The contents are {array.dtype} {array.shape}; give texts, or uint8 (n, height, width, channels)."
         )
-    made_by = {} if isinstance(given, np.ndarray) else {id(item._origin): item._origin for item in given}
+    made_by = {id(item._origin): item._origin for item in given if isinstance(item, Item)}
     makers = {(origin.model, origin.version, origin.task, origin.graph_sha256) for origin in made_by.values()}
     maker = _origin(*makers.pop()) if len(makers) == 1 else None
-    return Subject("contents", images.shape[1:], images=images, origin=maker)
+    shape = None if isinstance(items, tuple) else array.shape[1:]
+    return Subject("contents", shape, items=items, origin=maker)
 
 
 def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:

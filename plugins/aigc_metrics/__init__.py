@@ -9,6 +9,8 @@ _METRICS = {
     "precision": ("manifold:Precision", "share of generated items among the real ones (Kynkaanniemi et al. 2019)"),
     "recall": ("manifold:Recall", "share of real items that the model covers (Kynkaanniemi et al. 2019)"),
     "copying": ("copying:Copying", "share of generated items that lie on training items (after Meehan et al. 2020)"),
+    "verbatim": ("texts:Verbatim", "share of the windows of generated texts that stand in training texts"),
+    "ngrams": ("texts:NGrams", "divergence of the frequencies of runs of three characters (Lin 1991)"),
 }
 
 
