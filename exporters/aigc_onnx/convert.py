@@ -90,22 +90,26 @@ def trace(
     def free(group: dict[str, torch.Tensor]) -> dict[str, dict[int, Any]]:
         return {key: {0: n, 1: length} if part.dtype == torch.int32 else {0: n} for key, part in group.items()}
 
+    shapes = {**free(arrays), **{name: free(group) for name, group in groups.items()}}
+    # A loop cannot be traced but strictly; the exporter finds that out too, and prints what it failed at.
+    loops = "length" in (*arrays, *outputs)
     try:
         with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own insides
+            given = tuple(arrays.values())
             program = torch.onnx.export(
-                module,
-                tuple(arrays.values()),
+                torch.export.export(module, given, groups, dynamic_shapes=shapes, strict=True) if loops else module,
+                given,
                 kwargs=groups,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[*arrays, *(name for group in groups.values() for name in group)],
                 output_names=list(outputs),
-                dynamic_shapes={**free(arrays), **{name: free(group) for name, group in groups.items()}},
+                dynamic_shapes=shapes,
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )
-    except torch.onnx.errors.OnnxExporterError as error:
+    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ExportFailed(f"torch cannot export this sampler: {reason}") from error
     if program is None:  # only the older exporter returns nothing

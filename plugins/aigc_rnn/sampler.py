@@ -161,7 +161,7 @@ class _Loop(_Sampler):
             kept = [_kept(alive, after[name], before[name]) for name in names]
             return t + 1, content, length + makes.to(torch.int64), made + alive.to(torch.int64), *kept
 
-        content = torch.full((len(seed), width), -1, dtype=torch.int32)
+        content = torch.full((seed.shape[0], width), -1, dtype=torch.int32)
         nothing = torch.zeros_like(seed)
         # No input of the graph may be carried as it is.
         carried = (torch.tensor(0), content, nothing, nothing + 0, *(part.clone() for part in state.values()))
@@ -175,7 +175,7 @@ class Generate(_Loop):
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return int32 (n, t), -1 after the end, and int64 (n,); t is the largest max_length."""
-        content, length, *_ = self.loop(seed, controls, self.start(len(seed)), torch.zeros_like(seed))
+        content, length, *_ = self.loop(seed, controls, self.start(seed.shape[0]), torch.zeros_like(seed))
         return content, length
 
 
