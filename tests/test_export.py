@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import aigc_sdk as sdk
+from aigc_onnx.convert import _parts
 from aigc_onnx.exporter import OnnxExporter
 from aigc_onnx.verify import compare_with_eager
 from aigc_sdk.card import CARD_KEY, ModelCard
@@ -97,22 +98,43 @@ def test_export_bad_sampler_raises_and_writes_nothing(tmp_path, sampler, message
     assert_nothing_written(tmp_path)
 
 
-def test_export_stores_in_float16_what_loses_nothing_by_it(tmp_path):
+@pytest.mark.parametrize(("storage", "size", "most"), [("float16", 2, 0.1), ("int8", 1, 0.5)])
+def test_export_stores_in_fewer_bits_what_loses_nothing_by_it(tmp_path, storage, size, most):
     torch.manual_seed(0)
     sampler = Dense()
     sizes = {}
-    for name, module in (("whole", sampler), ("half", rounded(sampler, "float16"))):
+    for name, module in (("whole", sampler), ("small", rounded(sampler, storage))):
         OnnxExporter().export(exportable(module), tmp_path / f"{name}.onnx")
         sizes[name] = sum(
             4096 * onnx.helper.tensor_dtype_to_np_dtype(weights.data_type).itemsize
             for weights in onnx.load(tmp_path / f"{name}.onnx").graph.initializer
             if list(weights.dims) == [64, 64]
         )
-    assert sizes == {"whole": 4 * 4096, "half": 2 * 4096}
-    gap = sdk.generate(tmp_path / "half.onnx", 500, seed=0).to_numpy() - np.int64(
+    assert sizes == {"whole": 4 * 4096, "small": size * 4096}
+    gap = sdk.generate(tmp_path / "small.onnx", 500, seed=0).to_numpy() - np.int64(
         sdk.generate(tmp_path / "whole.onnx", 500, seed=0).to_numpy()
     )
-    assert 0 < (gap != 0).mean() < 0.1  # of numbers that are rounded, some fall to the other side
+    assert 0 < (gap != 0).mean() < most  # of numbers that are rounded, some fall to the other side
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (32, 8, 3, 3)])
+def test_weights_of_int8_are_whole_steps_of_a_scale_for_each_unit(shape):
+    layer = nn.Linear(64, 64) if len(shape) == 2 else nn.Conv2d(8, 32, 3)
+    with torch.no_grad():
+        layer.weight[1] *= 1000
+        layer.weight[2] = 0
+    small = rounded(layer, "int8")
+    rows, wanted = (each.weight.detach().double().flatten(1) for each in (small, layer))
+    scale = rows.abs().amax(1, keepdim=True) / 127
+    steps = (rows / scale.clamp(min=1e-30)).round()
+    assert torch.equal(steps * scale, rows) and steps[3].abs().max() == 127
+    assert ((rows - wanted).abs() <= 0.501 * scale).all()
+    assert torch.equal(small.bias, layer.bias) and torch.equal(rounded(small, "int8").weight, small.weight)
+    for stored in (small.weight, small.weight.T) if len(shape) == 2 else (small.weight,):
+        array = stored.detach().numpy()
+        parts = _parts(array)
+        assert parts["int8"].dtype == np.int8 and np.array_equal(parts["int8"] * parts["scale"], array)
+    assert _parts(layer.weight.detach().numpy()) == {}
 
 
 class Noting(Generator):

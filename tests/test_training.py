@@ -26,7 +26,7 @@ from aigc_sdk.errors import (
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.training import Family, FamilyConfig, Losses, Run, lock, plan, trainer
 from aigc_sdk.training.checkpoint import load_checkpoint
-from aigc_sdk.training.eager import weights_sha256
+from aigc_sdk.training.eager import rounded, weights_sha256
 from aigc_sdk.training.trainer import prepare
 from aigc_vae.family import VAE
 
@@ -459,12 +459,15 @@ def test_train_family_picked_by_its_distribution(tmp_path, stripes, monkeypatch)
     assert run.record.family == "aigc-sdk:vae" and run.exportable("generate").eager.card.family == "vae"
 
 
-def test_train_with_weights_of_float16_rounds_what_is_exported_alone(tmp_path, stripes, no_export):
-    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=2, weights="float16", **SMALL)
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_train_with_smaller_weights_rounds_what_is_exported_alone(tmp_path, stripes, no_export, weights):
+    run = sdk.train("vae", stripes, out=tmp_path / "run", steps=2, weights=weights, **SMALL)
     exported, trained = run.exportable("generate").sampler, run.family().sampler("generate")
-    pairs = list(zip(exported.parameters(), trained.parameters(), strict=True))
-    assert all(torch.equal(one, other.half().float()) for one, other in pairs)
-    assert not all(torch.equal(one, other) for one, other in pairs)
+    pairs = list(zip(exported.parameters(), rounded(trained, weights).parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not all(
+        torch.equal(one, other) for one, other in zip(exported.parameters(), trained.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("out", ["a\0b", "", None])
