@@ -52,10 +52,11 @@ def test_network_reads_a_sequence_as_it_reads_its_parts_and_its_steps(kind, labe
         whole, after = net(tokens, label, net.start(5))
         first, state = net(tokens[:, :4], label, net.start(5))
         second, in_parts = net(tokens[:, 4:], label, state)
-        steps, state = [], net.start(5)
+        steps, state, read = [], net.split(net.start(5)), net.reader(label)
         for t in range(11):
-            logits, state = net.step(tokens[:, t], label, state)
+            logits, state = net.step(read(tokens[:, t]), state)
             steps.append(logits)
+        state = net.join(state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.stack(steps, 1), whole, rtol=1e-4, atol=1e-5)
     for name, (shape, dtype) in net.state_shapes.items():
@@ -68,7 +69,7 @@ def test_step_of_a_layer_is_that_of_the_paper():
     net = network(cell="lstm", layers=1)
     layer, x, h, c = net.layers[0], *torch.randn(3, 1, 16)
     with torch.no_grad():
-        hidden, cell = layer.step(x, h, c)
+        hidden, cell = layer.step(layer.share_of(x), h, c)
         gates = (x @ layer.weight_x.T + h @ layer.weight_h.T + layer.bias_x + layer.bias_h)[0].double().numpy()
     i, f, g, o = gates.reshape(4, 16)
     sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731 - shorter than a function
@@ -119,32 +120,36 @@ def plain_choice(logits, seen, u, temperature, top_k, top_p, penalty):
 def test_choice_is_that_of_the_definitions(temperature, top_k, top_p, penalty):
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 3, (200, 17)).astype(np.float32)
-    seen, u = rng.random((200, 17)) < 0.3, rng.random(200).astype(np.float32)
-    how = Choosing(
-        torch.full((200,), temperature),
-        torch.full((200,), top_k),
-        torch.full((200,), top_p),
-        torch.full((200,), penalty),
-    )
-    chosen = choose(torch.tensor(logits), torch.tensor(seen), torch.tensor(u), how).tolist()
+    seen = rng.random((200, 17)) < 0.3
+    u = (rng.integers(0, 2**24, 200) * 2.0**-24).astype(np.float32)
+    how = choosing(200, temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
+    chosen = choose(torch.tensor(logits), torch.tensor(seen), torch.tensor(u)[:, None], how).tolist()
     wanted = [plain_choice(*row, temperature, top_k, top_p, penalty) for row in zip(logits, seen, u, strict=True)]
     assert sum(a != b for a, b in zip(chosen, wanted, strict=True)) <= 1  # one may lie on an edge
 
 
+def choosing(n, tokens=17, **values):
+    usual = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0} | values
+    return Choosing.of({name: torch.full((n,), value) for name, value in usual.items()}, tokens)
+
+
 def test_choice_follows_the_probabilities():
     logits = torch.tensor([[1.0, 0.0, -1.0]]).expand(30_000, 3)
-    ones = torch.ones(30_000)
-    how = Choosing(ones, torch.zeros(30_000, dtype=torch.int64), ones, ones)
-    u = (torch.arange(30_000) + 0.5) / 30_000
-    counts = torch.bincount(choose(logits, torch.zeros(30_000, 3, dtype=torch.bool), u, how), minlength=3)
+    u = ((torch.arange(30_000) + 0.5) / 30_000)[:, None]
+    seen = torch.zeros(30_000, 3, dtype=torch.bool)
+    counts = torch.bincount(choose(logits, seen, u, choosing(30_000, tokens=3)), minlength=3)
     torch.testing.assert_close(counts / 30_000, torch.softmax(logits[0], 0), atol=1e-3, rtol=0)
 
 
 def test_number_next_to_one_chooses_no_token_that_was_left_out():
-    logits = torch.tensor([[5.0, 5.0, -1e9]])
-    how = Choosing(torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.ones(1), torch.ones(1))
-    u = torch.tensor([1 - 2.0**-24])
-    assert choose(logits, torch.zeros(1, 3, dtype=torch.bool), u, how).item() < 2
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(np.append(rng.normal(0, 5, (20_000, 30)), np.full((20_000, 9), -1e9), 1).astype(np.float32))
+    u = torch.full((20_000, 1), 1 - 2.0**-24)
+    for how in ({}, {"top_k": 7}, {"top_p": 0.9}):
+        chosen = choose(logits, torch.zeros_like(logits, dtype=torch.bool), u, choosing(20_000, tokens=39, **how))
+        assert (chosen < 30).all()
+        rank = (logits > logits.gather(1, chosen[:, None])).sum(1)
+        assert rank.max() < how.get("top_k", 39)
 
 
 def controls(n, prompt=("",), **values):
@@ -156,12 +161,12 @@ def controls(n, prompt=("",), **values):
 
 def plain_text(net, seed, prompt, most, label=None):
     """One text at temperature 1, a token at a time."""
-    state, token, made = net.start(1), BEGIN, []
+    state, token, made, read = net.split(net.start(1)), BEGIN, [], net.reader(label)
     for character in prompt:
-        _, state = net.step(torch.tensor([token]), label, state)
+        _, state = net.step(read(torch.tensor([token])), state)
         token = SPECIAL + CHARACTERS.index(ord(character)) if ord(character) in CHARACTERS else 2
     for i in range(most):
-        logits, state = net.step(torch.tensor([token]), label, state)
+        logits, state = net.step(read(torch.tensor([token])), state)
         word = threefry((seed & 0xFFFFFFFF, seed >> 32), (i, int(Stream.TOKEN)))[0]
         allowed = logits[0].clone()
         allowed[[BEGIN, 2]] = -1e9

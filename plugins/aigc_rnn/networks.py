@@ -6,6 +6,7 @@ last hidden states, and "age", int64 (n,), how many steps there were.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -83,12 +84,12 @@ class RecurrentNetwork(nn.Module):
         }
 
     def inputs(self, tokens: Tensor, label: Tensor | None) -> Tensor:
-        """Return the vectors (..., width) of tokens int64 (n, ...) of texts of these labels, int64 (n,)."""
+        """Return the vectors (n, t, width) of tokens int64 (n, t) of texts of these labels, int64 (n,)."""
         x: Tensor = self.embedding(tokens) * math.sqrt(self.width)
         if self.label is None or label is None:
             return x
         of_label: Tensor = self.label(label)
-        return x + (of_label[:, None] if x.ndim == 3 else of_label)
+        return x + of_label[:, None]
 
     def forward(self, tokens: Tensor, label: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Read whole sequences.
@@ -117,24 +118,53 @@ class RecurrentNetwork(nn.Module):
         logits: Tensor = self.output(x)
         return logits, made
 
-    def step(self, token: Tensor, label: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """Read one token, int64 (n,), without dropout; return logits float32 (n, tokens) and the state after it."""
-        x = self.inputs(token, label)
-        after: dict[str, list[Tensor]] = {"hidden": [], "cell": []}
+    def split(self, state: State) -> State:
+        """Return the state with the layers apart, "hidden.0", "hidden.1", ..., as `step` takes it: (n, width) each."""
+        apart = {name: part for name, part in state.items() if name not in ("hidden", "cell")}
+        for name in state.keys() - apart.keys():
+            apart |= {f"{name}.{i}": state[name][:, i].contiguous() for i in range(len(self.layers))}
+        return apart
+
+    def join(self, state: State) -> State:
+        """Undo `split`."""
+        layers = range(len(self.layers))
+        return {
+            name: torch.stack([state[f"{name}.{i}"] for i in layers], 1) if f"{name}.0" in state else state[name]
+            for name in self.state_shapes
+        }
+
+    def reader(self, label: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Return f(token int64 (n,)) -> what `step` takes of it, for texts of these labels, int64 (n,).
+
+        That is the token's share of the first layer's gates, for all tokens worked out at once.
+        """
+        first = cast(Layer, self.layers[0])
+        shares = first.share_of(self.embedding.weight * math.sqrt(self.width))
+        if self.label is None or label is None:
+            return lambda token: shares.index_select(0, token)
+        of_label = F.linear(self.label.weight, first.weight_x).index_select(0, label)
+        return lambda token: shares.index_select(0, token) + of_label
+
+    def step(self, share: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token, as `reader` gives it, without dropout; return logits float32 (n, tokens) and the state.
+
+        Both states have the layers apart.
+        """
+        x = share
+        after: State = {}
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            cell = state["cell"][:, i] if "cell" in state else None
-            hidden, cell = cast(Layer, layer).step(x, state["hidden"][:, i], cell)
-            after["hidden"].append(hidden)
+            layer = cast(Layer, layer)
+            share = share if i == 0 else layer.share_of(x)
+            hidden, cell = layer.step(share, state[f"hidden.{i}"], state.get(f"cell.{i}"))
+            after[f"hidden.{i}"] = hidden
             if cell is not None:
-                after["cell"].append(cell)
+                after[f"cell.{i}"] = cell
             x = norm(hidden)
-        made = {name: torch.stack(parts, 1) for name, parts in after.items() if parts}
         if self.attention:
-            y, memory = self.attention(x[:, None], state["memory"], state["age"])
-            x = y[:, 0]
-            made |= {"memory": memory, "age": state["age"] + 1}
+            y, after["memory"] = self.attention(x[:, None], state["memory"], state["age"])
+            x, after["age"] = y[:, 0], state["age"] + 1
         logits: Tensor = self.output(x)
-        return logits, made
+        return logits, after
 
 
 class Attention(nn.Module):
@@ -204,16 +234,21 @@ class Layer(nn.Module):
         x, hidden = (torch.gru if self.kind == "gru" else torch.rnn_tanh)(x, hidden, *options)
         return x, hidden[0], None
 
-    def step(self, x: Tensor, hidden: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Read one input (n, width); return the hidden state, which is what comes out, and the cell's."""
-        from_x, from_h = F.linear(x, self.weight_x, self.bias_x), F.linear(hidden, self.weight_h, self.bias_h)
-        if cell is not None:
-            into, keep, new, out = (from_x + from_h).chunk(4, 1)
-            cell = torch.sigmoid(keep) * cell + torch.sigmoid(into) * torch.tanh(new)
-            return torch.sigmoid(out) * torch.tanh(cell), cell
-        if self.kind == "rnn":
-            return torch.tanh(from_x + from_h), None
-        (reset_x, update_x, new_x), (reset_h, update_h, new_h) = from_x.chunk(3, 1), from_h.chunk(3, 1)
-        update = torch.sigmoid(update_x + update_h)
-        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
-        return (1 - update) * new + update * hidden, None
+    def share_of(self, x: Tensor) -> Tensor:
+        """Return what inputs (n, width) add to the gates, (n, rows)."""
+        return F.linear(x, self.weight_x, self.bias_x if self.kind == "gru" else self.bias_x + self.bias_h)
+
+    def step(self, share: Tensor, hidden: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Read the share of one input (n, rows); return the hidden state, which is what comes out, and the cell's."""
+        if self.kind == "gru":
+            from_h = F.linear(hidden, self.weight_h, self.bias_h)
+            (reset_x, update_x, new_x), (reset_h, update_h, new_h) = share.chunk(3, 1), from_h.chunk(3, 1)
+            update = torch.sigmoid(update_x + update_h)
+            new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+            return (1 - update) * new + update * hidden, None
+        gates = share + F.linear(hidden, self.weight_h)
+        if cell is None:
+            return torch.tanh(gates), None
+        into, keep, new, out = gates.chunk(4, 1)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(into) * torch.tanh(new)
+        return torch.sigmoid(out) * torch.tanh(cell), cell

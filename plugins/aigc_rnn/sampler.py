@@ -1,6 +1,7 @@
 """What is exported: the whole loop from seeds and a prompt to code points, and the score of a text."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,17 +19,26 @@ SPECIAL = 3
 # A temperature of 0 is the most probable token; below this, division would leave the range of float32.
 _COLDEST = 1e-4
 
-# No loop is longer; the exporter needs to know that there is a bound.
-_MOST_STEPS = 2**24
+# No text is longer; the exporter needs to know that there is a bound.
+_MOST_CHARACTERS = 2**24
 
 
 class Choosing(NamedTuple):
-    """How a token is chosen of logits, for each item: (n,) each."""
+    """How a token is chosen of logits, for each item: (n, 1) each, but for the ranks that are allowed."""
 
+    penalty: Tensor
     temperature: Tensor
-    top_k: Tensor
+    is_drawn: Tensor
+    allowed: Tensor  # bool (n, tokens)
     top_p: Tensor
-    repetition_penalty: Tensor
+
+    @classmethod
+    def of(cls, controls: dict[str, Tensor], tokens: int) -> "Choosing":
+        """Make it of the controls, (n,) each: temperature 0 takes the most probable token; top_k 0 is all."""
+        temperature, top_k = controls["temperature"][:, None], controls["top_k"][:, None]
+        allowed = (torch.arange(tokens)[None] < top_k) | (top_k == 0)
+        penalty, top_p = (controls[name][:, None] for name in ("repetition_penalty", "top_p"))
+        return cls(penalty, temperature.clamp(min=_COLDEST), temperature > 0, allowed, top_p)
 
 
 def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
@@ -41,24 +51,19 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
     Args:
         logits: float32 (n, tokens).
         seen: bool (n, tokens).
-        u: uniform in [0, 1), float32 (n,).
-        how: temperature 0 takes the most probable; top_k 0 is all.
+        u: uniform in [0, 1), multiples of 2^-24, float32 (n, 1).
+        how: of the controls.
     """
-    tokens = logits.shape[1]
-    penalty = how.repetition_penalty[:, None]
-    logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-    greedy = logits.argmax(1)
-    logits, order = torch.sort(logits / how.temperature.clamp(min=_COLDEST)[:, None], dim=1, descending=True)
-    top_k = torch.where(how.top_k > 0, how.top_k, tokens)
-    kept = torch.arange(tokens)[None] < top_k[:, None]
-    share = torch.softmax(torch.where(kept, logits, torch.full_like(logits, MASKED)), 1)
-    kept = kept & (share.cumsum(1) - share < how.top_p[:, None])
-    reached = torch.where(kept, share, torch.zeros_like(share)).cumsum(1)
-    # Of the sum, as far as rounding lets it be 1.
-    place = (reached <= u[:, None] * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
-    # A product that rounds up to the sum itself must not lead to a token that was left out.
-    drawn = torch.gather(order, 1, torch.minimum(place, kept.to(torch.int64).sum(1, keepdim=True) - 1))[:, 0]
-    return torch.where(how.temperature > 0, drawn, greedy)
+    penalised = torch.where(logits > 0, logits / how.penalty, logits * how.penalty)
+    logits = torch.where(seen, penalised, logits) / how.temperature
+    logits, order = torch.topk(logits, logits.shape[1], dim=1)
+    share = torch.softmax(torch.where(how.allowed, logits, MASKED), 1)
+    reached = share.cumsum(1)
+    kept = how.allowed & (reached - share < how.top_p)  # the first ones
+    whole = torch.where(kept, reached, 0.0).amax(1, keepdim=True)
+    # The product is less than the whole, where the last that is kept ends: u is at most 1 - 2^-24.
+    place = (kept & (reached <= u * whole)).to(torch.int64).sum(1, keepdim=True)
+    return torch.gather(order, 1, place * how.is_drawn)[:, 0]
 
 
 class _Sampler(nn.Module):
@@ -96,6 +101,9 @@ class _Sampler(nn.Module):
 class _Loop(_Sampler):
     """What makes texts, a token at a time."""
 
+    # Whether an item that has made all it may is left as it is, for a later call.
+    keeps = False
+
     def start(self, n: int) -> State:
         """Return what the loop carries before the first token."""
         tokens = len(self.codes)
@@ -107,67 +115,69 @@ class _Loop(_Sampler):
 
     def loop(
         self, seed: Tensor, controls: dict[str, Tensor], state: State, position: Tensor
-    ) -> tuple[Tensor, Tensor, State, Tensor]:
+    ) -> tuple[Tensor, Tensor, State]:
         """Go on from a state, and make up to max_length characters more.
 
         Args:
             seed: int64 (n,).
             controls: of the card.
-            state: what `start` returns, or what this did.
+            state: what `start` returns, or what this did; with "position" where items are kept.
             position: how many tokens were read before, of the prompt and of what was made, int64 (n,).
 
         Returns:
-            content int32 (n, t), length int64 (n,), the state, and the position after it.
+            content int32 (n, t), length int64 (n,), and the state.
         """
         prompt, most = controls["prompt"], controls["max_length"]
-        how = Choosing(*(controls[name] for name in Choosing._fields))
+        how = Choosing.of(controls, len(self.codes))
         label = draw_choice(controls["label"], seed, self.cumulative) if self.labels else None
+        read = self.network.reader(label)
         given = (prompt >= 0).to(torch.int64).sum(1)
         forced = self.tokens_of(prompt)
         # Steps of this call that read the prompt; after them every step makes a character.
         reading = (given - position).clamp(min=0)
-        width, steps = (int(size.max().item()) for size in (most, reading + most))
-        for size in (width, steps):
-            torch._check(size >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
-            torch._check(size <= _MOST_STEPS)  # type: ignore[no-untyped-call]
-        places = torch.arange(width)
-        u = uniform_at(seed, places[None] + (position - given).clamp(min=0)[:, None], Stream.TOKEN)
-        names = list(state)
+        steps = reading + most
+        width = int(most.max().item())
+        torch._check(width >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
+        torch._check(width <= _MOST_CHARACTERS)  # type: ignore[no-untyped-call]
+        u = uniform_at(seed, torch.arange(width)[None] + (position - given).clamp(min=0)[:, None], Stream.TOKEN)
+        apart = self.network.split(state)
+        names = list(apart)
 
-        def goes_on(t: Tensor, *carried: Tensor) -> Tensor:
-            done = carried[-len(names) :][names.index("done")]
-            return (t < steps) & ~(done | (t >= reading + most)).all()
+        def goes_on(t: Tensor, _: Tensor, *parts: Tensor) -> Tensor:
+            return (~parts[names.index("done")] & (t < steps)).any()
 
-        def step(t: Tensor, content: Tensor, length: Tensor, made: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        def step(t: Tensor, content: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            place = t - reading  # of the character that this step makes, negative while it reads
-            alive = ~before["done"] & (place < most)
-            logits, after = self.network.step(before["token"], label, before)
-            drawn = torch.gather(u, 1, place.clamp(min=0, max=width - 1)[:, None])[:, 0]
+            place = (t - reading)[:, None]  # of the character that this step makes, negative while it reads
+            logits, after = self.network.step(read(before["token"]), before)
+            drawn = torch.gather(u, 1, place.clamp(min=0, max=width - 1))
             token = choose(logits + self.barred, before["seen"], drawn, how)
-            reads = place < 0
             next_forced = torch.gather(forced, 1, (position + t).clamp(max=prompt.shape[1] - 1)[:, None])[:, 0]
-            token = torch.where(reads, next_forced, token)
-            ends = ~reads & (token == END)
-            makes = alive & ~reads & ~ends
-            content = torch.where(
-                (places[None] == place[:, None]) & makes[:, None], self.codes[token][:, None], content
-            )
+            token = torch.where(t < reading, next_forced, token)
+            done = before["done"] | (token == END)  # which no prompt has
+            makes = (~done & (t >= reading) & (t < steps))[:, None]
+            content = content.scatter(1, torch.where(makes, place, width), self.codes.index_select(0, token)[:, None])
             after |= {
                 "token": token,
                 "seen": before["seen"] | (torch.arange(len(self.codes))[None] == token[:, None]),
-                "done": before["done"] | ends,
+                "done": done,
             }
-            kept = [_kept(alive, after[name], before[name]) for name in names]
-            return t + 1, content, length + makes.to(torch.int64), made + alive.to(torch.int64), *kept
+            if self.keeps:
+                after["position"] = before["position"] + 1
+                alive = ~before["done"] & (t < steps)
+                after = {name: _kept(alive, after[name], before[name]) for name in names}
+            return t + 1, content, *_as_it_came(after[name] for name in names)
 
-        content = torch.full((seed.shape[0], width), -1, dtype=torch.int32)
-        nothing = torch.zeros_like(seed)
+        # One column more, for what is no character.
+        content = torch.full((seed.shape[0], width + 1), -1, dtype=torch.int32)
         # No input of the graph may be carried as it is.
-        carried = (torch.tensor(0), content, nothing, nothing + 0, *(part.clone() for part in state.values()))
+        carried = (torch.tensor(0), content, *(part.clone() for part in apart.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
-        _, content, length, made, *parts = loop(goes_on, step, carried)
-        return content, length, dict(zip(names, parts, strict=True)), position + made
+        _, content, *parts = loop(goes_on, step, carried)
+        content = content[:, :width]
+        after = dict(zip(names, parts, strict=True))
+        others = {name: after[name] for name in state if name in after}
+        return content, (content >= 0).to(torch.int64).sum(1), self.network.join(after) | others
 
 
 class Generate(_Loop):
@@ -175,18 +185,21 @@ class Generate(_Loop):
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return int32 (n, t), -1 after the end, and int64 (n,); t is the largest max_length."""
-        content, length, *_ = self.loop(seed, controls, self.start(seed.shape[0]), torch.zeros_like(seed))
+        content, length, _ = self.loop(seed, controls, self.start(seed.shape[0]), torch.zeros_like(seed))
         return content, length
 
 
 class StreamOn(_Loop):
     """The same, from the state that the call before left on: each call makes up to max_length characters more."""
 
+    keeps = True
+
     def forward(self, seed: Tensor, controls: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return content, length, the state with the position, and whether the text has ended, bool (n,)."""
-        before = {name.removeprefix("state."): part for name, part in state.items() if name != "position"}
-        content, length, after, position = self.loop(seed, controls, before, state["position"])
-        return content, length, *after.values(), position, after["done"] | torch.zeros_like(after["done"])
+        before = {name.removeprefix("state."): part for name, part in state.items()}
+        content, length, after = self.loop(seed, controls, before, before["position"])
+        parts = [after[name.removeprefix("state.")] for name in state]
+        return content, length, *parts, after["done"] | torch.zeros_like(after["done"])
 
 
 class Score(_Sampler):
@@ -226,8 +239,8 @@ class Score(_Sampler):
         last = length[:, None].expand(n, kinds).reshape(n * kinds)
         label = torch.arange(kinds)[None].expand(n, kinds).reshape(n * kinds) if self.labels else None
         steps = width + int(self.ends)
-        state = self.network.start(n * kinds)
-        names = list(state)
+        state = self.network.split(self.network.start(n * kinds))
+        names, read = list(state), self.network.reader(label)
 
         def goes_on(t: Tensor, *_: Tensor) -> Tensor:
             return (t < steps) & (t <= last).any()
@@ -235,14 +248,13 @@ class Score(_Sampler):
         def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
             token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
-            logits, after = self.network.step(
-                torch.where(t == 0, BEGIN, before), label, dict(zip(names, parts, strict=True))
-            )
+            share = read(torch.where(t == 0, BEGIN, before))
+            logits, after = self.network.step(share, dict(zip(names, parts, strict=True)))
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
             counts = t <= last if self.ends else t < last
-            made = (after[name].contiguous() for name in names)  # as what came in lies in memory, or no loop is made
-            return t + 1, log_p + torch.where(counts, found, torch.zeros_like(found)), *made
+            log_p = log_p + torch.where(counts, found, torch.zeros_like(found))
+            return t + 1, log_p, *_as_it_came(after[name] for name in names)
 
         carried = (torch.tensor(0), torch.zeros(n * kinds), *(part.clone() for part in state.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
@@ -256,6 +268,11 @@ def _while(condition: Any, body: Any, carried: tuple[Tensor, ...]) -> tuple[Tens
     while condition(*carried):
         carried = body(*carried)
     return carried
+
+
+def _as_it_came(parts: Iterable[Tensor]) -> list[Tensor]:
+    """Return what a loop carries, lying in memory as what came in does; else none is made."""
+    return [part.contiguous() for part in parts]
 
 
 def _kept(alive: Tensor, after: Tensor, before: Tensor) -> Tensor:
