@@ -54,7 +54,7 @@ def test_network_reads_a_sequence_as_it_reads_its_parts_and_its_steps(kind, labe
         second, in_parts = net(tokens[:, 4:], label, state)
         steps, state, read = [], net.split(net.start(5)), net.reader(label)
         for t in range(11):
-            logits, state = net.step(read(tokens[:, t]), state)
+            logits, state = net.step(read(tokens[:, t, None]), state, torch.zeros(()))
             steps.append(logits)
         state = net.join(state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
@@ -109,8 +109,9 @@ def plain_choice(logits, seen, u, temperature, top_k, top_p, penalty):
     share = np.exp((logits[order] - logits[order[0]]) / temperature)
     share /= share.sum()
     fewest = int(np.searchsorted(np.cumsum(share), top_p - 1e-9)) + 1
-    order, share = order[:fewest], share[:fewest] / share[:fewest].sum()
-    return int(order[min(int(np.searchsorted(np.cumsum(share), u, side="right")), len(order) - 1)])
+    kept = np.zeros(len(logits))
+    kept[order[:fewest]] = share[:fewest] / share[:fewest].sum()
+    return int(np.argmax(np.cumsum(kept) > min(u, np.cumsum(kept)[-1] - 1e-12)))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
@@ -123,7 +124,7 @@ def test_choice_is_that_of_the_definitions(temperature, top_k, top_p, penalty):
     seen = rng.random((200, 17)) < 0.3
     u = (rng.integers(0, 2**24, 200) * 2.0**-24).astype(np.float32)
     how = choosing(200, temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
-    chosen = choose(torch.tensor(logits), torch.tensor(seen), torch.tensor(u)[:, None], how).tolist()
+    chosen = choose(torch.tensor(logits), torch.tensor(seen), torch.tensor(u)[:, None], how)[:, 0].tolist()
     wanted = [plain_choice(*row, temperature, top_k, top_p, penalty) for row in zip(logits, seen, u, strict=True)]
     assert sum(a != b for a, b in zip(chosen, wanted, strict=True)) <= 1  # one may lie on an edge
 
@@ -137,7 +138,7 @@ def test_choice_follows_the_probabilities():
     logits = torch.tensor([[1.0, 0.0, -1.0]]).expand(30_000, 3)
     u = ((torch.arange(30_000) + 0.5) / 30_000)[:, None]
     seen = torch.zeros(30_000, 3, dtype=torch.bool)
-    counts = torch.bincount(choose(logits, seen, u, choosing(30_000, tokens=3)), minlength=3)
+    counts = torch.bincount(choose(logits, seen, u, choosing(30_000, tokens=3))[:, 0], minlength=3)
     torch.testing.assert_close(counts / 30_000, torch.softmax(logits[0], 0), atol=1e-3, rtol=0)
 
 
@@ -148,7 +149,7 @@ def test_number_next_to_one_chooses_no_token_that_was_left_out():
     for how in ({}, {"top_k": 7}, {"top_p": 0.9}):
         chosen = choose(logits, torch.zeros_like(logits, dtype=torch.bool), u, choosing(20_000, tokens=39, **how))
         assert (chosen < 30).all()
-        rank = (logits > logits.gather(1, chosen[:, None])).sum(1)
+        rank = (logits > logits.gather(1, chosen)).sum(1)
         assert rank.max() < how.get("top_k", 39)
 
 
@@ -163,10 +164,10 @@ def plain_text(net, seed, prompt, most, label=None):
     """One text at temperature 1, a token at a time."""
     state, token, made, read = net.split(net.start(1)), BEGIN, [], net.reader(label)
     for character in prompt:
-        _, state = net.step(read(torch.tensor([token])), state)
+        _, state = net.step(read(torch.tensor([[token]])), state, torch.zeros(()))
         token = SPECIAL + CHARACTERS.index(ord(character)) if ord(character) in CHARACTERS else 2
     for i in range(most):
-        logits, state = net.step(read(torch.tensor([token])), state)
+        logits, state = net.step(read(torch.tensor([[token]])), state, torch.zeros(()))
         word = threefry((seed & 0xFFFFFFFF, seed >> 32), (i, int(Stream.TOKEN)))[0]
         allowed = logits[0].clone()
         allowed[[BEGIN, 2]] = -1e9

@@ -134,21 +134,27 @@ class RecurrentNetwork(nn.Module):
         }
 
     def reader(self, label: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """Return f(token int64 (n,)) -> what `step` takes of it, for texts of these labels, int64 (n,).
+        """Return f(token int64 (n, 1)) -> what `step` takes of it, for texts of these labels, int64 (n,).
 
         That is the token's share of the first layer's gates, for all tokens worked out at once.
         """
         first = cast(Layer, self.layers[0])
         shares = first.share_of(self.embedding.weight * math.sqrt(self.width))
         if self.label is None or label is None:
-            return lambda token: shares.index_select(0, token)
+            return lambda token: shares.index_select(0, token[:, 0])
         of_label = F.linear(self.label.weight, first.weight_x).index_select(0, label)
-        return lambda token: shares.index_select(0, token) + of_label
+        return lambda token: shares.index_select(0, token[:, 0]) + of_label
 
-    def step(self, share: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one token, as `reader` gives it, without dropout; return logits float32 (n, tokens) and the state.
+    def step(self, share: Tensor, state: State, added: Tensor) -> tuple[Tensor, State]:
+        """Read one token without dropout.
 
-        Both states have the layers apart.
+        Args:
+            share: of the first layer's gates, as `reader` gives it, float32 (n, rows).
+            state: with the layers apart.
+            added: to the logits, float32 (tokens,) or ().
+
+        Returns:
+            Logits float32 (n, tokens) of what comes after it, and the state then.
         """
         x = share
         after: State = {}
@@ -163,8 +169,7 @@ class RecurrentNetwork(nn.Module):
         if self.attention:
             y, after["memory"] = self.attention(x[:, None], state["memory"], state["age"])
             x, after["age"] = y[:, 0], state["age"] + 1
-        logits: Tensor = self.output(x)
-        return logits, after
+        return F.linear(x, self.output.weight, self.output.bias + added), after
 
 
 class Attention(nn.Module):

@@ -19,6 +19,9 @@ SPECIAL = 3
 # A temperature of 0 is the most probable token; below this, division would leave the range of float32.
 _COLDEST = 1e-4
 
+# In the place of the step until which an item makes characters.
+_ENDED = -1
+
 # No text is longer; the exporter needs to know that there is a bound.
 _MOST_CHARACTERS = 2**24
 
@@ -29,24 +32,32 @@ class Choosing(NamedTuple):
     penalty: Tensor
     temperature: Tensor
     is_drawn: Tensor
-    allowed: Tensor  # bool (n, tokens)
+    allowed: Tensor  # bool (n, ranks): as many ranks as any item has to be looked at for, which may be one
     top_p: Tensor
+    is_limited: Tensor
 
     @classmethod
     def of(cls, controls: dict[str, Tensor], tokens: int) -> "Choosing":
         """Make it of the controls, (n,) each: temperature 0 takes the most probable token; top_k 0 is all."""
-        temperature, top_k = controls["temperature"][:, None], controls["top_k"][:, None]
-        allowed = (torch.arange(tokens)[None] < top_k) | (top_k == 0)
-        penalty, top_p = (controls[name][:, None] for name in ("repetition_penalty", "top_p"))
-        return cls(penalty, temperature.clamp(min=_COLDEST), temperature > 0, allowed, top_p)
+        names = ("repetition_penalty", "temperature", "top_k", "top_p")
+        penalty, temperature, top_k, top_p = (controls[name][:, None] for name in names)
+        # To rank all tokens takes longer than a step of a small network, so it is done where an item asks for it.
+        wanted = torch.where((top_k == 0) & (top_p < 1), tokens, top_k)
+        ranks = int(wanted.clamp(min=1, max=tokens).max().item())
+        torch._check(ranks >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
+        torch._check(ranks <= tokens)  # type: ignore[no-untyped-call]
+        allowed = (torch.arange(ranks)[None] < top_k) | (top_k == 0)
+        is_limited = (top_k > 0) | (top_p < 1)
+        return cls(penalty, temperature.clamp(min=_COLDEST), temperature > 0, allowed, top_p, is_limited)
 
 
 def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
-    """Return a token for each item, int64 (n,).
+    """Return a token for each item, int64 (n, 1).
 
     First the logits of tokens that were seen are brought down (Keskar et al. 2019, eq. 1); then they are divided by the
     temperature; then all but the `top_k` most probable are left out (Fan et al. 2018); then all that come after the
-    most probable ones whose probabilities sum to `top_p` (Holtzman et al. 2020); of the rest one is drawn.
+    most probable ones whose probabilities sum to `top_p` (Holtzman et al. 2020); of the rest, in the order of the
+    tokens, the first one is drawn up to which the probabilities sum to more than u.
 
     Args:
         logits: float32 (n, tokens).
@@ -54,16 +65,17 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
         u: uniform in [0, 1), multiples of 2^-24, float32 (n, 1).
         how: of the controls.
     """
-    penalised = torch.where(logits > 0, logits / how.penalty, logits * how.penalty)
+    penalised = torch.minimum(logits / how.penalty, logits * how.penalty)  # the first is less where they are positive
     logits = torch.where(seen, penalised, logits) / how.temperature
-    logits, order = torch.topk(logits, logits.shape[1], dim=1)
-    share = torch.softmax(torch.where(how.allowed, logits, MASKED), 1)
-    reached = share.cumsum(1)
-    kept = how.allowed & (reached - share < how.top_p)  # the first ones
-    whole = torch.where(kept, reached, 0.0).amax(1, keepdim=True)
-    # The product is less than the whole, where the last that is kept ends: u is at most 1 - 2^-24.
-    place = (kept & (reached <= u * whole)).to(torch.int64).sum(1, keepdim=True)
-    return torch.gather(order, 1, place * how.is_drawn)[:, 0]
+    best, order = torch.topk(logits, how.allowed.shape[1], dim=1)
+    share = torch.softmax(torch.where(how.allowed, best, MASKED), 1)
+    kept = how.allowed & (share.cumsum(1) - share < how.top_p)
+    least = torch.where(kept, best, -MASKED).amin(1, keepdim=True)
+    left_out = how.is_limited & (logits < least)
+    reached = torch.softmax(torch.where(left_out, MASKED, logits), 1).cumsum(1)
+    # The product is less than the whole, so that a token is found: u is at most 1 - 2^-24.
+    place = (reached <= u * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
+    return torch.where(how.is_drawn, place, order[:, :1])
 
 
 class _Sampler(nn.Module):
@@ -127,55 +139,55 @@ class _Loop(_Sampler):
         Returns:
             content int32 (n, t), length int64 (n,), and the state.
         """
-        prompt, most = controls["prompt"], controls["max_length"]
+        prompt, most = controls["prompt"], controls["max_length"][:, None]
         how = Choosing.of(controls, len(self.codes))
         label = draw_choice(controls["label"], seed, self.cumulative) if self.labels else None
         read = self.network.reader(label)
-        given = (prompt >= 0).to(torch.int64).sum(1)
-        forced = self.tokens_of(prompt)
+        position = position[:, None]
+        given = (prompt >= 0).to(torch.int64).sum(1, keepdim=True)
+        forced, last_forced = self.tokens_of(prompt), torch.full_like(given, prompt.shape[1] - 1)
         # Steps of this call that read the prompt; after them every step makes a character.
         reading = (given - position).clamp(min=0)
-        steps = reading + most
         width = int(most.max().item())
         torch._check(width >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
         torch._check(width <= _MOST_CHARACTERS)  # type: ignore[no-untyped-call]
-        u = uniform_at(seed, torch.arange(width)[None] + (position - given).clamp(min=0)[:, None], Stream.TOKEN)
-        apart = self.network.split(state)
-        names = list(apart)
+        u = uniform_at(seed, torch.arange(width)[None] + (position - given).clamp(min=0), Stream.TOKEN)
+        tokens = torch.arange(len(self.codes))[None]
 
-        def goes_on(t: Tensor, _: Tensor, *parts: Tensor) -> Tensor:
-            return (~parts[names.index("done")] & (t < steps)).any()
+        def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
+            return t < until.max()
 
-        def step(t: Tensor, content: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            place = (t - reading)[:, None]  # of the character that this step makes, negative while it reads
-            logits, after = self.network.step(read(before["token"]), before)
+            logits, after = self.network.step(read(before["token"]), before, self.barred)
+            place = t - reading  # of the character that this step makes, negative while it reads
             drawn = torch.gather(u, 1, place.clamp(min=0, max=width - 1))
-            token = choose(logits + self.barred, before["seen"], drawn, how)
-            next_forced = torch.gather(forced, 1, (position + t).clamp(max=prompt.shape[1] - 1)[:, None])[:, 0]
+            token = choose(logits, before["seen"], drawn, how)
+            next_forced = torch.gather(forced, 1, torch.minimum(position + t, last_forced))
             token = torch.where(t < reading, next_forced, token)
-            done = before["done"] | (token == END)  # which no prompt has
-            makes = (~done & (t >= reading) & (t < steps))[:, None]
-            content = content.scatter(1, torch.where(makes, place, width), self.codes.index_select(0, token)[:, None])
-            after |= {
-                "token": token,
-                "seen": before["seen"] | (torch.arange(len(self.codes))[None] == token[:, None]),
-                "done": done,
-            }
+            after |= {"token": token, "seen": before["seen"] | (tokens == token)}
             if self.keeps:
                 after["position"] = before["position"] + 1
-                alive = ~before["done"] & (t < steps)
-                after = {name: _kept(alive, after[name], before[name]) for name in names}
-            return t + 1, content, *_as_it_came(after[name] for name in names)
+                after = {name: _kept(t < until, after[name], before[name]) for name in names}
+            ends = (token == END) & (t < until) if self.keeps else token == END  # which no prompt has
+            until = torch.where(ends, _ENDED, until)
+            makes = (t >= reading) & (t < until)
+            made = made.scatter(1, torch.where(makes, place, width), token)
+            return t + 1, made, until, *_as_it_came(after[name] for name in names)
 
-        # One column more, for what is no character.
-        content = torch.full((seed.shape[0], width + 1), -1, dtype=torch.int32)
+        # A token for each place, and one column more for what is no character.
+        made = torch.full((seed.shape[0], width + 1), BEGIN)
+        until = torch.where(state["done"][:, None], _ENDED, reading + most)
+        apart = self.network.split({name: part for name, part in state.items() if name != "done"})
+        apart["token"] = apart["token"][:, None]
+        names = list(apart)
         # No input of the graph may be carried as it is.
-        carried = (torch.tensor(0), content, *(part.clone() for part in apart.values()))
+        carried = (torch.tensor(0), made, until, *(part.clone() for part in apart.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
-        _, content, *parts = loop(goes_on, step, carried)
-        content = content[:, :width]
-        after = dict(zip(names, parts, strict=True))
+        _, made, until, *parts = loop(goes_on, step, carried)
+        content = self.codes[made[:, :width]]
+        after = dict(zip(names, parts, strict=True)) | {"done": until[:, 0] == _ENDED}
+        after["token"] = after["token"][:, 0]
         others = {name: after[name] for name in state if name in after}
         return content, (content >= 0).to(torch.int64).sum(1), self.network.join(after) | others
 
@@ -248,8 +260,8 @@ class Score(_Sampler):
         def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
             token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
-            share = read(torch.where(t == 0, BEGIN, before))
-            logits, after = self.network.step(share, dict(zip(names, parts, strict=True)))
+            share = read(torch.where(t == 0, BEGIN, before)[:, None])
+            logits, after = self.network.step(share, dict(zip(names, parts, strict=True)), torch.zeros(()))
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
             counts = t <= last if self.ends else t < last
