@@ -352,6 +352,11 @@ def stream(
 
     Raises:
         UnknownName, InvalidRequest, Refused, DeadlineExceeded, GenerationFailed: as `generate`.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> list(sdk.stream("names", seed=7, label="surname", chunk_size=4))
+        ['Fara', 'nt']
     """
     is_loaded = isinstance(model, Model)
     loaded = keep_loaded(model, task=None if is_loaded else "stream", device=device)
@@ -452,7 +457,7 @@ def models() -> list[ModelInfo]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [model.name for model in sdk.models() if model.kind == "model"]
-        ['digits-gan', 'digits-vae', 'emoji-gan']
+        ['digits-gan', 'digits-vae', 'emoji-gan', 'names', 'poems', 'shakespeare']
     """
     registry = default_registry()
     found = []

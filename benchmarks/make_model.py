@@ -5,8 +5,8 @@
 Runs the recipe in FOLDER (in the cache without it; what is done there already is not done again), copies the model
 files and their cards into plugins/aigc_zoo/models, enters them in its index, and keeps what the figures are printed
 from in benchmarks/runs/NAME: run.json, metrics.jsonl, the averaged weights that its samplers use, and made.json with
-commit, machine and minutes. Files that measure are not copied; and of a model of texts no weights are kept, for its
-files hold them by name.
+commit, machine and minutes. Files that measure are not copied; and of a model of texts vectors alone are kept, for its
+files hold the matrices by name, but vectors summed up.
 """
 
 import argparse
@@ -72,10 +72,10 @@ def keep(name: str, run: Run) -> None:
     for file in (RECORD, METRICS, "made.json"):
         shutil.copyfile(run.folder / file, kept / file)
     family = run.family()
-    if family.modality == "text":
-        return
     used = {weights.data_ptr() for task in family.tasks for weights in family.sampler(task).state_dict().values()}
     tensors = {f"{EMA}{name}": weights for name, weights in family.state_dict().items() if weights.data_ptr() in used}
+    if family.modality == "text":
+        tensors = {name: weights for name, weights in tensors.items() if weights.ndim == 1}
     write_bytes(kept / CHECKPOINT, save(tensors))
 
 

@@ -2,7 +2,8 @@
 
 python benchmarks/portability.py [--model digits-vae] [--run FOLDER]
 
-The weights of eager torch are those that are kept in benchmarks/runs; of a model of texts those that its file holds.
+The weights of eager torch are those that are kept in benchmarks/runs; of a model of texts, the matrices are those that
+its file holds.
 """
 
 import argparse
@@ -68,10 +69,10 @@ def main() -> int:
     family.build(run.record.data_spec())
     is_text = family.modality == "text"
     check_seeds(report, arguments.model, is_text=is_text)
-    weights = weights_in(model_file(arguments.model)) if is_text else load_averaged_weights(run.folder)
+    weights = load_averaged_weights(run.folder) | (weights_in(model_file(arguments.model)) if is_text else {})
     family.load_state_dict(weights, strict=False)  # of what is kept, which the samplers use
     check = check_texts if is_text else check_task
-    for task in find_model(arguments.model)[0].tasks:
+    for task in find_model(arguments.model)[0].files:
         check(report, run.exportable(task, family.eval()).eager, arguments.model, task)
     return report.exit_code
 

@@ -1,4 +1,4 @@
-"""The weights that a model file of texts holds, which are all that is kept of its training."""
+"""The matrices that a model file of texts holds; what else is kept of its training are vectors, in benchmarks/runs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 
 def weights_in(path: Path) -> dict[str, torch.Tensor]:
-    """Return the weights by their names in the family, float32, whatever they are stored in.
+    """Return the matrices by their names in the family, float32, whatever they are stored in.
 
     Args:
         path: of a model file; the tasks of one model hold the same weights.

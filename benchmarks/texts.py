@@ -29,6 +29,7 @@ from aigc_rnn.sampler import BEGIN
 from aigc_sdk.data import TextDataset, load_texts
 from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
+from aigc_sdk.training.checkpoint import load_averaged_weights
 from datasets import fetch, poem_kind
 from stored import weights_in
 from timing import Report
@@ -65,7 +66,7 @@ def check_shakespeare(report: Report) -> None:
     run = Run.open(RUNS / "shakespeare")
     family: Any = run.family_class()(run.options())
     family.build(run.record.data_spec())
-    family.load_state_dict(weights_in(model_file("shakespeare")), strict=False)
+    family.load_state_dict(load_averaged_weights(run.folder) | weights_in(model_file("shakespeare")), strict=False)
     family.eval()
     weights = sum(each.numel() for each in family.parameters())
     report.at_most("shakespeare: parameters", weights, MOST_PARAMETERS)

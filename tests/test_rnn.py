@@ -142,6 +142,20 @@ def test_choice_follows_the_probabilities():
     torch.testing.assert_close(counts / 30_000, torch.softmax(logits[0], 0), atol=1e-3, rtol=0)
 
 
+def test_many_tokens_are_drawn_as_probably_by_blocks():
+    logits = torch.tensor([2.0, 1.0, -1e9, 0.5, 1.5, -1.0, 0.0]).expand(40_000, 7)  # blocks of 3
+    rng = np.random.default_rng(0)
+    u = torch.tensor((rng.integers(0, 2**24, (40_000, 2)) * 2.0**-24).astype(np.float32))
+    seen = torch.zeros(40_000, 7, dtype=torch.bool)
+    counts = torch.bincount(choose(logits, seen, u, choosing(40_000, tokens=7))[:, 0], minlength=7)
+    torch.testing.assert_close(counts / 40_000, torch.softmax(logits[0], 0), atol=8e-3, rtol=0)
+    edge = torch.full((40_000, 2), 1 - 2.0**-24)
+    assert (choose(logits, seen, edge, choosing(40_000, tokens=7)) == 6).all()
+    cold = choose(logits, seen, u, choosing(40_000, tokens=7, temperature=0.0))
+    few = choose(logits, seen, u, choosing(40_000, tokens=7, top_k=2))
+    assert (cold == 0).all() and set(few[:, 0].tolist()) == {0, 4}
+
+
 def test_number_next_to_one_chooses_no_token_that_was_left_out():
     rng = np.random.default_rng(0)
     logits = torch.tensor(np.append(rng.normal(0, 5, (20_000, 30)), np.full((20_000, 9), -1e9), 1).astype(np.float32))

@@ -1,6 +1,7 @@
 """Every ready-made model: it is what its index says, small, and makes what it should. Its files: test_contract.py."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,7 @@ FILES = [(name, task) for name, entry in INDEX.items() for task in entry["files"
 
 # All files of one model together.
 MOST_BYTES = {"digits-vae": 5e6, "digits-gan": 3e6, "emoji-gan": 3e6, "digits-features": 0.5e6}
+MOST_BYTES |= {"shakespeare": 5.5e6, "poems": 3.5e6, "names": 0.8e6}
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +45,7 @@ def test_card_says_what_the_index_says(name, task):
 def test_model_is_small_and_follows_a_recipe(name):
     size = sum((ZOO / "models" / file["file"]).stat().st_size for file in INDEX[name]["files"].values())
     assert size <= MOST_BYTES[name]
+    assert all((ZOO / "models" / file["file"]).stat().st_size <= 4e6 for file in INDEX[name]["files"].values())
     config = open_any(name).card.config
     if INDEX[name].get("kind") == "measure":
         wanted = tomllib.loads((ZOO / "recipes" / "measures" / f"{name}.toml").read_text(encoding="utf-8"))["config"]
@@ -107,6 +110,38 @@ def test_emoji_follow_their_category_and_have_transparent_corners():
     assert cut > 0.9 and whole > 0.9 and min(centre.values()) > 128  # a flag waves, and fills no corner
     sides = {kind: (images[:, 10:22, [1, -2], 3] > 128).mean() for kind, images in made.items()}
     assert sides["Flags"] > 0.8 > 0.4 > sides["People & Body"]  # but it reaches from side to side
+
+
+def test_names_are_of_their_kind_and_rarely_the_same():
+    made = {kind: [str(text) for text in sdk.generate("names", 60, seed=1, label=kind)] for kind in ("female", "male")}
+    assert all(re.fullmatch("[A-Z][a-z]*", name) for names in made.values() for name in names)
+    ends_in_a = {kind: np.mean([name.endswith("a") for name in names]) for kind, names in made.items()}
+    assert ends_in_a["female"] > 0.2 > ends_in_a["male"] and len({*made["female"]}) > 50
+
+
+def test_poems_have_the_form_that_was_asked_for():
+    from datasets import poem_kind
+
+    asked = ["five", "seven"] * 20
+    made = sdk.generate("poems", seed=1, label=asked)
+    assert np.mean([poem_kind(str(text)) == kind for text, kind in zip(made, asked, strict=True)]) >= 0.9
+    assert (
+        str(sdk.generate("poems", seed=3, label="five", prompt="春眠不覺曉")[0])[0] in "\uff0c。"
+    )  # goes on in the form
+
+
+def test_shakespeare_goes_on_in_verse_and_streams():
+    text = str(sdk.generate("shakespeare", seed=1, prompt="HAMLET.\nTo be", temperature=0.7)[0])
+    assert text == "".join(sdk.stream("shakespeare", seed=1, prompt="HAMLET.\nTo be", temperature=0.7, chunk_size=64))
+    assert len(text) == 500 and 20 < np.mean([len(line) for line in text.split("\n") if line]) < 70
+    words = re.findall("[a-z]+", text.lower())
+    assert np.mean([word in {"the", "and", "to", "of", "i", "you", "my", "a", "that", "in"} for word in words]) > 0.1
+
+
+@pytest.mark.parametrize("name", ["shakespeare", "poems", "names"])
+def test_cards_of_texts_say_what_was_copied(name):
+    score = next(score for score in sdk.load(name).card.scores if score["metric"] == "verbatim")
+    assert score["verdict"].startswith("No sign of copying") and score["details"]["longest_run"] < 100
 
 
 def test_digits_gan_card_says_how_good_it_is():

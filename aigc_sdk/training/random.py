@@ -29,6 +29,7 @@ class Stream(IntEnum):
     CANDIDATE_LATENT = 3
     CANDIDATE_LABEL = 4
     TOKEN = 5
+    TOKEN_IN_BLOCK = 6
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

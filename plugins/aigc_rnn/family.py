@@ -200,7 +200,7 @@ class RNN(Family):
         """Return what the loop carries, for the task `stream`."""
         if task != "stream":
             return ()
-        loop = StreamOn(self.network, tuple(self.codes.tolist()), self.data.label_frequencies)
+        loop = StreamOn(*self._parts())
         values = [
             {"name": name, "dtype": str(part.dtype).removeprefix("torch."), "shape": tuple(part.shape[1:])}
             for name, part in loop.start(1).items()
@@ -211,8 +211,12 @@ class RNN(Family):
         """The network inside of its loop."""
         if task not in self.tasks:
             raise UnknownName.of("task of the family rnn", task, self.tasks)
-        parts = (self.network, tuple(self.codes.tolist()), self.data.label_frequencies)
-        return Score(*parts, ends=not self.data.is_stream) if task == "score" else _LOOPS[task](*parts)
+        if task == "score":
+            return Score(*self._parts(), ends=not self.data.is_stream)
+        return _LOOPS[task](*self._parts())
+
+    def _parts(self) -> tuple[RecurrentNetwork, tuple[int, ...], tuple[float, ...]]:
+        return self.network, tuple(self.codes.tolist()), self.data.label_frequencies
 
 
 def _reset(part: Tensor, begins: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
+from torch.nn import functional as F
 
 from aigc_rnn.networks import MASKED, RecurrentNetwork, State
 from aigc_sdk.training.random import Stream, draw_choice, uniform_at
@@ -18,6 +19,9 @@ SPECIAL = 3
 
 # A temperature of 0 is the most probable token; below this, division would leave the range of float32.
 _COLDEST = 1e-4
+
+# Of more tokens than these, a block is drawn first.
+_MANY = 256
 
 # In the place of the step until which an item makes characters.
 _ENDED = -1
@@ -31,16 +35,16 @@ class Choosing(NamedTuple):
 
     penalty: Tensor
     temperature: Tensor
-    is_drawn: Tensor
     allowed: Tensor  # bool (n, ranks): as many ranks as any item has to be looked at for, which may be one
     top_p: Tensor
     is_limited: Tensor
 
     @classmethod
     def of(cls, controls: dict[str, Tensor], tokens: int) -> "Choosing":
-        """Make it of the controls, (n,) each: temperature 0 takes the most probable token; top_k 0 is all."""
+        """Make it of the controls, (n,) each; temperature 0 is the most probable token alone; top_k 0 is all."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p")
         penalty, temperature, top_k, top_p = (controls[name][:, None] for name in names)
+        top_k = torch.where(temperature > 0, top_k, 1)
         # To rank all tokens takes longer than a step of a small network, so it is done where an item asks for it.
         wanted = torch.where((top_k == 0) & (top_p < 1), tokens, top_k)
         ranks = int(wanted.clamp(min=1, max=tokens).max().item())
@@ -48,7 +52,7 @@ class Choosing(NamedTuple):
         torch._check(ranks <= tokens)  # type: ignore[no-untyped-call]
         allowed = (torch.arange(ranks)[None] < top_k) | (top_k == 0)
         is_limited = (top_k > 0) | (top_p < 1)
-        return cls(penalty, temperature.clamp(min=_COLDEST), temperature > 0, allowed, top_p, is_limited)
+        return cls(penalty, temperature.clamp(min=_COLDEST), allowed, top_p, is_limited)
 
 
 def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
@@ -57,25 +61,38 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
     First the logits of tokens that were seen are brought down (Keskar et al. 2019, eq. 1); then they are divided by the
     temperature; then all but the `top_k` most probable are left out (Fan et al. 2018); then all that come after the
     most probable ones whose probabilities sum to `top_p` (Holtzman et al. 2020); of the rest, in the order of the
-    tokens, the first one is drawn up to which the probabilities sum to more than u.
+    tokens, the first one is drawn up to which the probabilities sum to more than u of all.
 
     Args:
         logits: float32 (n, tokens).
         seen: bool (n, tokens).
-        u: uniform in [0, 1), multiples of 2^-24, float32 (n, 1).
+        u: uniform in [0, 1), multiples of 2^-24, float32 (n, 1); (n, 2) for many tokens, of which a block is drawn
+            first, and then one in it.
         how: of the controls.
     """
     penalised = torch.minimum(logits / how.penalty, logits * how.penalty)  # the first is less where they are positive
     logits = torch.where(seen, penalised, logits) / how.temperature
-    best, order = torch.topk(logits, how.allowed.shape[1], dim=1)
+    best, _ = torch.topk(logits, how.allowed.shape[1], dim=1)
     share = torch.softmax(torch.where(how.allowed, best, MASKED), 1)
     kept = how.allowed & (share.cumsum(1) - share < how.top_p)
     least = torch.where(kept, best, -MASKED).amin(1, keepdim=True)
     left_out = how.is_limited & (logits < least)
-    reached = torch.softmax(torch.where(left_out, MASKED, logits), 1).cumsum(1)
-    # The product is less than the whole, so that a token is found: u is at most 1 - 2^-24.
-    place = (reached <= u * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
-    return torch.where(how.is_drawn, place, order[:, :1])
+    shares = torch.softmax(torch.where(left_out, MASKED, logits), 1)
+    if u.shape[1] == 1:
+        return _draw(shares, u)
+    # As runtimes round otherwise, each edge between two tokens is a chance that they draw different ones.
+    size = math.isqrt(shares.shape[1] - 1) + 1
+    blocks = F.pad(shares, (0, size * size - shares.shape[1])).view(-1, size, size)
+    block = _draw(blocks.sum(2), u[:, :1])
+    within = torch.gather(blocks, 1, block[:, :, None].expand(-1, 1, size))[:, 0]
+    return block * size + _draw(within, u[:, 1:])
+
+
+def _draw(shares: Tensor, u: Tensor) -> Tensor:
+    """Return the first place up to which shares (n, k) sum to more than u (n, 1) of their sum, int64 (n, 1)."""
+    reached = shares.cumsum(1)
+    # The product is less than the sum, so that there is one: u is at most 1 - 2^-24.
+    return (reached <= u * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
 
 
 class _Sampler(nn.Module):
@@ -151,7 +168,9 @@ class _Loop(_Sampler):
         width = int(most.max().item())
         torch._check(width >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
         torch._check(width <= _MOST_CHARACTERS)  # type: ignore[no-untyped-call]
-        u = uniform_at(seed, torch.arange(width)[None] + (position - given).clamp(min=0), Stream.TOKEN)
+        streams = (Stream.TOKEN, Stream.TOKEN_IN_BLOCK)[: 1 + (len(self.codes) > _MANY)]
+        places = torch.arange(width)[None] + (position - given).clamp(min=0)
+        u = [uniform_at(seed, places, stream) for stream in streams]
         tokens = torch.arange(len(self.codes))[None]
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
@@ -161,7 +180,8 @@ class _Loop(_Sampler):
             before = dict(zip(names, parts, strict=True))
             logits, after = self.network.step(read(before["token"]), before, self.barred)
             place = t - reading  # of the character that this step makes, negative while it reads
-            drawn = torch.gather(u, 1, place.clamp(min=0, max=width - 1))
+            at = place.clamp(min=0, max=width - 1)
+            drawn = torch.cat([torch.gather(each, 1, at) for each in u], 1) if len(u) > 1 else torch.gather(u[0], 1, at)
             token = choose(logits, before["seen"], drawn, how)
             next_forced = torch.gather(forced, 1, torch.minimum(position + t, last_forced))
             token = torch.where(t < reading, next_forced, token)
