@@ -158,13 +158,15 @@ def check_copying(report: Report) -> None:
                 for part, value in dict(score["details"]).items():  # type: ignore[call-overload]  # a mapping
                     report.figure(f"{name}: {part.replace('_', ' ')}", value)
                 report.at_most(f"{name}: said to copy", int("It copies" in str(score["verdict"])), 0)
-    text = fetch("shakespeare").read_text(encoding="utf-8")[100_000:130_000]
+    text = fetch("shakespeare").read_text(encoding="utf-8")
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "little.txt"
-        path.write_text(text, encoding="utf-8")
-        options = {"width": 192, "dropout": 0.0, "batch_size": 8, "span": 64, "validation_fraction": 0.0}
-        run = sdk.train("rnn", path, out=Path(folder) / "run", epochs=150, test_fraction=0.25, **options)
-        score = sdk.evaluate(run.folder, path, metrics=["verbatim"], n=50, max_length=200)["verbatim"]
+        little, other = (Path(folder) / name for name in ("little.txt", "other.txt"))
+        little.write_text(text[100_000:125_000], encoding="utf-8")
+        other.write_text(text[1_000_000:1_100_000], encoding="utf-8")
+        options = {"width": 192, "dropout": 0.0, "batch_size": 8, "span": 64}
+        options |= {"validation_fraction": 0.0, "test_fraction": 0.0}
+        run = sdk.train("rnn", little, out=Path(folder) / "run", epochs=150, **options)
+        score = sdk.evaluate(run.folder, other, train=little, metrics=["verbatim"], n=50, max_length=200)["verbatim"]
     print(f"trained to memorise: {score.verdict}")
     report.figure("trained to memorise: share of the windows found", score.value)
     report.at_least("trained to memorise: said to copy", int("It copies" in score.verdict), 1)
