@@ -14,7 +14,6 @@ def weights_in(path: Path) -> dict[str, torch.Tensor]:
         path: of a model file; the tasks of one model hold the same weights.
     """
     graph = onnx.load(path).graph
-    stored = {each.name for each in graph.initializer}
     # Those that are stored in parts, a number of bits and a scale, are put together by the first nodes.
     nodes = [node for node in graph.node if node.op_type in ("Cast", "Mul") and node.output[0].startswith("network.")]
     whole = {node.output[0] for node in nodes if not node.output[0].endswith(".steps")}
@@ -24,5 +23,5 @@ def weights_in(path: Path) -> dict[str, torch.Tensor]:
         part = onnx.helper.make_graph(nodes, "weights", [], outputs, list(graph.initializer))
         model = onnx.helper.make_model(part, opset_imports=[onnx.helper.make_opsetid("", 20)])
         made = dict(zip(sorted(whole), ReferenceEvaluator(model).run(None, {}), strict=True))
-    plain = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer if each.name in stored - whole}
+    plain = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     return {name: torch.tensor(array) for name, array in (plain | made).items() if name.startswith("network.")}

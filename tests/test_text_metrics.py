@@ -144,8 +144,8 @@ def test_evaluate_refuses_metrics_of_texts_for_images(stripes):
 def test_command_line_evaluates_texts(trained_rnn, names, tmp_path):
     rows = [f'{{"text": "{name}", "label": "{label}"}}' for name, label in zip(*names, strict=True)]
     (tmp_path / "names.jsonl").write_text("\n".join(rows))
-    done = CliRunner().invoke(
-        cli.app,
-        ["evaluate", str(trained_rnn.folder), "--reference", str(tmp_path / "names.jsonl"), "--report", "page.html"],
-    )
+    data, page = tmp_path / "names.jsonl", tmp_path / "page.html"
+    command = ["evaluate", str(trained_rnn.folder), "--reference", str(data), "--report", str(page)]
+    done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0 and "verbatim" in done.output, done.output
+    assert "verbatim" in page.read_text()

@@ -31,13 +31,11 @@ class Characters:
         codes: uint64 (characters,), code points.
         left: int64 (characters,), how many characters there are from here to the end of the text.
         owner: int64 (characters,), which text each is of.
-        n: how many texts.
     """
 
     codes: NDArray[np.uint64]
     left: NDArray[np.int64]
     owner: NDArray[np.int64]
-    n: int
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Characters":
@@ -45,7 +43,7 @@ class Characters:
         sizes = np.array([len(text) for text in texts], np.int64)
         codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
         left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(codes))
-        return cls(codes, left, np.repeat(np.arange(len(texts)), sizes), len(texts))
+        return cls(codes, left, np.repeat(np.arange(len(texts)), sizes))
 
     def windows(self, size: int) -> int:
         """Return how many runs of so many characters there are."""
@@ -55,8 +53,7 @@ class Characters:
 def found(asked: Characters, corpus: Characters, size: int) -> Bools:
     """Return for each character whether the run of `size` that begins there stands in a text of the corpus.
 
-    Runs are compared by hashes of 64 bits, sum c_k B^k mod 2^64, which sums up to each place tell in one pass (Karp &
-    Rabin 1987).
+    Runs are compared by hashes of 64 bits (Karp & Rabin 1987): sum c_k B^k mod 2^64 is a difference of two running sums.
     """
     hashes = np.concatenate([*_hashes(asked, size), np.zeros(0, np.uint64)])
     whole = asked.left >= size
