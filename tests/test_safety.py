@@ -21,7 +21,7 @@ import aigc_sdk as sdk
 from aigc_sdk.card import CARD_KEY, Control, Golden, OutputSpec
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, StorageError
 from aigc_sdk.runtime import OnnxGenerator, session
-from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, read_model
+from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, may_fold, read_model
 from tiny_measure import SHAPE, K, contents, expected_value, make_measure_card, make_measure_graph, write_tiny_measure
 from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 
@@ -931,6 +931,98 @@ def test_load_long_work_on_constants_is_left_to_the_run_with_its_deadline(tmp_pa
     assert load_elsewhere(path) == ""
     with pytest.raises(DeadlineExceeded):
         sdk.load(path).generate(1, flip=True, deadline_s=0.3)
+
+
+def on_constants(nodes: list[onnx.NodeProto], arrays: dict, inside: bool = False) -> ModelProto:
+    """A model with nodes that nothing uses, most on constants alone; inside: of a branch of If that is not taken."""
+    graph = make_graph()
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    if not inside:
+        graph.graph.initializer.extend(weights)
+        graph.graph.node.extend(nodes)
+        return graph
+    last = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    branch = helper.make_graph(nodes, "work", [], [last], weights)
+    condition = helper.make_node("Cast", ["start"], ["is_taken"], to=TensorProto.BOOL)
+    graph.graph.node.extend(
+        [condition, helper.make_node("If", ["is_taken"], ["made"], then_branch=branch, else_branch=branch)]
+    )
+    return graph
+
+
+STEPS = np.ones((40, 50), np.int8)
+SCALE = np.ones(50, np.float32)
+STORED_SMALL = [
+    helper.make_node("Cast", ["steps"], ["cast"], to=TensorProto.FLOAT),
+    helper.make_node("Mul", ["cast", "scale"], ["weight"]),
+    helper.make_node("Gemm", ["weight", "weight"], ["table"], transB=1),
+]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_weights_that_are_stored_small_are_folded(inside):
+    assert may_fold(make_graph().SerializeToString())
+    graph = on_constants(STORED_SMALL, {"steps": STEPS, "scale": SCALE}, inside)
+    assert may_fold(graph.SerializeToString())
+
+
+def test_what_follows_from_the_number_of_items_is_no_constant():
+    shape = helper.make_node("Shape", ["seed"], ["n"])
+    zeros = helper.make_node("Expand", ["zero", "n"], ["zeros"])
+    graph = on_constants([shape, zeros], {"zero": np.zeros((), np.float32)})
+    assert may_fold(graph.SerializeToString())
+    # What loading may find out of this shape, the static checks do not.
+    shape.input[0] = "start_4d"
+    graph = on_constants([shape, zeros], {"zero": np.zeros((), np.float32)})
+    assert not may_fold(graph.SerializeToString())
+
+
+LARGE = np.zeros((2**14, 1), np.float32)
+TOO_MUCH = {
+    "an operator that makes much of little": [helper.make_node("ConstantOfShape", ["size"], ["large"])],
+    "an operator that is not known": [helper.make_node("Einsum", ["a", "b"], ["large"], equation="ij,jk->ik")],
+    "many values": [helper.make_node("Add", ["a", "b"], ["x"]), helper.make_node("Add", ["x", "a"], ["large"])],
+    "many products": [
+        helper.make_node("MatMul", ["a", "b"], ["x0"]),
+        *(helper.make_node("MatMul", [f"x{i}", "a"], [f"x{i + 1}"]) for i in range(300)),
+    ],
+    "shapes that do not fit": [helper.make_node("Add", ["a", "five"], ["large"])],
+    "a use before the definition": [
+        helper.make_node("Add", ["x", "x"], ["large"]),
+        helper.make_node("Cast", ["a"], ["x"], to=TensorProto.FLOAT16),
+    ],
+    "a list": [
+        helper.make_node("Constant", [], ["list"], value_floats=[1.0] * 2**15),
+        helper.make_node("Add", ["a", "list"], ["large"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("nodes", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_work_on_constants_that_may_be_much_is_not_folded(nodes, inside):
+    arrays = {
+        "a": LARGE,
+        "b": LARGE.T.copy(),
+        "size": np.array([2, 3, 5], np.int64),
+        "five": np.zeros((5, 1), np.float32),
+    }
+    assert not may_fold(on_constants(nodes, arrays, inside).SerializeToString())
+
+
+def test_load_folds_only_what_may_be_folded(tmp_path, monkeypatch):
+    disabled = []
+    whole = session.ort.InferenceSession
+
+    def seen(*args, disabled_optimizers, **options):
+        disabled.append(disabled_optimizers)
+        return whole(*args, disabled_optimizers=disabled_optimizers, **options)
+
+    monkeypatch.setattr(session.ort, "InferenceSession", seen)
+    for again in range(2):  # the second time, the verdict of the cache says it
+        for data in (with_card(make_graph()), with_card(work_of_constants(1))):
+            load(tmp_path, data)
+        assert disabled[2 * again :] == [[], ["ConstantFolding"]]
 
 
 def test_load_too_long_is_cancelled(tmp_path, monkeypatch):

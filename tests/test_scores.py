@@ -8,9 +8,9 @@ import pytest
 
 import aigc_sdk as sdk
 from aigc_sdk.errors import InvalidModel, StorageError
+from aigc_sdk.evaluation.scores import add_scores
 from aigc_sdk.generation import selftest
 from aigc_sdk.runtime.safety import check_model
-from aigc_sdk.runtime.scores import add_scores
 from tiny_model import make_card, make_graph, to_bytes, write_tiny_model
 
 RECALL = {"metric": "recall", "value": 0.75, "interval": (0.7, 0.8), "n_fake": 100, "details": {"k": 3}}

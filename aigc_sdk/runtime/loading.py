@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
 from aigc_sdk.errors import InvalidModel
-from aigc_sdk.runtime.safety import Verdict, check_model, read_model
+from aigc_sdk.runtime.safety import Verdict, check_model, may_fold, read_model
 from aigc_sdk.runtime.session import Session
 
 GOLDEN_DEADLINE_S = 60.0
@@ -58,9 +58,9 @@ def open_file(
     verdict = Verdict.load(sha256)
     if sha256 != trusted_sha256 and not verdict.is_safe:
         check_model(data, path.name)
-        verdict.is_safe = True
+        verdict.is_safe, verdict.may_fold = True, may_fold(data)
         verdict.save(sha256)
-    runner = run(*load_bytes(data, device=device, name=path.name))
+    runner = run(*load_bytes(data, device=device, name=path.name, fold=sha256 == trusted_sha256 or verdict.may_fold))
     if runner.provider not in verdict.golden:
         passed, measured = runner.check_golden()
         verdict.golden[runner.provider] = measured
@@ -70,9 +70,9 @@ def open_file(
     return runner
 
 
-def load_bytes(data: bytes, *, device: str, name: str) -> tuple[Session, ModelCard]:
-    """Load bytes that are known to be good, and read their card."""
-    session = Session(data, device=device, name=name)
+def load_bytes(data: bytes, *, device: str, name: str, fold: bool | None = None) -> tuple[Session, ModelCard]:
+    """Load bytes that are known to be good, and read their card; `fold` as in `Session`, None finds out."""
+    session = Session(data, device=device, name=name, fold=may_fold(data) if fold is None else fold)
     if CARD_KEY not in session.metadata:
         raise InvalidModel(f"{name} has no card (metadata {CARD_KEY!r}).")
     return session, ModelCard.from_checked_json(session.metadata[CARD_KEY])

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,11 @@ _TENSOR_TYPES = {
     13: ("uint64", "uint64_data"), 9: ("bool", "int32_data"),
 }  # fmt: skip
 
+# What a graph may make of its constants while it is loaded: so many values, with so many multiplications.
+MAX_CONSTANT_VALUES, MAX_CONSTANT_PRODUCTS = 2**28, 2**36
+
 # Grows when a check is added, so that files are looked at again.
-_CHECKS_VERSION = 2
+_CHECKS_VERSION = 3
 
 
 def read_model(path: Path) -> bytes:
@@ -85,9 +89,16 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 @dataclass
 class Verdict:
-    """What is known of a file: whether it passed the static checks, and how its golden items came out where."""
+    """What is known of a file.
+
+    Args:
+        is_safe: it passed the static checks.
+        may_fold: onnxruntime may make what follows from its constants alone while loading it (`may_fold`).
+        golden: how its golden items came out, for each provider.
+    """
 
     is_safe: bool = False
+    may_fold: bool = False
     golden: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -95,7 +106,8 @@ class Verdict:
         """Return what the cache knows of these bytes; a missing or damaged entry knows nothing."""
         try:
             values = json.loads(_verdict_path(sha256).read_bytes())
-            return cls(values["is_safe"] is True, {str(key): str(value) for key, value in values["golden"].items()})
+            golden = {str(key): str(value) for key, value in values["golden"].items()}
+            return cls(values["is_safe"] is True, values["may_fold"] is True, golden)
         # RecursionError: JSON that is nested too deep
         except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
             return cls()
@@ -155,6 +167,61 @@ def graph_sha256(model: "onnx.ModelProto") -> str:
         return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     finally:
         model.metadata_props.MergeFrom(aside.metadata_props)
+
+
+def may_fold(data: bytes) -> bool:
+    """Return whether little follows from the constants of a checked file alone: weights that are stored small, say.
+
+    onnxruntime makes that while loading, and nothing ends it, as a deadline ends a run. Unless it does, runs are
+    slower, and products with matrices that are no constants are rounded in another way. So a few operators and their
+    cost are known here; a file with others on constants is not folded.
+    """
+    import onnx
+
+    graph = onnx.ModelProto.FromString(data).graph
+    inputs = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}
+    try:
+        values, products = np.sum([(0, 0), *_made_of_constants(graph, {}, inputs)], axis=0, dtype=float)
+    except (ArithmeticError, LookupError, ValueError):  # another operator, no order, or shapes that do not fit
+        return False
+    return bool(values <= MAX_CONSTANT_VALUES and products <= MAX_CONSTANT_PRODUCTS)
+
+
+def _made_of_constants(graph: "onnx.GraphProto", outer: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Any]:
+    """Yield how many values each node makes of constants, and with how many multiplications."""
+    # A shape of at least the size, or None for what is no constant.
+    known = outer | dict.fromkeys(value.name for value in graph.input)
+    known |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        asked = {attribute.name: attribute for attribute in node.attribute}
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _made_of_constants(attribute.g, known, {})
+        shapes = [known[name] for name in node.input if name]
+        made: Any = None
+        if node.op_type in ("Shape", "Size"):
+            # Only a run knows the free dimensions of an input; of all else, loading may find out.
+            first, end = (asked[name].i if name in asked else None for name in ("start", "end"))
+            made = None if all(inputs.get(node.input[0], [""])[first:end]) else (64,)
+        elif None not in shapes:
+            made = _made_shape(node, shapes)
+            is_product = node.op_type in ("MatMul", "Gemm")
+            yield math.prod(made) * len(node.output), math.prod(made) * max(shapes[0]) if is_product else 0
+        known.update(dict.fromkeys(node.output, made))
+
+
+def _made_shape(node: "onnx.NodeProto", shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    match node.op_type:
+        case "Constant":
+            value = node.attribute[0]  # a tensor, a number or a list
+            return tuple(value.t.dims) if value.HasField("t") else (len(value.ints) + len(value.floats) or 1,)
+        case "Cast" | "Split" | "Squeeze" if node.op_type != "Squeeze" or len(shapes[0]) == 1:
+            return shapes[0]
+        case "Add" | "Sub" | "Mul" | "Div":
+            return tuple(np.broadcast_shapes(*shapes))
+        case "MatMul" | "Gemm" if len(shapes[0]) == len(shapes[1]) == 2:
+            return max(shapes[0]), max(shapes[1])  # turned or not
+    raise ValueError(node.op_type)
 
 
 def _check_versions(model: "onnx.ModelProto") -> None:
@@ -276,8 +343,9 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
             inputs += [*parts, ("position", "int64", ())]
             outputs += [(f"{name}.next", dtype, shape) for name, dtype, shape in inputs[-len(parts) - 1 :]]
             outputs.append(("finished", "bool", ()))
-    _compare("inputs", [_declared(value) for value in graph.input], inputs)
-    _compare("outputs", [_declared(value) for value in graph.output], outputs)
+    for what, values, wanted in (("inputs", graph.input, inputs), ("outputs", graph.output, outputs)):
+        if (found := [_declared(value) for value in values]) != wanted:
+            raise InvalidModel(f"its {what} are {found}, its card says {wanted}")
     defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
     if defaults:
         raise InvalidModel(f"its input {min(defaults)!r} has a default in the graph, which few runtimes understand")
@@ -307,11 +375,6 @@ def _declared(value: "onnx.ValueInfoProto") -> Declared:
         raise InvalidModel(f"the first dimension of {value.name!r} is not the free number of items")
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else FREE for dim in dims[1:])
     return value.name, _TENSOR_TYPES.get(tensor.elem_type, ("?",))[0], shape
-
-
-def _compare(what: str, found: list[Declared], wanted: list[Any]) -> None:
-    if found != wanted:
-        raise InvalidModel(f"its {what} are {found}, its card says {wanted}")
 
 
 def _check_golden(card: ModelCard) -> None:

@@ -38,14 +38,16 @@ class Session:
         model: the bytes of the file; they have passed the checks.
         device: as in `choose_providers`.
         name: what messages call the model.
+        fold: onnxruntime makes what follows from constants alone while loading (`may_fold`), not in each run.
 
     Raises:
         InvalidModel: onnxruntime does not accept the model.
         DeviceUnavailable: the device is not there.
     """
 
-    def __init__(self, model: bytes, *, device: str, name: str) -> None:
+    def __init__(self, model: bytes, *, device: str, name: str, fold: bool = False) -> None:
         self.name = name
+        self._fold = fold
         self._model = model
         self._device = device
         self._session: Any = None
@@ -67,7 +69,7 @@ class Session:
                 options,
                 providers=providers,
                 # What a graph makes of its constants may take hours and all memory, and only a run can be ended.
-                disabled_optimizers=["ConstantFolding"],
+                disabled_optimizers=[] if self._fold else ["ConstantFolding"],
                 enable_fallback=False,  # it would print, and run on the CPU instead
             )
             self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

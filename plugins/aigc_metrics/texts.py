@@ -53,7 +53,8 @@ class Characters:
 def found(asked: Characters, corpus: Characters, size: int) -> Bools:
     """Return for each character whether the run of `size` that begins there stands in a text of the corpus.
 
-    Runs are compared by hashes of 64 bits (Karp & Rabin 1987): sum c_k B^k mod 2^64 is a difference of two running sums.
+    Runs are compared by hashes of 64 bits (Karp & Rabin 1987): sum c_k B^k mod 2^64 is a difference of two running
+    sums.
     """
     hashes = np.concatenate([*_hashes(asked, size), np.zeros(0, np.uint64)])
     whole = asked.left >= size

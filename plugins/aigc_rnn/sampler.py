@@ -231,7 +231,7 @@ class StreamOn(_Loop):
         before = {name.removeprefix("state."): part for name, part in state.items()}
         content, length, after = self.loop(seed, controls, before, before["position"])
         parts = [after[name.removeprefix("state.")] for name in state]
-        return content, length, *parts, after["done"] | torch.zeros_like(after["done"])
+        return content, length, *parts, after["done"] | (after["position"] < 0)
 
 
 class Score(_Sampler):
@@ -285,7 +285,7 @@ class Score(_Sampler):
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
             counts = t <= last if self.ends else t < last
-            log_p = log_p + torch.where(counts, found, torch.zeros_like(found))
+            log_p = log_p + torch.where(counts, found, 0.0)
             return t + 1, log_p, *_as_it_came(after[name] for name in names)
 
         carried = (torch.tensor(0), torch.zeros(n * kinds), *(part.clone() for part in state.values()))
