@@ -18,6 +18,7 @@ from aigc_sdk import cli
 from aigc_sdk.contents.codes import decode, encode
 from aigc_sdk.data import load_texts
 from aigc_sdk.errors import InvalidData, InvalidRequest, NotReproduced
+from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.seeds import threefry
 from aigc_sdk.training.random import Stream
 from aigc_sdk.training.trainer import prepare
@@ -290,6 +291,10 @@ def test_stream_of_a_trained_model(trained_rnn):
         sdk.stream(trained_rnn.folder, chunk_size=0)
     with pytest.raises(InvalidRequest, match="makes all at once"):
         sdk.stream(sdk.load(trained_rnn.folder))
+
+
+def test_weights_of_a_trained_model_are_made_whole_while_loading(trained_rnn):
+    assert all(may_fold(path.read_bytes()) for path in trained_rnn.models.values())
 
 
 def test_score_of_a_trained_model(trained_rnn):

@@ -106,7 +106,7 @@ class Verdict:
         """Return what the cache knows of these bytes; a missing or damaged entry knows nothing."""
         try:
             values = json.loads(_verdict_path(sha256).read_bytes())
-            golden = {str(key): str(value) for key, value in values["golden"].items()}
+            golden = {str(provider): str(found) for provider, found in values["golden"].items()}
             return cls(values["is_safe"] is True, values["may_fold"] is True, golden)
         # RecursionError: JSON that is nested too deep
         except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
@@ -194,9 +194,8 @@ def _made_of_constants(graph: "onnx.GraphProto", outer: dict[str, Any], inputs: 
     known |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         asked = {attribute.name: attribute for attribute in node.attribute}
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _made_of_constants(attribute.g, known, {})
+        for inner in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+            yield from _made_of_constants(inner, known, {})
         shapes = [known[name] for name in node.input if name]
         made: Any = None
         if node.op_type in ("Shape", "Size"):
@@ -207,7 +206,7 @@ def _made_of_constants(graph: "onnx.GraphProto", outer: dict[str, Any], inputs: 
             made = _made_shape(node, shapes)
             is_product = node.op_type in ("MatMul", "Gemm")
             yield math.prod(made) * len(node.output), math.prod(made) * max(shapes[0]) if is_product else 0
-        known.update(dict.fromkeys(node.output, made))
+        known |= dict.fromkeys(node.output, made)
 
 
 def _made_shape(node: "onnx.NodeProto", shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

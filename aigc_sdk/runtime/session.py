@@ -28,6 +28,10 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 
 _LOAD_DEADLINE_S = 60.0
 
+# What a graph makes of its constants may take hours and all memory, and only a run can be ended. Without this one the
+# other fails on weights of float16 that a loop or a branch uses (seen in onnxruntime 1.31.1).
+_NOT_FOLDED = ["ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer"]
+
 
 class Session:
     """A model in memory, ready to run; in a forked process it starts itself anew.
@@ -68,8 +72,7 @@ class Session:
                 self._model,
                 options,
                 providers=providers,
-                # What a graph makes of its constants may take hours and all memory, and only a run can be ended.
-                disabled_optimizers=[] if self._fold else ["ConstantFolding"],
+                disabled_optimizers=[] if self._fold else _NOT_FOLDED,
                 enable_fallback=False,  # it would print, and run on the CPU instead
             )
             self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

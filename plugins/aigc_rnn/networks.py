@@ -205,9 +205,9 @@ class Attention(nn.Module):
         near = (place >= step) & (place < step + self.span)
         there = place >= self.span - age[:, None]
         seen = near[None] & there[:, None]
-        weights = torch.softmax(torch.where(seen, scores, torch.full_like(scores, MASKED)), -1)
+        weights = torch.softmax(torch.where(seen, scores, MASKED), -1)
         # At the first step there is nothing to look at.
-        found = torch.where(seen, weights, torch.zeros_like(weights)) @ states
+        found = torch.where(seen, weights, 0.0) @ states
         return torch.tanh(self.mix(torch.cat([found, x], 2))), states[:, steps:]
 
 
