@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.events import event_code
 from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
 from aigc_sdk.seeds import MAX_SEED
 
@@ -48,7 +49,7 @@ class Limit:
 
 Name = Annotated[str, Limit(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Limit(pattern=r"^[0-9a-f]{64}$")]
-ControlKind = Literal["choice", "number", "integer", "flag", "seed", "text", "image", "mask"]
+ControlKind = Literal["choice", "number", "integer", "flag", "seed", "text", "music", "image", "mask"]
 
 DTYPES: dict[str, str] = {
     "choice": "int64",
@@ -57,6 +58,7 @@ DTYPES: dict[str, str] = {
     "flag": "bool",
     "seed": "int64",
     "text": "int32",
+    "music": "int32",
     "image": "uint8",
     "mask": "uint8",
 }
@@ -106,7 +108,8 @@ class Control(_Part):
     `choices`, or -1: drawn from the item's seed with the frequencies of the training data. An `image`
     is pixels of `shape`, a `mask` one channel of them, where 255 says keep; their default is a level
     for all pixels, or None: the caller has to give one. A `text` is code points (n, p), -1 after the end of each
-    and p at least 1, of the characters in `choices`, at most `maximum` of them.
+    and p at least 1, of the characters in `choices`, at most `maximum` of them. `music` is the same of events, see
+    `aigc_sdk.contents.events`.
     """
 
     name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
@@ -129,13 +132,14 @@ class Control(_Part):
         if self.dtype != DTYPES[self.kind] or not self._has_shape():
             shape = {"image": "(height, width, 1, 3 or 4)", "mask": "(height, width, 1)"}.get(self.kind, "()")
             raise ValueError(f"a control of kind {self.kind} is {DTYPES[self.kind]} of shape {shape}")
-        if (self.kind in ("choice", "text")) != bool(self.choices) or len(set(self.choices)) < len(self.choices):
-            raise ValueError("a choice or text control has distinct choices, and no other control has any")
-        if self.kind == "text" and (self.maximum is None or max(map(len, self.choices)) > 1):
+        if (self.kind == "choice" or self.is_coded) != bool(self.choices) or len(set(self.choices)) < len(self.choices):
+            raise ValueError("a choice, text or music control has distinct choices, and no other control has any")
+        if self.is_coded and (self.maximum is None or not all(map(self._is_code, self.choices))):
             raise ValueError(
-                "the choices of a text control are single characters, and its maximum says how many it takes"
+                "the choices of a text control are single characters, those of music events, and the maximum says how"
+                " many it takes"
             )
-        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer", "text"):
+        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer", "text", "music"):
             raise ValueError(f"a {self.kind} control has no minimum and maximum")
         (low, high), limit = self.range, _FLOAT32_MAX if self.kind == "number" else _INT64_MAX
         if not -limit <= low <= high <= limit:
@@ -147,6 +151,14 @@ class Control(_Part):
     def is_pixels(self) -> bool:
         """Whether the value for one item is an array of pixels, (height, width, channels)."""
         return self.kind in ("image", "mask")
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the value for one item is codes, (length,): characters of a text, or events of music."""
+        return self.kind in ("text", "music")
+
+    def _is_code(self, choice: str) -> bool:
+        return len(choice) == 1 if self.kind == "text" else event_code(choice) >= 0
 
     def _has_shape(self) -> bool:
         if not self.is_pixels:
@@ -164,7 +176,7 @@ class Control(_Part):
                 return 0, MAX_SEED
             case "flag":
                 return 0, 1
-            case "text":
+            case "text" | "music":
                 return 0, math.floor(self.maximum or 0)
             case "image" | "mask":
                 return 0, 255
@@ -190,6 +202,11 @@ class Control(_Part):
                 return "True or False"
             case "text":
                 return f"a text of at most {high} characters, of the {len(self.choices)} that the model knows"
+            case "music":
+                return (
+                    f"a piece, a .mid file, or events such as 'duration 24, note 62', at most {high} of the"
+                    f" {len(self.choices)} that the model knows"
+                )
             case "number":  # 9 digits tell all float32 values apart
                 return f"a number from {low:.9g} to {high:.9g}"
             case "image" | "mask":
@@ -205,6 +222,9 @@ class Control(_Part):
             return self.is_pixels
         if self.kind == "text":
             return isinstance(value, str) and len(value) <= self.range[1] and not set(value).difference(self.choices)
+        if self.kind == "music":
+            names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else None
+            return names is not None and len(names) <= self.range[1] and not set(names).difference(self.choices)
         if isinstance(value, bool) or self.kind == "flag":
             return isinstance(value, bool) and self.kind == "flag"
         low, high = self.range
@@ -338,7 +358,7 @@ class ModelCard(_Part):
     sdk_version: str
     family: Name
     task: Name
-    modality: Literal["image", "text"]
+    modality: Literal["image", "text", "music"]
     portable: bool = True
     controls: tuple[Control, ...]
     input: OutputSpec | None = None  # of a measure alone

@@ -32,7 +32,7 @@ from aigc_sdk.errors import (
     reason,
     shown,
 )
-from aigc_sdk.generator import Generator, check_content, start_state
+from aigc_sdk.generator import Generator, check_content, start_state, written
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request, build_requests
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
@@ -119,8 +119,8 @@ class Model:
 
     def stream(
         self, *, seed: int | None = None, chunk_size: int = 1, deadline_s: float | None = 300, **controls: Any
-    ) -> Iterator[str]:
-        """Generate one text piece by piece. See `aigc_sdk.stream`, which takes the same arguments."""
+    ) -> Iterator[Any]:
+        """Generate one text or piece of music, part by part. See `aigc_sdk.stream`, which takes the same arguments."""
         if not self.card.state:
             raise InvalidRequest(f"{self.card.name}:{self.card.task} makes all at once; use generate.")
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
@@ -130,10 +130,11 @@ class Model:
         )
         return self._pieces(request, chunk_size)
 
-    def _pieces(self, request: Request, chunk_size: int) -> Iterator[str]:
+    def _pieces(self, request: Request, chunk_size: int) -> Iterator[Any]:
         registry = default_registry()
         if registry.hooks("aigc_after_generate"):  # they have to see all of it before the caller sees any
-            yield str(self._answer(request)[0])
+            item = self._answer(request)[0]
+            yield item.data if self.card.modality == "music" else str(item)
             return
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
@@ -167,7 +168,14 @@ def make_contents(generator: Generator, request: Request, stop: threading.Event 
     """
     card, items = generator.card, list[Item]()
     origin = Origin(
-        card.name, card.version, card.graph_sha256, card.task, sdk_version(), generator.provider, request.controls
+        card.name,
+        card.version,
+        card.graph_sha256,
+        card.task,
+        sdk_version(),
+        generator.provider,
+        request.controls,
+        frozenset(control.name for control in card.controls if control.kind == "music"),
     )
     kind = MODALITIES[card.modality]
     deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
@@ -178,25 +186,27 @@ def make_contents(generator: Generator, request: Request, stop: threading.Event 
         seeds = request.seeds[rows]
         batch = {name: values[rows] for name, values in request.controls.items()}
         try:
-            content = check_content(card, generator.run(seeds, batch, deadline=deadline), len(seeds))
+            outputs = generator.run(seeds, batch, deadline=deadline)
+            content, how = check_content(card, outputs, len(seeds)), written(card, outputs, len(seeds))
         except AigcError:
             raise
         except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
             raise GenerationFailed(f"{card.name} failed: {reason(error)}.") from error
-        items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start)))
+        items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start), *how))
     return Contents(items)
 
 
-def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterator[str]:
-    """Yield the pieces of a request's one text, each when it is made."""
+def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterator[Any]:
+    """Yield the parts of a request's one text or piece, each when it is made."""
     state, left = start_state(generator.card, 1), int(request.controls["max_length"][0])
     while left > 0:
         size = min(left, chunk_size)
         controls = {**request.controls, "max_length": np.array([size], np.int64)}
         deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
         outputs = generator.go_on(request.seeds, controls, state, deadline=deadline)
-        if piece := decode(check_content(generator.card, outputs, 1)[0]):
-            yield piece
+        made = check_content(generator.card, outputs, 1)[0]
+        if len(made):
+            yield made if generator.card.modality == "music" else decode(made)
         if outputs["finished"][0]:
             return
         state = {name: outputs[f"{name}.next"] for name in state}
@@ -336,18 +346,18 @@ def stream(
     device: str = "auto",
     deadline_s: float | None = 300,
     **controls: Any,
-) -> Iterator[str]:
-    """Generate one text and give its pieces while it is made.
+) -> Iterator[Any]:
+    """Generate one text or piece of music and give its parts while it is made.
 
-    Joined, they are the text that `generate` makes of the same seed and controls. Where a plugin looks at what was
-    made, `aigc_after_generate`, the text comes in one piece, after it has.
+    Joined, they are what `generate` makes of the same seed and controls: texts, or notes float32 (k, 6), see `Music`.
+    Where a plugin looks at what was made, `aigc_after_generate`, all comes in one part, after it has.
 
     Args:
         model: as in `load`; one that has the task `stream`.
         seed: as in `generate`.
-        chunk_size: characters of a piece; the last one may be shorter.
+        chunk_size: characters of a part, the last one may be shorter; of music events, of which not all are notes.
         device: as in `load`.
-        deadline_s: seconds that a piece may take; None for never.
+        deadline_s: seconds that a part may take; None for never.
         controls: what the model's card lists, one value each.
 
     Raises:

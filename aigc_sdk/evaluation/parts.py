@@ -56,7 +56,7 @@ class Part:
     def texts(self) -> tuple[str, ...]:
         """Return the texts, of a stream its pieces."""
         assert isinstance(self.dataset, TextDataset)
-        return tuple(decode(self.dataset.text_codes(row)) for row in self.rows.tolist())
+        return tuple(decode(self.dataset.row_codes(row)) for row in self.rows.tolist())
 
     def take(self, n: int, seed: int) -> "Part":
         """Return n of the items, drawn with the seed, or all when there are no more."""

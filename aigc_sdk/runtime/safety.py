@@ -20,6 +20,7 @@ import numpy as np
 from aigc_sdk.card import CARD_KEY, Control, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
+from aigc_sdk.generator import WRITTEN
 from aigc_sdk.seeds import MAX_SEED
 
 if TYPE_CHECKING:
@@ -335,8 +336,9 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
             raise InvalidModel(f"its card says {card.output}; the value of a measure is float32 (K,)")
         inputs, outputs = contents, [("value", "float32", card.output.shape)]
     else:
-        controls = [(c.name, c.dtype, (FREE,) if c.kind == "text" else c.shape) for c in card.controls]
-        inputs, outputs = [("seed", "int64", ()), *controls], contents
+        controls = [(c.name, c.dtype, (FREE,) if c.is_coded else c.shape) for c in card.controls]
+        written = [(name, *kind) for name, kind in zip(WRITTEN, _WRITTEN_KINDS, strict=True)]
+        inputs, outputs = [("seed", "int64", ()), *controls], contents + written * (card.modality == "music")
         if card.state:
             parts = [(f"state.{part.name}", part.dtype, part.shape) for part in card.state]
             inputs += [*parts, ("position", "int64", ())]
@@ -351,7 +353,10 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
 
 
 def _check_content(modality: str, content: OutputSpec) -> None:
-    if modality == "text":
+    if modality == "music":
+        if content.dtype != "float32" or content.shape[1:] != (6,) or content.shape[0] < 1 or not content.length:
+            raise InvalidModel(f"its card says {content}; music is float32 (at most so many notes, 6), with a length")
+    elif modality == "text":
         if content.dtype != "int32" or len(content.shape) != 1 or content.shape[0] < 1 or not content.length:
             raise InvalidModel(f"its card says {content}; a text is int32 (at most so many,), with a length")
     elif content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
@@ -359,6 +364,8 @@ def _check_content(modality: str, content: OutputSpec) -> None:
             f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
         )
 
+
+_WRITTEN_KINDS = (("float32", ()), ("int64", (2,)), ("int64", ()))
 
 Declared = tuple[str, str, tuple[int | str, ...]]
 
@@ -382,9 +389,8 @@ def _check_golden(card: ModelCard) -> None:
     if golden is None or not 1 <= len(golden.seeds) <= MAX_GOLDEN_ITEMS:
         raise InvalidModel(f"its card has no golden items, or more than {MAX_GOLDEN_ITEMS}")
     n = len(golden.seeds)
-    is_text = card.modality == "text"
-    shape = (n, *golden.shape[1:2]) if is_text else (n, *card.output.shape)
-    if golden.shape != shape or (is_text and len(shape) < 2):
+    shape = (n, *golden.shape[1:2], *card.output.shape[1:]) if card.output.length else (n, *card.output.shape)
+    if golden.shape != shape or (card.output.length and len(golden.shape) < 2):
         raise InvalidModel(f"its {n} golden items have the shape {golden.shape}, its output {card.output.shape} each")
     if set(golden.controls) != {control.name for control in card.controls}:
         raise InvalidModel(f"its golden items have the controls {sorted(golden.controls)}, which are not the card's")
@@ -392,7 +398,7 @@ def _check_golden(card: ModelCard) -> None:
         raise InvalidModel(f"a seed of its golden items is not within 0 to {MAX_SEED}")
     for control in card.controls:
         values = golden.controls[control.name]
-        if (control.is_pixels or control.kind == "text") != isinstance(values, Packed):
+        if (control.is_pixels or control.is_coded) != isinstance(values, Packed):
             raise InvalidModel(f"its golden items have {control.name!r} in the form of another kind")
         if isinstance(values, Packed):
             shape = (n, *control.shape) if control.is_pixels else (n, *values.shape[1:2])

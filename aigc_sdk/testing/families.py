@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import DataSummary, ModelCard, checked
-from aigc_sdk.data import Dataset, TextDataset, load_data, load_texts
+from aigc_sdk.data import Dataset, MusicDataset, Piece, TextDataset, load_data, load_music, load_texts
 from aigc_sdk.specs import FamilySpec, sdk_version
 from aigc_sdk.testing.checks import Check, require, run_checks
 from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
@@ -36,8 +36,11 @@ STEPS = 3
 def example_data(modality: str = "image", n: int = 48, size: int = 16, classes: int = 3) -> tuple[Any, Array]:
     """Return n different items of a modality, and labels int64 (n,) by how they were made.
 
-    Images are stripes, uint8 (n, size, size, 1), labelled by their direction; texts of at most `size` letters.
+    Images are stripes, uint8 (n, size, size, 1), labelled by their direction; texts of at most `size` letters; pieces
+    of music of at most `size` chords of two, in two keys and metres.
     """
+    if modality == "music":
+        return [_example_piece(i, 4 + i % (size - 3)) for i in range(n)], np.arange(n) % classes
     if modality == "text":
         letters = np.random.default_rng(0).integers(0, 4, (n, size))
         labels = np.arange(n) % classes
@@ -50,6 +53,17 @@ def example_data(modality: str = "image", n: int = 48, size: int = 16, classes: 
     labels = np.arange(n) % classes
     images = [(rows * (1 + i) + columns * label * 5) % 16 * 17 for i, label in enumerate(labels)]
     return np.stack(images).astype(np.uint8)[..., None], labels
+
+
+def _example_piece(i: int, size: int) -> Piece:
+    ticks = (24, 48)[i % 2]
+    steps = np.random.default_rng(i).integers(0, 5, size)
+    notes = [
+        (60 + 2 * int(step) + 12 * above, 80 + 16 * (k % 2), k * ticks, ticks, above, 40 * above)
+        for k, step in enumerate(steps)
+        for above in (0, 1)
+    ]
+    return Piece(f"piece {i}", np.array(notes), key=(0, 7)[i % 2], meter=("4/4", "6/8")[i % 2])
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,10 @@ class FamilyCase:
         return example_data(self.family_class.modality) if self.data is None else self.data
 
     @cached_property
-    def dataset(self) -> Dataset | TextDataset:
+    def dataset(self) -> Dataset | TextDataset | MusicDataset:
         """The data, read."""
+        if self.family_class.modality == "music":
+            return load_music(self.items[0], transpose=1)
         return load_texts(self.items) if self.family_class.modality == "text" else load_data(self.items)
 
     @cached_property

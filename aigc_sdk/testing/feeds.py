@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import Control
 from aigc_sdk.contents.codes import encode
+from aigc_sdk.contents.events import event_code
 from aigc_sdk.seeds import MAX_SEED, item_seeds
 
 Array = NDArray[Any]
@@ -35,9 +36,11 @@ def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArr
 
     def values(control: Control) -> Array:
         low, high = (min(max(bound, -1000), MAX_SEED) for bound in control.range)
-        if control.kind == "text":
+        if control.is_coded:
             lengths = random.integers(0, min(int(high), _MOST_CHARACTERS), n, endpoint=True)
-            return encode(["".join(random.choice(control.choices, length)) for length in lengths])
+            drawn = [random.choice(control.choices, length) for length in lengths]
+            is_text = control.kind == "text"
+            return encode(["".join(each) if is_text else list(map(event_code, each)) for each in drawn])
         if control.name == "max_length":
             high = min(high, _MOST_LENGTH)
         if control.kind == "number":

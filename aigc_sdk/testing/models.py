@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import Control
 from aigc_sdk.contents.codes import encode
+from aigc_sdk.contents.events import event_code
 from aigc_sdk.errors import InvalidRequest, UnknownName
 from aigc_sdk.generation import make_contents
 from aigc_sdk.generator import Generator, check_content
@@ -42,7 +43,7 @@ class ModelCase:
         """Return seeds, and controls as a caller gets them who gives none but pixels without a default."""
         seeds, feeds = example_feeds(self.generator.card.controls, n, seed=7)
         for control in self.generator.card.controls:
-            if control.kind == "text":
+            if control.is_coded:
                 feeds[control.name] = encode([str(control.default)] * n)
             elif control.default is not None:
                 feeds[control.name] = np.full((n, *control.shape), control.default, control.dtype)
@@ -163,6 +164,8 @@ def _edges(control: Control) -> Array:
         return np.stack([np.full(control.shape, level, control.dtype) for level in (0, 255)])
     if control.kind == "text":
         return encode(["", control.choices[-1] * min(int(control.range[1]), 100)])
+    if control.kind == "music":
+        return encode([[], [event_code(control.choices[-1])] * min(int(control.range[1]), 100)])
     return np.array(control.range, control.dtype)
 
 
@@ -175,6 +178,8 @@ def _wrong_values(control: Control) -> list[Any]:
         return [{}, "x", 2, 0.5]
     if control.kind == "text":
         return [{}, 7, None, control.choices[0] * (int(control.range[1]) + 1), "\ud800", "\x00"]
+    if control.kind == "music":
+        return [{}, 7, None, ", ".join([control.choices[0]] * (int(control.range[1]) + 1)), "note 128", "x", "no.mid"]
     low, high = control.range
     beyond = [value for value in (low - 1, high + 1) if not low <= value <= high]
     return [{}, "no such choice", True, *beyond, float("nan")]

@@ -8,6 +8,7 @@ from aigc_sdk.training.family import (
     FamilyConfig,
     ImageFamilyConfig,
     Losses,
+    MusicFamilyConfig,
     TextFamilyConfig,
     split_at_commas,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "FamilyConfig",
     "ImageFamilyConfig",
     "Losses",
+    "MusicFamilyConfig",
     "Plan",
     "Run",
     "Stream",

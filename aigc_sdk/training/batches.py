@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aigc_sdk.data import Dataset, TextDataset
+from aigc_sdk.contents.events import transposed
+from aigc_sdk.data import Dataset, MusicDataset, TextDataset
+from aigc_sdk.data.music import moved_key
 from aigc_sdk.training.family import Batch
 
 Rows = NDArray[np.int64]
@@ -49,7 +51,11 @@ def _cycle(rows: Rows, n: int, random: np.random.Generator) -> Rows:
 
 
 def batches(
-    data: Dataset | TextDataset, rows: Rows, size: int, device: torch.device, augment: tuple[str, ...] = ()
+    data: Dataset | TextDataset | MusicDataset,
+    rows: Rows,
+    size: int,
+    device: torch.device,
+    augment: tuple[str, ...] = (),
 ) -> Iterator[Batch]:
     """Yield batches of `size` in the order of the rows; the last may be smaller.
 
@@ -58,17 +64,33 @@ def batches(
         rows: int64 (n,).
         size: items in a batch.
         device: to put them on.
-        augment: "flip", "shift": how to vary each image, by torch's random numbers.
+        augment: "flip", "shift": how to vary each image, by torch's random numbers; "transpose" for music.
     """
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         if isinstance(data, TextDataset):
-            batch = {"codes": torch.from_numpy(padded([data.text_codes(row) for row in chosen.tolist()])).to(device)}
+            batch = {"codes": torch.from_numpy(padded([data.row_codes(row) for row in chosen.tolist()])).to(device)}
+        elif isinstance(data, MusicDataset):
+            batch = {name: part.to(device) for name, part in _pieces(data, chosen, "transpose" in augment).items()}
         else:
             batch = {"images": _images(data, chosen, device, augment)}
         if data.labels is not None:
             batch["labels"] = torch.from_numpy(data.labels[chosen]).to(device)
         yield batch
+
+
+def _pieces(data: MusicDataset, rows: Rows, is_moved: bool) -> Batch:
+    codes, keys = [data.row_codes(row) for row in rows.tolist()], data.keys[rows].tolist()
+    if is_moved:
+        for i, row in enumerate(rows.tolist()):
+            moves = data.moves(row)
+            move = moves[int(torch.randint(len(moves), ()))]
+            codes[i], keys[i] = transposed(codes[i], move), moved_key(keys[i], move)
+    return {
+        "codes": torch.from_numpy(padded(codes)),
+        "keys": torch.tensor(keys),
+        "meters": torch.from_numpy(data.meters[rows]),
+    }
 
 
 def _images(data: Dataset, rows: Rows, device: torch.device, augment: tuple[str, ...]) -> torch.Tensor:
@@ -123,7 +145,7 @@ def lanes(
 
 
 def batch_weight(batch: Batch) -> int:
-    """Return how much a batch counts in a mean: its images, or the characters of its texts."""
+    """Return how much a batch counts in a mean: its images, or the characters or events."""
     return len(batch["images"]) if "images" in batch else int((batch["codes"] >= 0).sum())
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed
-from aigc_sdk.generator import Generator, start_state
+from aigc_sdk.generator import Generator, output_names, start_state
 
 Array = NDArray[Any]
 
@@ -51,13 +51,18 @@ class EagerGenerator(Generator):
                 fed.append({name: _tensor(part) for name, part in state.items()})
             with torch.inference_mode():
                 made = self.sampler(*fed)
-            parts.append(made[:2] if isinstance(made, tuple) else (made,))
-        content, *length = zip(*parts, strict=True)
-        if length:  # of texts, the only contents of variable length
+            parts.append(made[: len(output_names(self.card))] if isinstance(made, tuple) else (made,))
+        content, *others = zip(*parts, strict=True)
+        if self.card.output.length:
             longest = max(part.shape[1] for part in content)
-            content = tuple(F.pad(part, (0, longest - part.shape[1]), value=-1) for part in content)
-        outputs = {"content": torch.cat(content).numpy()}
-        return outputs | {"length": torch.cat(length[0]).numpy()} if length else outputs
+            content = tuple(self._longer(part, longest) for part in content)
+        outputs = map(torch.cat, (content, *others))
+        return {name: made.numpy() for name, made in zip(output_names(self.card), outputs, strict=True)}
+
+    def _longer(self, content: torch.Tensor, length: int) -> torch.Tensor:
+        """Return contents (n, t, ...) with what stands for nothing up to a length."""
+        nothing = -1 if self.card.modality == "text" else 0
+        return F.pad(content, (*(0, 0) * (content.ndim - 2), 0, length - content.shape[1]), value=nothing)
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -14,7 +14,8 @@ from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
 # What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1, or "codes" of
-# texts, int32 (n, t), -1 after the end; and "labels" int64 (n,) when the data has labels. Training on a stream also
+# texts or events of music, int32 (n, t), -1 after the end; "labels" int64 (n,) when the data has labels; and of music
+# "keys" int64 (n,), indices in KEYS, and "meters" int64 (n,), those of the data. Training on a stream also
 # gets "begins", bool (n,): whether the codes do not go on where those of the batch before ended.
 Batch = dict[str, Tensor]
 
@@ -44,7 +45,8 @@ def split_at_commas(value: Any) -> Any:
 class FamilyConfig(BaseModel):
     """The options that every family has. Flags, help and the card are made from them.
 
-    Families of images have those of `ImageFamilyConfig`, families of texts those of `TextFamilyConfig`.
+    Families of images have those of `ImageFamilyConfig`, families of texts those of `TextFamilyConfig`, and
+    those of music those of `MusicFamilyConfig`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -125,6 +127,17 @@ class TextFamilyConfig(FamilyConfig):
     )
 
 
+class MusicFamilyConfig(FamilyConfig):
+    """The options that every family of music has."""
+
+    transpose: int = Field(
+        5, ge=0, le=12, description="move each piece by up to so many semitones up or down, anew each time"
+    )
+    full_bars: bool = Field(
+        False, description="leave out pieces with a note across a bar line, or a part of a bar at the end"
+    )
+
+
 class Family(nn.Module):
     """How one kind of model is trained; VAE is one. A subclass is a leaf and implements every method here.
 
@@ -136,7 +149,7 @@ class Family(nn.Module):
 
     Attributes:
         Config: its options.
-        modality: what it makes, and is trained on: "image" or "text".
+        modality: what it makes, and is trained on: "image", "text" or "music".
         tasks: what its samplers do; the first is what a user gets who names none.
         measures: those of the tasks whose files are measures; their samplers are f(content) -> value, or
             f(content, length) -> value for texts.
@@ -203,8 +216,9 @@ class Family(nn.Module):
         """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
 
         `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels and texts have a shape;
-        content is (n, ...) as `output` says. Where that says so, it returns (content, length). A task with a state is
-        f(seed, controls, state) -> (content, length, *state, finished), see `aigc_sdk.generator.start_state`. Row
+        content is (n, ...) as `output` says. Where that says so, it returns (content, length), and of music
+        (content, length, tempo, meter, key), see `aigc_sdk.generator.written`. A task with a state is
+        f(seed, controls, state) -> (content, length, ..., *state, finished), see `aigc_sdk.generator.start_state`. Row
         i of content may depend on row i of the inputs alone. Randomness comes from `aigc_sdk.training.random` and the
         seed.
         """

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import DataReport, Dataset, ImageOptions, TextDataset, load_data, load_texts
+from aigc_sdk.data import DataReport, ImageOptions, load_data, load_music, load_texts
 from aigc_sdk.errors import (
     AigcError,
     Interrupted,
@@ -30,25 +30,32 @@ from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from aigc_sdk.training.family import Family, FamilyConfig, ImageFamilyConfig, TextFamilyConfig, parse_config
+from aigc_sdk.training.family import (
+    Family,
+    FamilyConfig,
+    ImageFamilyConfig,
+    MusicFamilyConfig,
+    TextFamilyConfig,
+    parse_config,
+)
 from aigc_sdk.training.initial import find_run, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.lock import alone_in
 from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name, now
-from aigc_sdk.training.trainer import Split, Trainer, prepare
+from aigc_sdk.training.trainer import Data, Split, Trainer, prepare
 
 SAMPLES = "samples"
 LEFT_OUT = "left_out.txt"
 
 # Samples are so many items of each modality, always from the same seed.
-_SAMPLES = {"image": 64, "text": 8}
+_SAMPLES = {"image": 64, "text": 8, "music": 4}
 _SAMPLES_SEED = 0
 
 # They change nothing in the weights, so that a training may go on with others.
 _FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
 
-Inputs = tuple[type[Family], FamilyConfig, Dataset | TextDataset, Split]
+Inputs = tuple[type[Family], FamilyConfig, Data, Split]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -116,19 +123,21 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
     return family_class, options, dataset, split
 
 
-def _load(data: Any, family: type[Family], options: FamilyConfig) -> Dataset | TextDataset:
+def _load(data: Any, family: type[Family], options: FamilyConfig) -> Data:
     """Read the data of a family's modality, with the options that it has for that."""
     if family.modality == "text":
-        dataset = load_texts(data, options.documents if isinstance(options, TextFamilyConfig) else "file")
-        _log.log(logging.WARNING if dataset.report.skipped else logging.INFO, "%s: %s", dataset.name, dataset.report)
-        return dataset
-    workers = options.workers if isinstance(options, ImageFamilyConfig) else None
-    return load_data(data, ImageOptions.of_config(options.model_dump()), workers=workers)
+        dataset: Data = load_texts(data, options.documents if isinstance(options, TextFamilyConfig) else "file")
+    elif family.modality == "music":
+        asked = options if isinstance(options, MusicFamilyConfig) else MusicFamilyConfig(transpose=0)
+        dataset = load_music(data, asked.transpose, full_bars=asked.full_bars)
+    else:
+        workers = options.workers if isinstance(options, ImageFamilyConfig) else None
+        return load_data(data, ImageOptions.of_config(options.model_dump()), workers=workers)
+    _log.log(logging.WARNING if dataset.report.skipped else logging.INFO, "%s: %s", dataset.name, dataset.report)
+    return dataset
 
 
-def _record(
-    family: str, options: FamilyConfig, dataset: Dataset | TextDataset, split: Split, out: Path, seed: int
-) -> RunRecord:
+def _record(family: str, options: FamilyConfig, dataset: Data, split: Split, out: Path, seed: int) -> RunRecord:
     """Return what the run says of itself."""
     spec = dataset.spec(split["train"])
     name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().name).lstrip("._-")
@@ -149,6 +158,7 @@ def _record(
         label_frequencies=spec.label_frequencies,
         characters=dict(spec.characters),
         is_stream=spec.is_stream,
+        music=spec.music,
         environment=_environment(),
         sdk_version=sdk_version(),
         started=now(),
@@ -356,7 +366,7 @@ def _interrupted(number: int, run: Run, where: str) -> Interrupted:
 
 
 def _write_samples(run: Run, averaged: Family, step: int) -> None:
-    """Write what the averaged weights make from fixed seeds: a grid of images, or a page of texts."""
+    """Write what the averaged weights make from fixed seeds: a grid of images, a page of texts, or MIDI files."""
     # When a checkpoint is taken depends on the time, so that no random number of the training may be used up.
     with torch.random.fork_rng():
         copied = copy.deepcopy(averaged).cpu().eval()
@@ -374,6 +384,10 @@ def _write_samples(run: Run, averaged: Family, step: int) -> None:
     path = run.folder / SAMPLES / f"step-{step:07d}"
     if averaged.modality == "text":
         write_bytes(path.with_suffix(".txt"), f"\n\n{'-' * 8}\n\n".join(map(str, contents)).encode())
+        return
+    if averaged.modality == "music":
+        for i, piece in enumerate(contents):
+            write_bytes(path.with_name(f"{path.name}-{i}.mid"), piece.midi_bytes())
         return
     with atomic_write(path.with_suffix(".png")) as temporary:
         contents.grid().save(temporary, "PNG")

@@ -30,6 +30,8 @@ class Stream(IntEnum):
     CANDIDATE_LABEL = 4
     TOKEN = 5
     TOKEN_IN_BLOCK = 6
+    KEY = 7
+    METER = 8
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data import DataSpec, MusicSpec
 from aigc_sdk.errors import (
     InvalidConfig,
     InvalidModel,
@@ -57,6 +57,7 @@ class RunRecord(BaseModel):
     label_frequencies: tuple[float, ...]
     characters: dict[str, int] = {}
     is_stream: bool = False
+    music: MusicSpec | None = None
     environment: dict[str, JsonValue]
     sdk_version: str
     started: str
@@ -66,7 +67,7 @@ class RunRecord(BaseModel):
     def data_spec(self) -> DataSpec:
         """Return the description of the data that the family was built for."""
         n = self.data.split["train"]
-        return DataSpec(self.shape, self.labels, self.label_frequencies, n, self.characters, self.is_stream)
+        return DataSpec(self.shape, self.labels, self.label_frequencies, n, self.characters, self.is_stream, self.music)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from aigc_sdk.data import Dataset, TextDataset
+from aigc_sdk.data import Dataset, MusicDataset, TextDataset
 from aigc_sdk.errors import InvalidData, TrainingFailed
 from aigc_sdk.training.batches import batch_weight, batches, epoch_rows, lane_steps, lanes
 from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, ImageFamilyConfig
 from aigc_sdk.training.journal import not_finite
 from aigc_sdk.training.progress import Clock, Meter
 
+# What a family is trained on.
+Data = Dataset | TextDataset | MusicDataset
 Split = Mapping[str, NDArray[np.int64]]
 
 
@@ -63,7 +65,7 @@ class Trainer:
     wrapped: dict[str, Any]
     peaks: list[float]
     average: AveragedModel
-    data: Dataset | TextDataset
+    data: Data
     split: Split
     seed: int
     batch_size: int
@@ -111,7 +113,7 @@ class Trainer:
         classes = None if labels is None else labels[rows]
         order = epoch_rows(rows, self.seed, self.clock.epoch, n, classes)
         order = order[self.clock.position * self.batch_size :]
-        augment = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ()
+        augment = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ("transpose",)
         return batches(self.data, order, self.batch_size, self.device, augment)
 
     def step(self, batch: Batch) -> None:
@@ -211,7 +213,7 @@ class Trainer:
             raise TrainingFailed(f"The checkpoint in {self.folder} does not fit this run: {error}.") from error
 
 
-def prepare(folder: Path, family: Family, data: Dataset | TextDataset, split: Split, seed: int) -> Trainer:
+def prepare(folder: Path, family: Family, data: Data, split: Split, seed: int) -> Trainer:
     """Return the training of a built family before its first step."""
     options: FamilyConfig = family.config
     # One device, and mixed precision where the processor is made for it; Fabric does both.
@@ -239,7 +241,7 @@ def prepare(folder: Path, family: Family, data: Dataset | TextDataset, split: Sp
     )
 
 
-def _steps_per_epoch(family: Family, data: Dataset | TextDataset, train: NDArray[np.int64]) -> tuple[int, int]:
+def _steps_per_epoch(family: Family, data: Data, train: NDArray[np.int64]) -> tuple[int, int]:
     """Return how many items a batch has, and how many batches a pass."""
     wanted = family.config.batch_size
     if not (isinstance(data, TextDataset) and data.is_stream):

@@ -14,7 +14,7 @@ from torch import nn
 
 from aigc_sdk.card import Control, ModelCard
 from aigc_sdk.errors import ExportFailed
-from aigc_sdk.generator import start_state
+from aigc_sdk.generator import output_names, start_state
 from aigc_sdk.training.trainer import quiet
 
 OPSET = 20
@@ -22,7 +22,7 @@ OPSET = 20
 # The number of items that the sampler is traced with; verification uses others.
 TRACED_N = 4
 
-_TRACED_LENGTH = 5  # of texts
+_TRACED_LENGTH = 5  # of texts and prompts
 
 # Weights of fewer values than these are not worth a node.
 _LARGE = 1024
@@ -62,13 +62,12 @@ def convert(sampler: nn.Module, card: ModelCard) -> onnx.ModelProto:
     state = start_state(card, TRACED_N)
     if state:
         groups["state"] = {name: torch.from_numpy(part) for name, part in state.items()}
-    outputs = ["content", *(["length"] if card.output.length else [])]
-    outputs += [*(f"{name}.next" for name in state), *(["finished"] if state else [])]
-    return trace(sampler, {"seed": torch.arange(TRACED_N)}, groups, tuple(outputs))
+    outputs = (*output_names(card), *(f"{name}.next" for name in state), *(("finished",) if state else ()))
+    return trace(sampler, {"seed": torch.arange(TRACED_N)}, groups, outputs)
 
 
 def _traced_feed(control: Control) -> torch.Tensor:
-    if control.kind == "text":
+    if control.is_coded:
         return torch.full((TRACED_N, _TRACED_LENGTH), -1, dtype=torch.int32)
     return torch.full((TRACED_N, *control.shape), float(control.default or 0), dtype=_DTYPES[control.dtype])
 

@@ -60,7 +60,7 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
     # Item 0 is what a caller gets who asks for nothing in particular.
     for control in card.controls:
         if control.default is not None:
-            controls[control.name][0] = -1 if control.kind == "text" else control.default
+            controls[control.name][0] = -1 if control.is_coded else control.default
     return Golden.of(seeds, controls, OnnxGenerator.from_bytes(data).run(seeds, controls)["content"])
 
 

@@ -1,16 +1,16 @@
-"""The options of the RNN family."""
+"""The options of the families of recurrent networks."""
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from aigc_sdk.training import TextFamilyConfig
+from aigc_sdk.training import FamilyConfig, MusicFamilyConfig, TextFamilyConfig, split_at_commas
 
 
-class RNNConfig(TextFamilyConfig):
-    """The options of the RNN family."""
+class NetworkConfig(FamilyConfig):
+    """The options that both families have."""
 
-    batch_size: int = Field(64, ge=1, description="texts in a batch, or places that a stream is read in at once")
+    batch_size: int = Field(64, ge=1, description="items in a batch, or places that a stream is read in at once")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none if left out")
 
@@ -21,7 +21,7 @@ class RNNConfig(TextFamilyConfig):
     layers: int = Field(2, ge=1, le=4, description="recurrent layers, one on the other")
     width: int = Field(256, ge=4, le=4096, description="units of each layer")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of the values between layers that are left out")
-    tied: bool = Field(True, description="use the vectors of the characters as weights of the output too")
+    tied: bool = Field(True, description="use the vectors of the characters or events as weights of the output too")
     layer_norm: bool = Field(False, description="normalise what each layer gives (Ba et al. 2016)")
     attention: int = Field(
         0,
@@ -29,13 +29,36 @@ class RNNConfig(TextFamilyConfig):
         le=1024,
         description="how many of the last hidden states are attended to (Luong et al. 2015); 0 is none",
     )
+    min_count: int = Field(
+        2, ge=1, description="a character or event that occurs less often is unknown, and never made"
+    )
+
+
+class RNNConfig(NetworkConfig, TextFamilyConfig):
+    """The options of the family of texts."""
+
     span: int = Field(
         128, ge=8, le=4096, description="characters that the gradient goes back through, where texts are a stream"
     )
-    min_count: int = Field(2, ge=1, description="a character that occurs less often is unknown, and never made")
     max_length: int | None = Field(
         None,
         ge=1,
         le=100_000,
         description="the most characters that the model makes; twice the longest text if left out, 2,000 for a stream",
     )
+
+
+class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
+    """The options of the family of music."""
+
+    conditions: tuple[Literal["key", "meter"], ...] = Field(
+        ("key", "meter"), description="what of a piece the network is told; with the metre also the place in the bar"
+    )
+    max_length: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="the most events that the model makes; those of the longest piece if left out",
+    )
+
+    _split = field_validator("conditions", mode="before")(split_at_commas)

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from aigc_rnn.config import RNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import RecurrentNetwork
-from aigc_rnn.sampler import BEGIN, END, SPECIAL, UNKNOWN, Generate, Score, StreamOn
-from aigc_sdk.card import Control, OutputSpec, StatePart, checked
+from aigc_rnn.sampler import BEGIN, END, Generate, Score, StreamOn
+from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
+from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
 
 # Of the places in which a stream is read, this share begins anew at each step, so that beginning is learned too.
@@ -41,29 +42,14 @@ class RNN(Family):
     def build(self, data: DataSpec) -> None:
         """Make the network for the characters of the data; raises InvalidData when there are too few."""
         config = self.config
-        codes = sorted(ord(character) for character, count in data.characters.items() if count >= config.min_count)
-        if len(codes) < 2:
-            raise InvalidData(
-                f"Of {len(data.characters)} characters, {len(codes)} occur at least min_count={config.min_count} times;"
-                " give more text, or a smaller min_count."
-            )
+        codes = known_codes(data, config, "characters")
         self.data, self.span = data, config.span
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
-        self.network = RecurrentNetwork(
-            SPECIAL + len(codes),
-            len(data.labels),
-            cell=config.cell,
-            layers=config.layers,
-            width=config.width,
-            dropout=config.dropout,
-            tied=config.tied,
-            layer_norm=config.layer_norm,
-            attention=config.attention,
-        )
+        self.network = network_of(config, len(codes), len(data.labels))
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""
-        return {"all": AdamW(self.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)}
+        return {"all": adam(self)}
 
     def phases(self, step: int) -> tuple[str, ...]:
         """There is one."""
@@ -78,7 +64,7 @@ class RNN(Family):
         if not self.data.is_stream:
             nats, counted = self.of_documents(batch)
             return Losses(nats.sum() / counted.sum()), None
-        tokens = self.tokens_of(batch["codes"])
+        tokens = tokens_of(self.codes, batch["codes"])
         n = len(tokens)
         if carry is None:
             carry = {"state": self.network.start(n, tokens.device), "last": torch.full_like(tokens[:, 0], BEGIN)}
@@ -97,7 +83,7 @@ class RNN(Family):
             float32 (n, t + 1), 0 behind the end; bool (n, t + 1). The pieces of a stream have no end.
         """
         codes = batch["codes"]
-        tokens = self.tokens_of(codes)
+        tokens = tokens_of(self.codes, codes)
         is_read = codes != _NOTHING
         before = torch.cat([torch.full_like(tokens[:, :1], BEGIN), tokens], 1)
         after = torch.cat([tokens, torch.full_like(tokens[:, :1], END)], 1)
@@ -105,13 +91,9 @@ class RNN(Family):
         there = torch.cat([is_read, nothing], 1)
         counted = there if self.data.is_stream else torch.cat([something, is_read], 1)
         target = torch.where(there, after, END)
-        logits, _ = self.network(before, batch.get("labels"), self.network.start(len(tokens), tokens.device))
+        label = batch["labels"][:, None] if "labels" in batch else None
+        logits, _ = self.network(before, label, self.network.start(len(tokens), tokens.device))
         return negative_log_likelihood(logits, target) * counted, counted
-
-    def tokens_of(self, codes: Tensor) -> Tensor:
-        """Return the tokens, int64 (n, t), of code points; what is unknown, or nothing, is UNKNOWN."""
-        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
-        return torch.where(self.codes[place] == codes, place + SPECIAL, UNKNOWN)
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Return the nats of a character; those of the end of a text count as its characters'."""
@@ -152,38 +134,7 @@ class RNN(Family):
                 default=usual,
                 help="characters to make, unless the text ends before",
             ),
-            Control(
-                name="temperature",
-                kind="number",
-                minimum=0,
-                maximum=5,
-                default=1.0,
-                help="1 as trained, less is more probable, 0 the most probable character each time",
-            ),
-            Control(
-                name="top_k",
-                kind="integer",
-                minimum=0,
-                maximum=len(self.codes),
-                default=0,
-                help="choose among the so many most probable characters; 0 among all",
-            ),
-            Control(
-                name="top_p",
-                kind="number",
-                minimum=0.01,
-                maximum=1,
-                default=1.0,
-                help="choose among the most probable characters whose probabilities sum to this",
-            ),
-            Control(
-                name="repetition_penalty",
-                kind="number",
-                minimum=1,
-                maximum=5,
-                default=1.0,
-                help="divide the logit of a character that was there already by this; 1 for no penalty",
-            ),
+            *choosing_controls(len(self.codes), "character"),
         ]
         if labels := self.data.labels:
             help_ = "kind of the text; -1 leaves it to the seed"
@@ -200,12 +151,7 @@ class RNN(Family):
         """Return what the loop carries, for the task `stream`."""
         if task != "stream":
             return ()
-        loop = StreamOn(*self._parts())
-        values = [
-            {"name": name, "dtype": str(part.dtype).removeprefix("torch."), "shape": tuple(part.shape[1:])}
-            for name, part in loop.start(1).items()
-        ]
-        return tuple(checked(StatePart, value) for value in values)
+        return state_of(StreamOn(*self._parts()))
 
     def sampler(self, task: str) -> nn.Module:
         """The network inside of its loop."""
@@ -215,8 +161,9 @@ class RNN(Family):
             return Score(*self._parts(), ends=not self.data.is_stream)
         return _LOOPS[task](*self._parts())
 
-    def _parts(self) -> tuple[RecurrentNetwork, tuple[int, ...], tuple[float, ...]]:
-        return self.network, tuple(self.codes.tolist()), self.data.label_frequencies
+    def _parts(self) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]]]:
+        frequencies = {"label": self.data.label_frequencies} if self.data.labels else {}
+        return self.network, tuple(self.codes.tolist()), frequencies
 
 
 def _reset(part: Tensor, begins: Tensor) -> Tensor:

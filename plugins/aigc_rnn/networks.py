@@ -1,5 +1,8 @@
 """Recurrent networks over tokens: a whole sequence at once for training, a step at a time for sampling.
 
+Besides its token every input may have a label, the same one all along, and a place, where in the whole it stands; there
+may be several of each, int64 (n, k), and the vectors of all of them are added.
+
 A state is a dict of tensors whose first dimension is the item, all zero at the beginning of a text:
 "hidden" and, of an LSTM, "cell", float32 (n, layers, width); with attention "memory", float32 (n, span, width), the
 last hidden states, and "age", int64 (n,), how many steps there were.
@@ -29,7 +32,8 @@ class RecurrentNetwork(nn.Module):
 
     Args:
         tokens: how many there are.
-        labels: how many classes a text may be of, 0 for none; the label's vector is added to every input.
+        labels: how many there are, 0 for none.
+        places: how many there are, 0 for none.
         cell: "lstm", "gru" or "rnn".
         layers: one on the other.
         width: units of each.
@@ -43,6 +47,7 @@ class RecurrentNetwork(nn.Module):
         self,
         tokens: int,
         labels: int,
+        places: int = 0,
         *,
         cell: str,
         layers: int,
@@ -57,6 +62,7 @@ class RecurrentNetwork(nn.Module):
         self.embedding = nn.Embedding(tokens, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.label = nn.Embedding(labels, width) if labels else None
+        self.place = nn.Embedding(places, width) if places else None
         self.layers = nn.ModuleList([Layer(cell, width) for _ in range(layers)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(layers)])
         self.dropout = nn.Dropout(dropout)
@@ -83,26 +89,28 @@ class RecurrentNetwork(nn.Module):
             for name, (shape, dtype) in self.state_shapes.items()
         }
 
-    def inputs(self, tokens: Tensor, label: Tensor | None) -> Tensor:
-        """Return the vectors (n, t, width) of tokens int64 (n, t) of texts of these labels, int64 (n,)."""
+    def inputs(self, tokens: Tensor, label: Tensor | None, place: Tensor | None) -> Tensor:
+        """Return the vectors (n, t, width) of tokens int64 (n, t), labels (n, k), and places (n, t, k)."""
         x: Tensor = self.embedding(tokens) * math.sqrt(self.width)
-        if self.label is None or label is None:
-            return x
-        of_label: Tensor = self.label(label)
-        return x + of_label[:, None]
+        if self.label is not None and label is not None:
+            x = x + self.label(label).sum(1)[:, None]
+        return x if self.place is None or place is None else x + self.place(place).sum(2)
 
-    def forward(self, tokens: Tensor, label: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, label: Tensor | None, state: State, place: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Read whole sequences.
 
         Args:
             tokens: int64 (n, t).
-            label: int64 (n,), or None.
+            label: int64 (n, k), or None.
             state: before the first of them.
+            place: int64 (n, t, k), or None.
 
         Returns:
             Logits float32 (n, t, tokens) of what comes after each, and the state after the last.
         """
-        x = self.dropout(self.inputs(tokens, label))
+        x = self.dropout(self.inputs(tokens, label, place))
         after: dict[str, list[Tensor]] = {"hidden": [], "cell": []}
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             cell = state["cell"][:, i] if "cell" in state else None
@@ -133,17 +141,27 @@ class RecurrentNetwork(nn.Module):
             for name in self.state_shapes
         }
 
-    def reader(self, label: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """Return f(token int64 (n, 1)) -> what `step` takes of it, for texts of these labels, int64 (n,).
+    def reader(self, label: Tensor | None) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """Return f(token int64 (n, 1), place int64 (n, k) or None) -> what `step` takes of them.
 
-        That is the token's share of the first layer's gates, for all tokens worked out at once.
+        That is their share of the first layer's gates, for all tokens and places worked out at once.
+
+        Args:
+            label: int64 (n, k), or None.
         """
-        first = cast(Layer, self.layers[0])
-        shares = first.share_of(self.embedding.weight * math.sqrt(self.width))
-        if self.label is None or label is None:
-            return lambda token: shares.index_select(0, token[:, 0])
-        of_label = F.linear(self.label.weight, first.weight_x).index_select(0, label)
-        return lambda token: shares.index_select(0, token[:, 0]) + of_label
+        weights = cast(Layer, self.layers[0]).weight_x
+        tokens = cast(Layer, self.layers[0]).share_of(self.embedding.weight * math.sqrt(self.width))
+        of_label = (
+            None if self.label is None or label is None else _looked_up(F.linear(self.label.weight, weights), label)
+        )
+        places = None if self.place is None else F.linear(self.place.weight, weights)
+
+        def read(token: Tensor, place: Tensor | None) -> Tensor:
+            share = tokens.index_select(0, token[:, 0])
+            share = share if of_label is None else share + of_label
+            return share if places is None or place is None else share + _looked_up(places, place)
+
+        return read
 
     def step(self, share: Tensor, state: State, added: Tensor) -> tuple[Tensor, State]:
         """Read one token without dropout.
@@ -170,6 +188,14 @@ class RecurrentNetwork(nn.Module):
             y, after["memory"] = self.attention(x[:, None], state["memory"], state["age"])
             x, after["age"] = y[:, 0], state["age"] + 1
         return F.linear(x, self.output.weight, self.output.bias + added), after
+
+
+def _looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """Return the sum of the rows of a table (rows, width) at an index, int64 (n, k)."""
+    found = table.index_select(0, index[:, 0])
+    for i in range(1, index.shape[1]):
+        found = found + table.index_select(0, index[:, i])
+    return found
 
 
 class Attention(nn.Module):

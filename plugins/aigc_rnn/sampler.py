@@ -1,7 +1,7 @@
-"""What is exported: the whole loop from seeds and a prompt to code points, and the score of a text."""
+"""What is exported: the whole loop from seeds and a prompt to code points or notes, and the score of a text."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +10,16 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 
 from aigc_rnn.networks import MASKED, RecurrentNetwork, State
-from aigc_sdk.training.random import Stream, draw_choice, uniform_at
+from aigc_rnn.notes import Clock
+from aigc_sdk.training.random import Stream, draw_choices, uniform_at
 from aigc_sdk.training.sampling import cumulative
 
 # Tokens that stand for no character. Zero is what a state of zeros says was read last.
 BEGIN, END, UNKNOWN = range(3)
 SPECIAL = 3
+
+# What a text or piece may be told to be, and which random numbers draw it where it is not told.
+_DRAWN = {"label": Stream.LABEL, "key": Stream.KEY, "meter": Stream.METER}
 
 # A temperature of 0 is the most probable token; below this, division would leave the range of float32.
 _COLDEST = 1e-4
@@ -99,26 +103,35 @@ class _Sampler(nn.Module):
     """What all tasks share.
 
     Args:
-        network: of as many tokens as there are characters, and the special ones.
-        characters: the code points of the tokens from SPECIAL on.
-        label_frequencies: of the classes, () for none.
+        network: of as many tokens as there are codes, and the special ones.
+        codes: of the tokens from SPECIAL on: code points, or events.
+        frequencies: of the choices of each control that decides about labels, one after the other.
     """
 
     codes: Tensor
     barred: Tensor
-    cumulative: Tensor
 
     def __init__(
-        self, network: RecurrentNetwork, characters: tuple[int, ...], label_frequencies: tuple[float, ...]
+        self, network: RecurrentNetwork, codes: tuple[int, ...], frequencies: Mapping[str, tuple[float, ...]]
     ) -> None:
         super().__init__()
         self.network = network
-        self.labels = len(label_frequencies)
-        self.register_buffer("codes", torch.tensor([-1] * SPECIAL + list(characters), dtype=torch.int32))
+        self.register_buffer("codes", torch.tensor([-1] * SPECIAL + list(codes), dtype=torch.int32))
         barred = torch.zeros(len(self.codes))
         barred[[BEGIN, UNKNOWN]] = MASKED
         self.register_buffer("barred", barred)
-        self.register_buffer("cumulative", cumulative(label_frequencies))
+        self.labels, first = dict[str, int](), 0
+        for name, shares in frequencies.items():
+            self.register_buffer(f"cumulative_{name}", cumulative(shares))
+            self.labels[name], first = first, first + len(shares)
+
+    def label(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor | None:
+        """Return the labels, int64 (n, k), drawn from the seed where none is asked for; None without any."""
+        columns = []
+        for name, first in self.labels.items():
+            drawn = draw_choices(seed, 1, getattr(self, f"cumulative_{name}"), _DRAWN[name])[:, 0]
+            columns.append(torch.where(controls[name] < 0, drawn, controls[name]) + first)
+        return torch.stack(columns, 1) if columns else None
 
     def tokens_of(self, codes: Tensor) -> Tensor:
         """Return the tokens, int64 (n, p), of code points int32 (n, p); what is no known one is UNKNOWN."""
@@ -128,24 +141,40 @@ class _Sampler(nn.Module):
 
 
 class _Loop(_Sampler):
-    """What makes texts, a token at a time."""
+    """What makes texts or pieces, a token at a time.
+
+    Args:
+        network, codes, frequencies: as for `_Sampler`.
+        clock: what reads events; None for characters.
+    """
 
     # Whether an item that has made all it may is left as it is, for a later call.
     keeps = False
 
+    def __init__(
+        self,
+        network: RecurrentNetwork,
+        codes: tuple[int, ...],
+        frequencies: Mapping[str, tuple[float, ...]],
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(network, codes, frequencies)
+        self.clock = clock
+
     def start(self, n: int) -> State:
-        """Return what the loop carries before the first token."""
+        """Return what the loop carries before the first token: zeros."""
         tokens = len(self.codes)
-        return self.network.start(n) | {
+        parts = self.network.start(n) | {
             "token": torch.zeros(n, dtype=torch.int64),  # BEGIN
             "seen": torch.zeros(n, tokens, dtype=torch.bool),
             "done": torch.zeros(n, dtype=torch.bool),
         }
+        return parts | dict.fromkeys(self.clock.parts if self.clock else (), torch.zeros(n, dtype=torch.int64))
 
     def loop(
         self, seed: Tensor, controls: dict[str, Tensor], state: State, position: Tensor
-    ) -> tuple[Tensor, Tensor, State]:
-        """Go on from a state, and make up to max_length characters more.
+    ) -> tuple[tuple[Tensor, ...], State]:
+        """Go on from a state, and make up to max_length characters or events more.
 
         Args:
             seed: int64 (n,).
@@ -154,16 +183,16 @@ class _Loop(_Sampler):
             position: how many tokens were read before, of the prompt and of what was made, int64 (n,).
 
         Returns:
-            content int32 (n, t), length int64 (n,), and the state.
+            Content and length, int64 (n,), with tempo, metre and key of music; and the state.
         """
-        prompt, most = controls["prompt"], controls["max_length"][:, None]
+        prompt, most, clock = controls["prompt"], controls["max_length"][:, None], self.clock
         how = Choosing.of(controls, len(self.codes))
-        label = draw_choice(controls["label"], seed, self.cumulative) if self.labels else None
+        label = self.label(seed, controls)
         read = self.network.reader(label)
         position = position[:, None]
         given = (prompt >= 0).to(torch.int64).sum(1, keepdim=True)
         forced, last_forced = self.tokens_of(prompt), torch.full_like(given, prompt.shape[1] - 1)
-        # Steps of this call that read the prompt; after them every step makes a character.
+        # Steps of this call that read the prompt; after them every step makes a token.
         reading = (given - position).clamp(min=0)
         width = int(most.max().item())
         torch._check(width >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
@@ -172,66 +201,78 @@ class _Loop(_Sampler):
         places = torch.arange(width)[None] + (position - given).clamp(min=0)
         u = [uniform_at(seed, places, stream) for stream in streams]
         tokens = torch.arange(len(self.codes))[None]
+        bar = None if clock is None else clock.bar_of(label)
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
             return t < until.max()
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            logits, after = self.network.step(read(before["token"]), before, self.barred)
-            place = t - reading  # of the character that this step makes, negative while it reads
+            share = read(before["token"], None if clock is None or bar is None else clock.place(before["clock"], bar))
+            logits, after = self.network.step(share, before, self.barred)
+            if clock is not None and clock.is_polyphonic:
+                logits = torch.where(clock.disorders(before), MASKED, logits)
+            place = t - reading  # of the token that this step makes, negative while it reads
             at = place.clamp(min=0, max=width - 1)
             drawn = torch.cat([torch.gather(each, 1, at) for each in u], 1) if len(u) > 1 else torch.gather(u[0], 1, at)
             token = choose(logits, before["seen"], drawn, how)
             next_forced = torch.gather(forced, 1, torch.minimum(position + t, last_forced))
             token = torch.where(t < reading, next_forced, token)
             after |= {"token": token, "seen": before["seen"] | (tokens == token)}
+            row = token
+            if clock is not None:
+                row, moved = clock.read(token, before)
+                after |= moved
             if self.keeps:
                 after["position"] = before["position"] + 1
                 after = {name: _kept(t < until, after[name], before[name]) for name in names}
             ends = (token == END) & (t < until) if self.keeps else token == END  # which no prompt has
             until = torch.where(ends, _ENDED, until)
             makes = (t >= reading) & (t < until)
-            made = made.scatter(1, torch.where(makes, place, width), token)
+            made = made.scatter(1, torch.where(makes, place, width), row)
             return t + 1, made, until, *_as_it_came(after[name] for name in names)
 
-        # A token for each place, and one column more for what is no character.
+        # What is made at each place, and one column more for what is not.
         made = torch.full((seed.shape[0], width + 1), BEGIN)
         until = torch.where(state["done"][:, None], _ENDED, reading + most)
         apart = self.network.split({name: part for name, part in state.items() if name != "done"})
-        apart["token"] = apart["token"][:, None]
+        single = ("token", *(clock.parts if clock is not None else ()))
+        apart |= {name: apart[name][:, None] for name in single}
         names = list(apart)
         # No input of the graph may be carried as it is.
         carried = (torch.tensor(0), made, until, *(part.clone() for part in apart.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
         _, made, until, *parts = loop(goes_on, step, carried)
-        content = self.codes[made[:, :width]]
         after = dict(zip(names, parts, strict=True)) | {"done": until[:, 0] == _ENDED}
-        after["token"] = after["token"][:, 0]
+        after |= {name: after[name][:, 0] for name in single}
         others = {name: after[name] for name in state if name in after}
-        return content, (content >= 0).to(torch.int64).sum(1), self.network.join(after) | others
+        state = self.network.join(after) | others
+        made = made[:, :width]
+        if clock is not None:
+            return (*clock.notes(made, controls["tempo"]), *clock.written(label, seed)), state
+        content = self.codes[made]
+        return (content, (content >= 0).to(torch.int64).sum(1)), state
 
 
 class Generate(_Loop):
-    """seed, prompt, max_length and how to choose -> code points and how many."""
+    """seed, prompt, max_length and how to choose -> code points or notes, and how many."""
 
-    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return int32 (n, t), -1 after the end, and int64 (n,); t is the largest max_length."""
-        content, length, _ = self.loop(seed, controls, self.start(seed.shape[0]), torch.zeros_like(seed))
-        return content, length
+    def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return content (n, t) or (n, t, 6), length int64 (n,), how music is written; t is the largest max_length."""
+        return self.loop(seed, controls, self.start(seed.shape[0]), torch.zeros_like(seed))[0]
 
 
 class StreamOn(_Loop):
-    """The same, from the state that the call before left on: each call makes up to max_length characters more."""
+    """The same, from the state that the call before left on: each call makes up to max_length tokens more."""
 
     keeps = True
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return content, length, the state with the position, and whether the text has ended, bool (n,)."""
+        """Return what `Generate` does, the state with the position, and whether all has ended, bool (n,)."""
         before = {name.removeprefix("state."): part for name, part in state.items()}
-        content, length, after = self.loop(seed, controls, before, before["position"])
+        made, after = self.loop(seed, controls, before, before["position"])
         parts = [after[name.removeprefix("state.")] for name in state]
-        return content, length, *parts, after["done"] | (after["position"] < 0)
+        return *made, *parts, after["done"] | (after["position"] < 0)
 
 
 class Score(_Sampler):
@@ -244,16 +285,15 @@ class Score(_Sampler):
     def __init__(
         self,
         network: RecurrentNetwork,
-        characters: tuple[int, ...],
-        label_frequencies: tuple[float, ...],
+        codes: tuple[int, ...],
+        frequencies: Mapping[str, tuple[float, ...]],
         *,
         ends: bool,
     ) -> None:
-        super().__init__(network, characters, label_frequencies)
+        super().__init__(network, codes, frequencies)
         self.ends = ends
-        frequencies = label_frequencies or (1.0,)
         # A label that the training part does not have is none that a text could be of.
-        logs = [math.log(share) if share else MASKED for share in frequencies]
+        logs = [math.log(share) if share else MASKED for share in frequencies.get("label", (1.0,))]
         self.register_buffer("log_frequencies", torch.tensor(logs))
 
     log_frequencies: Tensor
@@ -269,7 +309,7 @@ class Score(_Sampler):
         # Each text once for each label that it may be of.
         tokens = self.tokens_of(content)[:, None].expand(n, kinds, width).reshape(n * kinds, width)
         last = length[:, None].expand(n, kinds).reshape(n * kinds)
-        label = torch.arange(kinds)[None].expand(n, kinds).reshape(n * kinds) if self.labels else None
+        label = torch.arange(kinds)[None].expand(n, kinds).reshape(n * kinds, 1) if self.labels else None
         steps = width + int(self.ends)
         state = self.network.split(self.network.start(n * kinds))
         names, read = list(state), self.network.reader(label)
@@ -280,7 +320,7 @@ class Score(_Sampler):
         def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
             token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
-            share = read(torch.where(t == 0, BEGIN, before)[:, None])
+            share = read(torch.where(t == 0, BEGIN, before)[:, None], None)
             logits, after = self.network.step(share, dict(zip(names, parts, strict=True)), torch.zeros(()))
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]

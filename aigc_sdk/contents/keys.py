@@ -1,0 +1,59 @@
+"""Keys: a tonic and a mode, named as musicians and ABC do ("D", "Em", "Ador"), and the scale of each."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What follows the tonic in a key's name, and which degree of a major scale the mode begins on, in semitones.
+MODES = {"": 0, "m": 9, "dor": 2, "mix": 7, "phr": 4, "lyd": 5, "loc": 11}
+MAJOR = (0, 2, 4, 5, 7, 9, 11)
+
+_SHARP = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+_FLAT = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+# Sharps of the major key on each of the twelve, flats where negative.
+_SHARPS = (0, -5, 2, -3, 4, -1, 6, 1, -4, 3, -2, 5)
+
+
+def key_name(tonic: int, mode: str) -> str:
+    """Return the name of a key, spelled as its signature is, with sharps or with flats.
+
+    Args:
+        tonic: semitones above C, 0 to 11.
+        mode: one of MODES.
+
+    Example:
+        >>> key_name(9, "dor"), key_name(3, ""), key_name(1, "m")
+        ('Ador', 'Eb', 'C#m')
+    """
+    return (_FLAT if _sharps(tonic, mode) < 0 else _SHARP)[tonic] + mode
+
+
+def _sharps(tonic: int, mode: str) -> int:
+    return _SHARPS[(tonic - MODES[mode]) % 12]
+
+
+# The name of each key, by mode and then by tonic, so that a semitone up is the next one of its twelve.
+KEYS = tuple(key_name(tonic, mode) for mode in MODES for tonic in range(12))
+
+
+def key_sharps(name: str) -> int:
+    """Return the sharps of a key's signature, flats where negative.
+
+    Example:
+        >>> key_sharps("D"), key_sharps("Ador"), key_sharps("Eb")
+        (2, 1, -3)
+    """
+    mode, tonic = divmod(KEYS.index(name), 12)
+    return _sharps(tonic, list(MODES)[mode])
+
+
+def scale(name: str) -> NDArray[np.int64]:
+    """Return the seven pitch classes of a key, int64 (7,), from its tonic on; C is 0.
+
+    Example:
+        >>> scale("D").tolist()
+        [2, 4, 6, 7, 9, 11, 1]
+    """
+    mode, tonic = divmod(KEYS.index(name), 12)
+    begin = list(MODES.values())[mode]
+    degrees = np.array(MAJOR)
+    return (np.roll(degrees, -int(np.searchsorted(degrees, begin))) - begin + tonic) % 12

@@ -1,0 +1,171 @@
+"""Music: notes float32 (n, 6) with the tempo, the metre and the key that they are written in."""
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.contents.base import PROVENANCE_KEY, Array, Item, Origin
+from aigc_sdk.contents.events import PROGRAMS, TICKS, VOICES, Notes, in_order
+from aigc_sdk.contents.keys import KEYS, key_sharps
+from aigc_sdk.errors import GenerationFailed, InvalidRequest, MissingPackage, shown
+from aigc_sdk.files import as_path, atomic_write
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+SUFFIXES = (".mid", ".wav", ".musicxml")
+_MIDI_TICKS = 480  # of a quarter note
+_DRUMS, _DRUMS_CHANNEL = 128, 9
+
+# The largest value of each column that a note may have, and the longest piece, in seconds.
+_MOST = (127, 127, 3600, 3600, VOICES - 1, PROGRAMS - 1)
+
+# The names that MIDI has for signatures, by sharps.
+_SIGNATURES = dict(
+    zip(range(-7, 8), ["Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#"], strict=True)
+)
+
+
+class Music(Item):
+    """One generated piece.
+
+    `data` holds its notes, float32 (n, 6), sorted by onset and pitch: pitch (MIDI), velocity (0 to 127), onset and
+    duration (seconds), voice, program (128 for drums). `tempo` is in quarter notes a minute; `meter`, such as "6/8",
+    and `key`, such as "Em", are None where the model has none.
+    """
+
+    __slots__ = ("key", "meter", "tempo")
+
+    suffix: ClassVar[str] = ".mid"
+
+    def __init__(
+        self, data: Array, seed: int, origin: Origin, index: int, tempo: float, meter: tuple[int, int], key: int
+    ) -> None:
+        super().__init__(data, seed, origin, index)
+        self.tempo = float(tempo)
+        self.meter = f"{meter[0]}/{meter[1]}" if meter[0] else None
+        self.key = KEYS[key] if key >= 0 else None
+
+    def __repr__(self) -> str:
+        parts = [self.key, self.meter, f"{self.tempo:g} quarter notes a minute", f"{len(self.data)} notes"]
+        return f"<Music {', '.join(part for part in parts if part)}>"
+
+    def to_ticks(self) -> Notes:
+        """Return the notes, int64 (n, 6), with onset and duration in 48ths of a quarter note.
+
+        Raises:
+            GenerationFailed: a number is none that a note may have.
+        """
+        notes = self._checked().astype(np.float64)
+        notes[:, 2:4] *= self.tempo / 60 * TICKS
+        rounded = np.rint(notes).astype(np.int64)
+        rounded[:, 3] = np.maximum(rounded[:, 3], 1)
+        return in_order(rounded)
+
+    def _checked(self) -> NDArray[np.float32]:
+        notes: NDArray[np.float32] = self.data
+        if not (np.isfinite(notes).all() and (notes >= 0).all() and (notes <= _MOST).all() and self.tempo > 0):
+            raise GenerationFailed("The model made notes that are none: a pitch, time or program is out of range.")
+        return notes
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the piece as .mid, with its provenance inside, or as .wav or .musicxml with it in PATH.json.
+
+        Raises:
+            InvalidRequest: the suffix is another one.
+            MissingPackage: mido, or for .musicxml music21, is not installed.
+            GenerationFailed: a number is none that a note may have.
+            StorageError: the file cannot be written.
+        """
+        target = as_path(path, "path")
+        suffix = target.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise InvalidRequest(f"Cannot save music as {shown(target.name)}; use {', '.join(SUFFIXES)}.")
+        if suffix == ".mid":
+            data = self.midi_bytes()
+        else:
+            from aigc_sdk.contents.sound import musicxml_bytes, wav_bytes
+
+            data = wav_bytes(self._checked()) if suffix == ".wav" else musicxml_bytes(self)
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(data)
+            if suffix != ".mid":
+                self._save_sidecar(target)  # before the piece is in its place, which is not left without provenance
+        return target
+
+    def midi_bytes(self) -> bytes:
+        """Return the piece as a MIDI file, a track for each voice, with its provenance in a text event."""
+        try:
+            import mido
+        except ImportError as error:
+            raise MissingPackage(
+                "Saving MIDI needs the package 'mido', which is not installed. Run: pip install 'aigc-sdk[music]'"
+            ) from error
+
+        file = mido.MidiFile(ticks_per_beat=_MIDI_TICKS)
+        head = mido.MidiTrack()
+        head.append(mido.MetaMessage("text", text=f"{PROVENANCE_KEY}={self._provenance_json(ascii_only=True)}"))
+        head.append(mido.MetaMessage("set_tempo", tempo=min(round(6e7 / self.tempo), 2**24 - 1)))
+        if self.meter:
+            beats, unit = map(int, self.meter.split("/"))
+            head.append(mido.MetaMessage("time_signature", numerator=beats, denominator=unit))
+        if self.key:
+            head.append(mido.MetaMessage("key_signature", key=_SIGNATURES[key_sharps(self.key)]))
+        file.tracks.append(head)
+        notes = self.to_ticks()
+        for voice in np.unique(notes[:, 4]).tolist():
+            file.tracks.append(mido.MidiTrack(_messages(mido, notes[notes[:, 4] == voice], voice)))
+        stream = io.BytesIO()
+        file.save(file=stream)
+        return stream.getvalue()
+
+    def to_pil(self) -> "PilImage":
+        """Return a piano roll: time to the right, pitch upwards, a colour for each voice, a line for each bar."""
+        from aigc_sdk.contents.sound import piano_roll
+
+        return piano_roll(self)
+
+    def _repr_html_(self) -> str:
+        """Show the piano roll in a notebook, and a player."""
+        from aigc_sdk.contents.image import png_bytes
+        from aigc_sdk.contents.sound import wav_bytes
+
+        roll, sound = (
+            base64.b64encode(data).decode() for data in (png_bytes(self.to_pil()), wav_bytes(self._checked()))
+        )
+        return (
+            f'<img alt="piano roll" src="data:image/png;base64,{roll}"><br>'
+            f'<audio controls src="data:audio/wav;base64,{sound}"></audio><br>{repr(self)[1:-1]}'
+        )
+
+
+def _messages(mido: Any, notes: Notes, voice: int) -> list[Any]:
+    """Return the messages of one voice, each with the time since the one before; a note ends where its pitch begins."""
+    scale = _MIDI_TICKS // TICKS
+    timed, programs = list[tuple[int, int, Any]](), dict[int, int]()
+    ends = dict[tuple[int, int], int]()  # (channel, pitch) -> when it is struck again
+    for pitch, velocity, onset, duration, _, program in notes[::-1].tolist():
+        channel = _DRUMS_CHANNEL if program == _DRUMS else voice + (voice >= _DRUMS_CHANNEL and voice < VOICES - 1)
+        end = min(onset + duration, ends.get((channel, pitch), onset + duration))
+        if end <= onset:  # two at once sound as one
+            continue
+        ends[channel, pitch] = onset
+        on, off = (mido.Message(f"note_{kind}", channel=channel, note=pitch) for kind in ("on", "off"))
+        timed += [(scale * onset, 2, on.copy(velocity=max(velocity, 1))), (scale * end, 0, off)]
+        if program != _DRUMS:
+            programs[onset] = program
+            timed.append((scale * onset, 1, mido.Message("program_change", channel=channel, program=program)))
+    messages, now, last = list[Any](), 0, None
+    for time, _, message in sorted(timed, key=lambda each: each[:2]):
+        if message.type == "program_change":
+            if message.program == last:
+                continue
+            last = message.program
+        messages.append(message.copy(time=time - now))
+        now = time
+    return messages

@@ -1,0 +1,390 @@
+"""Pieces of music: read from MIDI, ABC and MusicXML, as events, and what a family is told of them."""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigc_sdk.contents.events import TICKS, VELOCITY, Notes, encode, in_order, transposed
+from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, split_by_digest
+from aigc_sdk.data.folders import walk
+from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, read_midi, read_score
+from aigc_sdk.data.texts import read_text
+from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
+from aigc_sdk.errors import AigcError, InvalidData, shown
+from aigc_sdk.files import as_path, storage_error
+
+SUFFIXES = (*MIDI_SUFFIXES, *SCORE_SUFFIXES, ".abc")
+
+# What lasts longer is left out: it is a recording session, or a broken file.
+MOST_SECONDS = 3600
+MOST_BYTES = 2**23
+
+# A longer piece becomes several, cut at bar lines.
+_SECTION_NOTES = 600
+
+_DEFAULT_TEMPO = 120.0
+
+# Tunes of a book that one call of a worker reads.
+_TUNES = 32
+
+
+class Piece(NamedTuple):
+    """A piece as it was read.
+
+    Attributes:
+        name: where it came from.
+        notes: int64 (n, 6), see `aigc_sdk.contents.events`; time 0 is a bar line.
+        key: index in KEYS, or None where none is written.
+        meter: for example "6/8".
+        tempo: quarter notes a minute, or None.
+    """
+
+    name: str
+    notes: Notes
+    key: int | None = None
+    meter: str = "4/4"
+    tempo: float | None = None
+
+
+def bar_ticks(meter: str) -> int:
+    """Return the ticks of a bar.
+
+    Example:
+        >>> bar_ticks("6/8"), bar_ticks("4/4")
+        (144, 192)
+    """
+    beats, unit = map(int, meter.split("/"))
+    return beats * 4 * TICKS // unit
+
+
+@dataclass(frozen=True)
+class MusicDataset:
+    """Pieces of music as events.
+
+    Attributes:
+        name: what people call it.
+        codes: int32 (events,), those of all pieces, one after the other.
+        starts: int64 (n + 1,), where each piece begins; the last is where all end.
+        keys: int64 (n,), indices in KEYS.
+        meters: int64 (n,), indices in meter_names.
+        meter_names: the metres that occur.
+        tempo: what most pieces are played at, quarter notes a minute.
+        transpose: pieces are moved by at most so many semitones up and down when they are trained on.
+        report: what reading them found.
+    """
+
+    name: str
+    codes: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    meters: NDArray[np.int64]
+    meter_names: tuple[str, ...]
+    tempo: float
+    transpose: int = 0
+    report: DataReport = field(default_factory=DataReport)
+
+    labels: ClassVar[None] = None
+    label_names: ClassVar[tuple[str, ...]] = ()
+    is_stream: ClassVar[bool] = False
+
+    @property
+    def n(self) -> int:
+        """The number of pieces."""
+        return len(self.starts) - 1
+
+    def row_codes(self, row: int) -> NDArray[np.int32]:
+        """Return the events of one piece, int32 (length,)."""
+        return self.codes[self.starts[row] : self.starts[row + 1]]
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """64 bits that tell pieces apart but for their key, uint64 (n,): by them they are split."""
+
+        def digest(codes: NDArray[np.int32]) -> int:
+            pitches = codes[codes < VELOCITY] % 128
+            lowest = transposed(codes, -int(pitches.min())) if len(pitches) else codes
+            return int.from_bytes(hashlib.blake2b(lowest.tobytes(), digest_size=8).digest(), "big")
+
+        return np.array([digest(self.row_codes(row)) for row in range(self.n)], np.uint64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the events, where each piece begins, the keys, the metres and the tempo."""
+        digest = hashlib.sha256(json.dumps(["music", self.meter_names, self.tempo]).encode())
+        digest.update(self.codes.astype("<i4").data)
+        for part in (self.starts, self.keys, self.meters):
+            digest.update(part.astype("<i8").data)
+        return digest.hexdigest()
+
+    def split(self, validation: float, test: float) -> dict[str, NDArray[np.int64]]:
+        """Split into train, validation and test by what pieces hold, and return the indices of each.
+
+        Raises:
+            InvalidData: nothing is left to train on.
+        """
+        return split_by_digest(self.name, self.digests, validation, test, "pieces")
+
+    def moves(self, row: int) -> range:
+        """Return by how many semitones a piece may be moved: no pitch leaves MIDI's."""
+        codes = self.row_codes(row)
+        pitches = codes[codes < VELOCITY] % 128
+        low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (0, 127)
+        return range(max(-self.transpose, -low), min(self.transpose, 127 - high) + 1)
+
+    def spec(self, train: NDArray[np.int64]) -> DataSpec:
+        """Describe the data to a family; `train` are the indices of the training part."""
+        events, keys = Counter[int](), np.zeros(len(KEYS))
+        for row in train.tolist():
+            codes, counts = np.unique(self.row_codes(row), return_counts=True)
+            moves = self.moves(row)
+            for move in moves:
+                events.update(dict(zip(transposed(codes, move).tolist(), counts.tolist(), strict=True)))
+                keys[moved_key(int(self.keys[row]), move)] += 1
+        own = np.bincount(self.keys[train], minlength=len(KEYS)) / len(train)
+        meters = np.bincount(self.meters[train], minlength=len(self.meter_names))
+        music = MusicSpec(
+            {KEYS[i]: float(own[i]) for i in np.flatnonzero(keys)},
+            dict(zip(self.meter_names, (meters / len(train)).tolist(), strict=True)),
+            self.tempo,
+        )
+        longest = int(np.diff(self.starts)[train].max())
+        characters = {chr(code): count for code, count in sorted(events.items())}
+        return DataSpec((longest,), (), (), len(train), characters, music=music)
+
+
+def moved_key(key: int, semitones: int) -> int:
+    """Return the index in KEYS of a key so many semitones higher."""
+    mode, tonic = divmod(key, 12)
+    return 12 * mode + (tonic + semitones) % 12
+
+
+def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> MusicDataset:
+    """Read pieces of music; what was left out and why is in the report.
+
+    Args:
+        source: a `.mid`, `.midi`, `.abc` (one tune or a book of them), `.musicxml`, `.xml` or `.mxl` file, a folder of
+            them, or a list of `Piece`.
+        transpose: see `MusicDataset`.
+        full_bars: leave out pieces that are not `in_full_bars`.
+
+    Raises:
+        InvalidData: it is nothing of this kind, or holds nothing that can be used; says what to do.
+        InvalidRequest: an empty path.
+        MissingPackage: mido, for MIDI, or music21, for the others, is not installed.
+        StorageError: it cannot be opened.
+
+    Example:
+        >>> up = np.array([[60 + i, 80, 24 * i, 24, 0, 0] for i in range(8)])
+        >>> down = np.array([[67 - i, 80, 24 * i, 24, 0, 0] for i in range(8)])
+        >>> data = load_music([Piece("up", up), Piece("down", down)])
+        >>> data.n, data.row_codes(0).tolist(), KEYS[data.keys[0]]
+        (2, [60, 61, 62, 63, 64, 65, 66, 67], 'C')
+    """
+    if isinstance(source, MusicDataset):
+        return source
+    report = DataReport(what="piece")
+    if isinstance(source, str | os.PathLike):
+        path = as_path(source, "data")
+        try:
+            name, found = path.resolve().name.partition(".")[0], _read_path(path, report)
+        except AigcError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            raise storage_error("read", path, error) from error
+    elif isinstance(source, Sequence) and all(isinstance(piece, Piece) for piece in source):
+        name, found = "pieces", list(source)
+    else:
+        raise InvalidData(f"data is {shown(source)}; give a path, or a list of pieces.")
+    if full_bars:
+        irregular = [piece for piece in found if not in_full_bars(piece.notes, bar_ticks(piece.meter))]
+        for piece in irregular:
+            report.skip("bars that do not sum up", piece.name, f"to {piece.meter}")
+        found = [piece for piece in found if in_full_bars(piece.notes, bar_ticks(piece.meter))]
+    return _dataset(name, found, transpose, report)
+
+
+def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) -> MusicDataset:
+    """Make a dataset of the pieces that can be used: of copies the first."""
+    codes, keys, meters, first = list[NDArray[np.int32]](), list[int](), list[str](), dict[tuple[Any, ...], str]()
+    guessed = cut = 0
+    for piece in found:
+        if not len(piece.notes):
+            report.skip("no notes", piece.name)
+            continue
+        guessed += piece.key is None
+        key = find_key(piece.notes) if piece.key is None else piece.key
+        sections = _sections(piece.notes, bar_ticks(piece.meter))
+        cut += len(sections) > 1
+        for section in sections:
+            events = encode(section)
+            if (other := first.setdefault((events.tobytes(), key, piece.meter), piece.name)) != piece.name:
+                report.skip("copy", piece.name, f"of {other}")
+                continue
+            codes.append(events)
+            keys.append(key)
+            meters.append(piece.meter)
+    report.n = len(codes)
+    if len(codes) < 2:
+        raise InvalidData(f"{name} has {len(codes)} pieces; give at least two different ones. {report.line}.")
+    if cut:
+        report.notes.append(f"{cut:,} longer than {_SECTION_NOTES} notes, cut into several at bar lines")
+    if guessed:
+        report.notes.append(f"{guessed:,} without a key, which was found by their notes (Krumhansl 1990)")
+    tempos = [piece.tempo for piece in found if piece.tempo is not None]
+    names = [meter for meter, _ in Counter(meters).most_common()]
+    report.notes.append(f"{sum(map(len, codes)):,} events; {len(names)} metres, mostly {', '.join(names[:4])}")
+    return MusicDataset(
+        name,
+        np.concatenate(codes),
+        np.append(0, np.cumsum([len(each) for each in codes])),
+        np.array(keys, np.int64),
+        np.array([names.index(meter) for meter in meters], np.int64),
+        tuple(names),
+        round(float(np.median(tempos)), 2) if tempos else _DEFAULT_TEMPO,
+        transpose,
+        report,
+    )
+
+
+def in_full_bars(notes: Notes, bar: int) -> bool:
+    """Whether no note goes on over a bar line, and all ends at one, or where a first upbeat fills the last bar.
+
+    Args:
+        notes: int64 (n, 6), at least one, in ticks.
+        bar: ticks of a bar.
+
+    Example:
+        >>> in_full_bars(np.array([[60, 80, 168, 24, 0, 0], [67, 80, 192, 168, 0, 0]]), 192)
+        True
+    """
+    onsets, ends = notes[:, 2], notes[:, 2] + notes[:, 3]
+    is_over = onsets // bar != (ends - 1) // bar
+    end = int(ends.max())
+    return not is_over.any() and (end % bar == 0 or (end - int(onsets.min())) % bar == 0)
+
+
+def _sections(notes: Notes, bar: int) -> list[Notes]:
+    notes, sections = in_order(notes), list[Notes]()
+    while len(notes) > _SECTION_NOTES:
+        begin = notes[_SECTION_NOTES, 2] // bar * bar
+        before = notes[:, 2] < begin
+        if not before.any():  # a bar of that many notes
+            before, begin = np.arange(len(notes)) < _SECTION_NOTES, notes[_SECTION_NOTES, 2]
+        sections.append(notes[before])
+        notes = notes[~before] - np.array([0, 0, begin, 0, 0, 0])
+    return [*sections, notes]
+
+
+# How well each degree of the twelve fits a major and a minor key (Krumhansl & Kessler 1982, figure 2).
+_PROFILES = np.array(
+    [
+        [6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88],
+        [6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17],
+    ]
+)
+
+
+def find_key(notes: Notes) -> int:
+    """Return the index in KEYS of the major or minor key whose profile the durations fit best (Krumhansl 1990, ch. 4).
+
+    Example:
+        >>> KEYS[find_key(np.array([[57, 80, 0, 48, 0, 0], [60, 80, 48, 24, 0, 0], [64, 80, 72, 48, 0, 0]]))]
+        'Am'
+    """
+    pitched = notes[notes[:, 5] < 128]
+    heard = np.bincount(pitched[:, 0] % 12, pitched[:, 3], minlength=12)
+    profiles = np.concatenate([[np.roll(profile, tonic) for tonic in range(12)] for profile in _PROFILES])
+    centred = profiles - profiles.mean(1, keepdims=True)
+    return int(np.argmax(centred @ (heard - heard.mean()) / np.linalg.norm(centred, axis=1)))
+
+
+def _read_path(path: Path, report: DataReport) -> list[Piece]:
+    if not path.exists():
+        raise InvalidData(f"There is no data at {path}.")
+    if path.is_dir():
+        names = sorted(walk(path, report), key=lambda each: Path(each).parts)
+    elif path.suffix.lower() in SUFFIXES:
+        path, names = path.parent, [path.name]
+    else:
+        raise InvalidData(f"{path} is of no kind that music is read from; give {', '.join(SUFFIXES)}, or a folder.")
+    calls = list(_calls(path, names, report))
+    pieces = list[Piece]()
+    with Workers(min(available_workers(), len(calls)) if len(calls) > 1 else 0) as workers:
+        for (_, named), results in zip(calls, workers.map(_read_some, calls), strict=True):
+            lost = Rejected("crashes what reads it", "") if isinstance(results, WorkerLost) else None
+            for (name, _), result in zip(named, [lost] * len(named) if lost else results, strict=True):
+                if isinstance(result, Rejected):
+                    report.skip(result.reason, name, result.detail)
+                else:
+                    pieces.append(Piece(name, *result))
+    if not pieces:
+        raise InvalidData(f"{path if len(names) != 1 else path / names[0]} has no music to use. {report.line}.")
+    return pieces
+
+
+def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Yield what one call of `_read_some` reads: how, and for each piece its name and its text or path."""
+    for name in names:
+        path, suffix = folder / name, Path(name).suffix.lower()
+        if any(part.startswith(".") for part in Path(name).parts):
+            report.skip("hidden", name)
+        elif suffix not in SUFFIXES:
+            report.skip("no music by its name", name)
+        elif (size := path.stat().st_size) > MOST_BYTES:
+            report.skip("too large", name, f"{size:,} bytes; at most {MOST_BYTES:,} are read")
+        elif suffix == ".abc":
+            tunes = _tunes(name, read_text(path, "latin-1"))
+            if not tunes:
+                report.skip("no tune", name, "no line begins with X:")
+            for start in range(0, len(tunes), _TUNES):
+                yield "abc", tunes[start : start + _TUNES]
+        else:
+            yield ("midi" if suffix in MIDI_SUFFIXES else "score"), [(name, str(path))]
+
+
+def _tunes(name: str, text: str) -> list[tuple[str, str]]:
+    """Return the tunes of a book: a name for each, with its number and title, and its text with the book's fields."""
+    head, *tunes = re.split(r"^(?=X:)", text, flags=re.MULTILINE)
+    fields = "".join(line for line in head.splitlines(keepends=True) if re.match("[MLQ]:", line))
+    named = list[tuple[str, str]]()
+    for tune in tunes:
+        number, _, rest = tune.partition("\n")
+        title = re.search(r"^T:\s*(.*)", tune, flags=re.MULTILINE)
+        words = f"{name}, {number.strip()}{f' ({title[1].strip()})' if title else ''}"
+        named.append((words, f"{number}\n{fields}{rest}"))
+    return named
+
+
+def _read_some(how: str, named: list[tuple[str, Any]]) -> list[Any]:
+    """Return (notes, key, meter, tempo) of each piece, or why it has none; made to run in a worker."""
+    return [_checked(read_midi(what) if how == "midi" else read_score(what, how == "abc")) for _, what in named]
+
+
+def _checked(read: Any) -> Any:
+    if isinstance(read, Rejected):
+        return read
+    notes, key, meter, tempo = read
+    beats, _, unit = meter.partition("/")
+    is_meter = beats.isdigit() and unit.isdigit() and 1 <= int(beats) <= 64 and int(unit) in (1, 2, 4, 8, 16, 32)
+    if not is_meter:
+        return Rejected("a metre that is none", meter)
+    if tempo is not None and not 1 <= tempo <= 1000:
+        return Rejected("a tempo that is none", f"{tempo:g} quarter notes a minute; 1 to 1,000 are")
+    if not len(notes):
+        return Rejected("no notes", "")
+    seconds = int((notes[:, 2] + notes[:, 3]).max()) / TICKS * 60 / (tempo or _DEFAULT_TEMPO)
+    if seconds > MOST_SECONDS:
+        return Rejected("longer than an hour", f"{seconds / 3600:.1f} hours; cut it into pieces")
+    return in_order(notes), key, meter, tempo

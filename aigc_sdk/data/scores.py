@@ -1,0 +1,176 @@
+"""One file or tune of music: MIDI by mido, ABC and MusicXML by music21, as notes with key, metre and tempo."""
+
+import warnings
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from aigc_sdk.contents.events import TICKS, VOICES, Notes
+from aigc_sdk.contents.keys import MODES
+from aigc_sdk.data.images import Rejected
+from aigc_sdk.errors import reason
+from aigc_sdk.specs import missing_package
+
+MIDI_SUFFIXES = (".mid", ".midi")
+SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
+
+# Notes, key as an index in KEYS, metre and tempo, of which key and tempo may not be written.
+Read = tuple[Notes, int | None, str, float | None]
+
+_DRUMS_CHANNEL, _DRUMS = 9, 128
+_LOUDNESS = 80
+
+_MODE_NAMES = {"major": "", "minor": "m", "dorian": "dor", "mixolydian": "mix", "phrygian": "phr", "lydian": "lyd"}
+_MODE_NAMES |= {"locrian": "loc", "ionian": "", "aeolian": "m"}
+
+
+def read_midi(path: str) -> Read | Rejected:
+    """Read a MIDI file: each channel of a track is a voice, and a note ends where its pitch begins again.
+
+    Raises:
+        MissingPackage: mido is not installed.
+    """
+    try:
+        import mido
+    except ImportError as error:
+        raise missing_package("Reading MIDI", "mido", "music") from error
+
+    try:
+        file = mido.MidiFile(path, clip=True)
+    except Exception as error:  # noqa: BLE001 - a broken file may end in anything
+        return Rejected("unreadable", reason(error))
+    if file.type == 2:
+        return Rejected("MIDI of type 2", "its tracks are songs of their own; save each as a file")
+    if file.ticks_per_beat <= 0 or file.ticks_per_beat >= 0x8000:
+        return Rejected("MIDI in film frames", "its times are no parts of a quarter note")
+    rows, tempos, meters, keys, end = list[list[int]](), list[tuple[int, int]](), list[str](), list[str](), 0
+    voices = dict[tuple[int, int], int]()
+    for number, track in enumerate(file.tracks):
+        now, open_notes, programs = 0, dict[tuple[int, int], list[int]](), defaultdict[int, int](int)
+        for message in track:
+            now += message.time
+            if message.type == "set_tempo":
+                tempos.append((now, message.tempo))
+            elif message.type == "time_signature":
+                meters.append(f"{message.numerator}/{message.denominator}")
+            elif message.type == "key_signature":
+                keys.append(message.key)
+            elif message.type == "program_change":
+                programs[message.channel] = message.program
+            elif message.type in ("note_on", "note_off"):
+                place = (message.channel, message.note)
+                if place in open_notes:
+                    open_notes.pop(place)[3] = now
+                if message.type == "note_on" and message.velocity:
+                    voice = voices.setdefault((number, message.channel), len(voices)) % VOICES
+                    program = _DRUMS if message.channel == _DRUMS_CHANNEL else programs[message.channel]
+                    rows.append([message.note, message.velocity, now, now, voice, program])
+                    open_notes[place] = rows[-1]
+        for left in open_notes.values():  # of a track that ends before they do
+            left[3] = now
+        end = max(end, now)
+    notes = np.array(rows, np.float64).reshape(-1, 6)
+    notes[:, 2:4] = np.rint(notes[:, 2:4] / file.ticks_per_beat * TICKS)
+    notes[:, 3] = np.maximum(notes[:, 3] - notes[:, 2], 1)
+    key = _key_of_midi(keys[0]) if keys else None
+    return notes.astype(np.int64), key, meters[0] if meters else "4/4", _mean_tempo(tempos, end)
+
+
+def _mean_tempo(tempos: list[tuple[int, int]], end: int) -> float | None:
+    """Return quarter notes a minute over the whole file, of (tick, microseconds a quarter)."""
+    if not tempos:
+        return None
+    changes = sorted(tempos)
+    spans = np.diff([0, *(tick for tick, _ in changes[1:]), max(end, changes[-1][0], 1)])
+    microseconds = float(spans @ [each for _, each in changes])
+    return 6e7 * float(spans.sum()) / microseconds if microseconds > 0 else float("inf")
+
+
+def _key_of_midi(name: str) -> int:
+    tonic = "C D EF G A B".index(name[0]) + {"#": 1, "b": -1}.get(name[1:2], 0)
+    return 12 * list(MODES).index("m" if name.endswith("m") else "") + tonic % 12
+
+
+def read_score(source: str, is_abc: bool) -> Read | Rejected:
+    """Read one tune of ABC, or a MusicXML file by its path: each part is a voice, and what is repeated is read once.
+
+    Of endings that take turns the last one is read. Grace notes and chord symbols are left out.
+
+    Raises:
+        MissingPackage: music21 is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own insides
+            import music21
+    except ImportError as error:
+        raise missing_package("Reading ABC and MusicXML", "music21", "music") from error
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parsed = music21.converter.parse(source, format="abc") if is_abc else music21.converter.parse(source)
+            return _of_score(parsed)
+    except Exception as error:  # noqa: BLE001 - music21 has many errors, and a broken file may end in any
+        return Rejected("unreadable", reason(error))
+
+
+def _of_score(score: Any) -> Read | Rejected:
+    parts = [[*part.getElementsByClass("Measure")] or [part] for part in score.parts]
+    meters = [*score.recurse().getElementsByClass("TimeSignature")]
+    meter = f"{meters[0].numerator}/{meters[0].denominator}" if meters else "4/4"
+    if not parts or not meters[:1] or not meters[0].numerator:
+        return np.zeros((0, 6), np.int64), None, meter, None
+    bar = float(meters[0].barDuration.quarterLength)
+
+    # Where each bar begins, in quarter notes: a first one that is too short ends at a bar line.
+    skipped = {id(measure) for part in score.parts for measure in _first_endings(part)}
+    count = max(map(len, parts))
+    lengths = [max(float(part[i].duration.quarterLength) for part in parts if i < len(part)) for i in range(count)]
+    kept = [all(id(part[i]) not in skipped for part in parts if i < len(part)) for i in range(count)]
+    begins = np.cumsum([max(0.0, bar - lengths[0]) if count > 1 else 0.0, *np.multiply(lengths, kept)])
+
+    rows = list[tuple[int, ...]]()
+    for voice, (part, measures) in enumerate(zip(score.parts, parts, strict=True)):
+        program = part.getInstrument(returnDefault=True).midiProgram or 0
+        tied = dict[int, int]()  # pitch -> row of the note that goes on
+        for i, measure in enumerate(measures):
+            for element in measure.recurse().notes if kept[i] else ():
+                length = float(element.duration.quarterLength)
+                if length <= 0 or "Harmony" in element.classes or not hasattr(element, "pitches"):
+                    continue
+                onset, end = (round(TICKS * (begins[i] + float(at))) for at in _place(element, measure, length))
+                for each in element.notes if hasattr(element, "notes") else (element,):
+                    pitch, tie = each.pitch.midi, each.tie and each.tie.type
+                    loudness = each.volume.velocity or _LOUDNESS
+                    if tie in ("stop", "continue") and pitch in tied:
+                        begun = rows[tied[pitch]]
+                        rows[tied[pitch]] = (*begun[:3], end - begun[2], *begun[4:])
+                    else:
+                        rows.append((pitch, loudness, onset, max(1, end - onset), voice % VOICES, program))
+                        tied[pitch] = len(rows) - 1
+                    if tie not in ("start", "continue"):
+                        tied.pop(pitch, None)
+    keys = [*score.recurse().getElementsByClass("Key")]
+    key = _key_of_score(keys[0]) if keys else None
+    marks = [mark.getQuarterBPM() for mark in score.recurse().getElementsByClass("MetronomeMark")]
+    return np.array(rows, np.int64).reshape(-1, 6), key, meter, float(marks[0]) if marks and marks[0] else None
+
+
+def _place(element: Any, measure: Any, length: float) -> tuple[float, float]:
+    onset = float(element.getOffsetInHierarchy(measure))
+    return onset, onset + length
+
+
+def _first_endings(part: Any) -> list[Any]:
+    """Return the bars of all endings that take turns with a later one."""
+    brackets = [*part.getElementsByClass("RepeatBracket")]
+    numbers = [min(bracket.numberRange or [1]) for bracket in brackets]
+    taken = [bracket for bracket, number, later in zip(brackets, numbers, numbers[1:], strict=False) if later > number]
+    return [measure for bracket in taken for measure in bracket.getSpannedElements()]
+
+
+def _key_of_score(key: Any) -> int | None:
+    mode = _MODE_NAMES.get(key.mode)
+    return None if mode is None else 12 * list(MODES).index(mode) + key.tonic.pitchClass

@@ -1,0 +1,180 @@
+"""How a recurrent network over events of music is trained (Eck & Schmidhuber 2002; Oore et al. 2018 for the events)."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aigc_rnn.config import MusicRNNConfig
+from aigc_rnn.losses import negative_log_likelihood
+from aigc_rnn.networks import RecurrentNetwork
+from aigc_rnn.notes import PHRASE_BARS, Clock, clocks, place_steps, places
+from aigc_rnn.sampler import BEGIN, END, SPECIAL, Generate, StreamOn
+from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
+from aigc_sdk.card import Control, OutputSpec, StatePart
+from aigc_sdk.contents.events import event_name
+from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.data import DataSpec, MusicSpec
+from aigc_sdk.data.music import bar_ticks
+from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.training import Batch, Carry, Family, Losses
+
+_NOTHING = -1
+
+_LOOPS = {"generate": Generate, "stream": StreamOn}
+
+# Quarter notes a minute that may be asked for.
+_SLOWEST, _FASTEST = 20, 400
+
+
+class Reading(NamedTuple):
+    """What predicting each event, and the end, of a batch of pieces costs."""
+
+    nats: Tensor  # float32 (n, t + 1), 0 behind the end
+    counted: Tensor  # bool (n, t + 1)
+    clock: Tensor  # int64 (n, t + 1), in ticks, before each event
+
+
+class MusicRNN(Family):
+    """A recurrent network that predicts the next event, told of the key, the metre, and the place in the bar."""
+
+    Config = MusicRNNConfig
+    modality = "music"
+    tasks = tuple(_LOOPS)
+    config: MusicRNNConfig
+    codes: Tensor
+    key_labels: Tensor
+    bars: Tensor
+
+    def build(self, data: DataSpec) -> None:
+        """Make the network for the events of the data; raises InvalidData when there are too few."""
+        config = self.config
+        if data.music is None:
+            raise InvalidData("The family music-rnn is trained on music; give MIDI, ABC or MusicXML.")
+        codes = known_codes(data, config, "events")
+        self.data, self.music = data, data.music
+        self.keys = tuple(data.music.keys) if "key" in config.conditions else ()
+        self.meters = tuple(data.music.meters) if "meter" in config.conditions else ()
+        self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
+        # Which label each key is; one that the training part does not have is taken for the first.
+        key_labels = [self.keys.index(name) if name in self.keys else 0 for name in KEYS]
+        self.register_buffer("key_labels", torch.tensor(key_labels), persistent=False)
+        bars = [bar_ticks(name) for name in self.meters]
+        self.register_buffer("bars", torch.tensor(bars, dtype=torch.int64), persistent=False)
+        self.steps = place_steps(bars)
+        spread = self.steps + PHRASE_BARS if self.meters else 0
+        self.network = network_of(config, len(codes), len(self.keys) + len(self.meters), spread)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """One Adam for all weights."""
+        return {"all": adam(self)}
+
+    def phases(self, step: int) -> tuple[str, ...]:
+        """There is one."""
+        return ("all",)
+
+    def training_step(self, batch: Batch, phase: str, step: int, carry: Carry) -> tuple[Losses, Carry]:
+        """Return the mean negative log-likelihood of an event, given those before it (teacher forcing)."""
+        reading = self.read(batch)
+        return Losses(reading.nats.sum() / reading.counted.sum()), None
+
+    def read(self, batch: Batch) -> Reading:
+        """Return what predicting a batch of pieces costs."""
+        codes = batch["codes"]
+        tokens, is_there = tokens_of(self.codes, codes), codes != _NOTHING
+        begin = torch.full_like(tokens[:, :1], BEGIN)
+        something, nothing = torch.ones_like(is_there[:, :1]), torch.zeros_like(is_there[:, :1])
+        target = torch.where(torch.cat([is_there, nothing], 1), torch.cat([tokens, begin], 1), END)
+        counted = torch.cat([something, is_there], 1)
+        clock = torch.cat([torch.zeros_like(tokens[:, :1]), clocks(codes)], 1)
+        place = places(clock, self.bars[batch["meters"]][:, None], self.steps) if self.meters else None
+        state = self.network.start(len(tokens), tokens.device)
+        logits, _ = self.network(torch.cat([begin, tokens], 1), self.labels_of(batch), state, place)
+        return Reading(negative_log_likelihood(logits, target) * counted, counted, clock)
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """Return the labels of keys and metres, int64 (n, k), as far as the network is told of them."""
+        labels = [self.key_labels[batch["keys"]]] if self.keys else []
+        labels += [len(self.keys) + batch["meters"]] if self.meters else []
+        return torch.stack(labels, 1) if labels else None
+
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """Return the nats of an event; those of the end of a piece count as its events'."""
+        return {"nats_per_event": self.read(batch).nats.sum().item() / int((batch["codes"] != _NOTHING).sum())}
+
+    def assess(self, step: int, means: Mapping[str, float]) -> dict[str, float]:
+        """Return the perplexity of an event."""
+        return {"perplexity": math.exp(min(means["nats_per_event"], 700))} if means else {}
+
+    @property
+    def most(self) -> int:
+        """How many events a piece that is made has at most."""
+        return self.config.max_length or self.data.shape[0]
+
+    def controls(self, task: str) -> list[Control]:
+        """Return what the piece is to be, what it begins with, how long it may get, and how events are chosen."""
+        told = {"key": self.keys, "meter": self.meters}
+        helps = {"key": "key of the piece", "meter": "metre of the piece, which begins at a bar line"}
+        choices = [
+            Control(
+                name=name, kind="choice", choices=names, default=-1, help=f"{helps[name]}; -1 leaves it to the seed"
+            )
+            for name, names in told.items()
+            if names
+        ]
+        return [
+            *choices,
+            Control(
+                name="tempo",
+                kind="number",
+                minimum=_SLOWEST,
+                maximum=_FASTEST,
+                default=min(max(self.music.tempo, _SLOWEST), _FASTEST),
+                help="quarter notes a minute",
+            ),
+            Control(
+                name="prompt",
+                kind="music",
+                choices=tuple(map(event_name, self.codes.tolist())),
+                maximum=self.most,
+                default="",
+                help="what the piece begins with; it is not part of what is made, which goes on behind it",
+            ),
+            Control(
+                name="max_length",
+                kind="integer",
+                minimum=1,
+                maximum=self.most,
+                default=self.most,
+                help="events to make, unless the piece ends before",
+            ),
+            *choosing_controls(len(self.codes), "event"),
+        ]
+
+    def output(self, task: str) -> OutputSpec:
+        """Return notes."""
+        return OutputSpec(dtype="float32", shape=(self.most, 6), length=True)
+
+    def state(self, task: str) -> tuple[StatePart, ...]:
+        """Return what the loop carries, for the task `stream`."""
+        return state_of(StreamOn(*self._parts())) if task == "stream" else ()
+
+    def sampler(self, task: str) -> nn.Module:
+        """The network inside of its loop."""
+        if task not in self.tasks:
+            raise UnknownName.of("task of the family music-rnn", task, self.tasks)
+        return _LOOPS[task](*self._parts())
+
+    def _parts(
+        self,
+    ) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]], Clock]:
+        music: MusicSpec = self.music
+        told = {"key": (self.keys, music.keys), "meter": (self.meters, music.meters)}
+        frequencies = {name: tuple(shares[each] for each in names) for name, (names, shares) in told.items() if names}
+        codes = tuple(self.codes.tolist())
+        meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
+        clock = Clock((*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys], meters)
+        return self.network, codes, frequencies, clock
