@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import aigc_sdk as sdk
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.sampler import BEGIN
+from aigc_rnn.tokens import tokens_of
 from aigc_sdk.data import TextDataset, load_texts
 from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
@@ -93,7 +94,7 @@ def tenth(data: TextDataset, run: Run) -> tuple[NDArray[np.int32], NDArray[np.in
 @torch.inference_mode()
 def read_on(family: Any, codes: NDArray[np.int32]) -> float:
     """Return the nats of a character of a text that is read from its beginning to its end, without a new beginning."""
-    tokens = family.tokens_of(torch.from_numpy(codes.copy())[None])
+    tokens = tokens_of(family.codes, torch.from_numpy(codes.copy())[None])
     before = torch.cat([torch.tensor([[BEGIN]]), tokens[:, :-1]], 1)
     state, total = family.network.start(1), 0.0
     for start in range(0, tokens.shape[1], _SPAN):

@@ -14,6 +14,7 @@ from aigc_rnn.config import RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, Choosing, Generate, Score, StreamOn, choose
+from aigc_rnn.tokens import tokens_of
 from aigc_sdk import cli
 from aigc_sdk.contents.codes import decode, encode
 from aigc_sdk.data import load_texts
@@ -28,9 +29,9 @@ TOKENS = SPECIAL + len(CHARACTERS)
 OPTIONS = {"layers": 2, "width": 16, "dropout": 0.0, "tied": True, "layer_norm": False, "attention": 0}
 
 
-def network(labels=0, cell="lstm", **options):
+def network(labels=0, cell="lstm", places=0, **options):
     torch.manual_seed(3)
-    made = RecurrentNetwork(TOKENS, labels, cell=cell, **OPTIONS | options).eval()
+    made = RecurrentNetwork(TOKENS, labels, places, cell=cell, **OPTIONS | options).eval()
     with torch.no_grad():  # or all characters are as probable
         made.embedding.weight.mul_(4)
         made.output.bias.normal_()
@@ -45,17 +46,21 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("labels", [0, 2])
+@pytest.mark.parametrize("labels", [0, 4])
 def test_network_reads_a_sequence_as_it_reads_its_parts_and_its_steps(kind, labels):
-    net = network(labels, **kind)
-    tokens, label = torch.randint(0, TOKENS, (5, 11)), torch.arange(5) % 2 if labels else None
+    net = network(labels, places=labels, **kind)
+    tokens = torch.randint(0, TOKENS, (5, 11))
+    # Of both there are two of each, or none.
+    label = torch.stack([torch.arange(5) % 2, 2 + torch.arange(5) % 2], 1) if labels else None
+    place = torch.randint(0, 4, (5, 11, 2)) if labels else None
+    now = [None if place is None else place[:, t] for t in range(11)]
     with torch.no_grad():
-        whole, after = net(tokens, label, net.start(5))
-        first, state = net(tokens[:, :4], label, net.start(5))
-        second, in_parts = net(tokens[:, 4:], label, state)
+        whole, after = net(tokens, label, net.start(5), place)
+        first, state = net(tokens[:, :4], label, net.start(5), place if place is None else place[:, :4])
+        second, in_parts = net(tokens[:, 4:], label, state, place if place is None else place[:, 4:])
         steps, state, read = [], net.split(net.start(5)), net.reader(label)
         for t in range(11):
-            logits, state = net.step(read(tokens[:, t, None]), state, torch.zeros(()))
+            logits, state = net.step(read(tokens[:, t, None], now[t]), state, torch.zeros(()))
             steps.append(logits)
         state = net.join(state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
@@ -196,7 +201,7 @@ def plain_text(net, seed, prompt, most, label=None):
 @pytest.mark.parametrize("attention", [0, 3])
 def test_loop_makes_what_is_made_a_token_at_a_time(attention):
     net = network(attention=attention)
-    loop = Generate(net, CHARACTERS, ())
+    loop = Generate(net, CHARACTERS, {})
     prompts = ["", "a", "abc春", "?b", "hhhhhhh", "春春"]
     seeds = [0, 7, 2**40 + 3, 5, 2**53 - 1, 11]
     lengths = [12, 1, 9, 30, 3, 12]
@@ -209,7 +214,7 @@ def test_loop_makes_what_is_made_a_token_at_a_time(attention):
 
 
 def test_temperature_zero_takes_the_most_probable_and_a_penalty_changes_it():
-    loop = Generate(network(), CHARACTERS, ())
+    loop = Generate(network(), CHARACTERS, {})
     with torch.no_grad():
         cold, _ = loop(torch.tensor([1, 2]), controls(2, temperature=0.0))
         same, _ = loop(torch.tensor([1, 2]), controls(2, top_k=1))
@@ -223,9 +228,9 @@ def test_stream_joins_to_what_is_made_at_once(sizes):
     net = network(attention=3)
     seeds, most = torch.arange(9) * 977, 40
     fed = controls(9, [*"abcdefgh", "春春春"], max_length=most, repetition_penalty=1.3)
-    streamed = StreamOn(net, CHARACTERS, ())
+    streamed = StreamOn(net, CHARACTERS, {})
     with torch.no_grad():
-        content, length = Generate(net, CHARACTERS, ())(seeds, fed)
+        content, length = Generate(net, CHARACTERS, {})(seeds, fed)
         state = {f"state.{name}": part for name, part in streamed.start(9).items()} | {
             "position": torch.zeros_like(seeds)
         }
@@ -246,12 +251,12 @@ def test_score_is_the_likelihood_over_all_labels(ends):
     texts = ["abc", "", "h", "春?hh"]
     with torch.no_grad():
         codes = torch.tensor(encode(texts))
-        found = Score(net, CHARACTERS, frequencies, ends=ends)(codes, (codes >= 0).sum(1))
+        found = Score(net, CHARACTERS, {"label": frequencies}, ends=ends)(codes, (codes >= 0).sum(1))
         for text, (nats, count) in zip(texts, found.tolist(), strict=True):
             tokens = [SPECIAL + CHARACTERS.index(ord(c)) if ord(c) in CHARACTERS else 2 for c in text]
             total = 0.0
             for label, share in enumerate(frequencies):
-                logits, _ = net(torch.tensor([[BEGIN, *tokens]]), torch.tensor([label]), net.start(1))
+                logits, _ = net(torch.tensor([[BEGIN, *tokens]]), torch.tensor([[label]]), net.start(1))
                 log_p = torch.log_softmax(logits[0].double(), 1)
                 targets = [*tokens, END] if ends else tokens
                 total += share * math.exp(sum(log_p[i, target].item() for i, target in enumerate(targets)))
@@ -367,7 +372,7 @@ def test_rare_characters_are_unknown_and_never_made():
     torch.manual_seed(0)
     family.build(data.spec(np.arange(data.n)))
     assert family.controls("generate")[0].choices == ("a", "b")
-    assert family.tokens_of(torch.tensor(encode(["azb"]))).tolist() == [[3, 2, 4]]
+    assert tokens_of(family.codes, torch.tensor(encode(["azb"]))).tolist() == [[3, 2, 4]]
     with torch.no_grad():
         content, _ = family.sampler("generate")(torch.arange(200), controls(200, max_length=4, temperature=5.0))
     assert set(content.flatten().tolist()) <= {-1, ord("a"), ord("b")}

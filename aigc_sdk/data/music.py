@@ -80,7 +80,7 @@ class MusicDataset:
         keys: int64 (n,), indices in KEYS.
         meters: int64 (n,), indices in meter_names.
         meter_names: the metres that occur.
-        tempo: what most pieces are played at, quarter notes a minute.
+        tempo: what most pieces are played at, quarter notes a minute; 120 where most do not say.
         transpose: pieces are moved by at most so many semitones up and down when they are trained on.
         report: what reading them found.
     """
@@ -252,7 +252,7 @@ def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) 
         np.array(keys, np.int64),
         np.array([names.index(meter) for meter in meters], np.int64),
         tuple(names),
-        round(float(np.median(tempos)), 2) if tempos else _DEFAULT_TEMPO,
+        round(float(np.median(tempos)), 2) if 2 * len(tempos) >= len(found) else _DEFAULT_TEMPO,
         transpose,
         report,
     )

@@ -141,8 +141,8 @@ class RecurrentNetwork(nn.Module):
             for name in self.state_shapes
         }
 
-    def reader(self, label: Tensor | None) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """Return f(token int64 (n, 1), place int64 (n, k) or None) -> what `step` takes of them.
+    def reader(self, label: Tensor | None) -> Callable[..., Tensor]:
+        """Return f(token int64 (n, 1), place int64 (n, k) or None = None) -> what `step` takes of them.
 
         That is their share of the first layer's gates, for all tokens and places worked out at once.
 
@@ -156,7 +156,7 @@ class RecurrentNetwork(nn.Module):
         )
         places = None if self.place is None else F.linear(self.place.weight, weights)
 
-        def read(token: Tensor, place: Tensor | None) -> Tensor:
+        def read(token: Tensor, place: Tensor | None = None) -> Tensor:
             share = tokens.index_select(0, token[:, 0])
             share = share if of_label is None else share + of_label
             return share if places is None or place is None else share + _looked_up(places, place)

@@ -320,7 +320,7 @@ class Score(_Sampler):
         def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
             token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
-            share = read(torch.where(t == 0, BEGIN, before)[:, None], None)
+            share = read(torch.where(t == 0, BEGIN, before)[:, None])
             logits, after = self.network.step(share, dict(zip(names, parts, strict=True)), torch.zeros(()))
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
