@@ -74,7 +74,7 @@ def keep(name: str, run: Run) -> None:
     family = run.family()
     used = {weights.data_ptr() for task in family.tasks for weights in family.sampler(task).state_dict().values()}
     tensors = {f"{EMA}{name}": weights for name, weights in family.state_dict().items() if weights.data_ptr() in used}
-    if family.modality == "text":
+    if family.modality in ("text", "music"):
         tensors = {name: weights for name, weights in tensors.items() if weights.ndim == 1}
     write_bytes(kept / CHECKPOINT, save(tensors))
 
