@@ -98,7 +98,9 @@ def generate(
         controls = _controls(loaded.card, control)
         if stream:
             for piece in chain(loaded.stream(seed=seed, **controls), "\n"):
-                click.echo(_printable(piece, "\n"), stdout, nl=False)
+                is_text = isinstance(piece, str)  # and no notes, of which each is a line
+                shown_piece = piece if is_text else "".join(f"{' '.join(f'{x:g}' for x in row)}\n" for row in piece)
+                click.echo(_printable(shown_piece, "\n"), stdout, nl=False)
             return
         is_shown = loaded.card.modality == "text" and out is None
         total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 # What a model of music says besides of each piece.
 WRITTEN = ("content.tempo", "content.meter", "content.key")
+# Which part of a whole note a beat of a metre may be.
+UNITS = (1, 2, 4, 8, 16, 32)
 
 
 class Generator(ABC):
@@ -123,7 +125,8 @@ def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Arra
     found = [(each.dtype.name, each.shape) for each in (tempo, meter, key)]
     if found != [("float32", (n,)), ("int64", (n, 2)), ("int64", (n,))]:
         raise GenerationFailed(f"{card.name} returned {found} for tempo, meter and key of {n} pieces.")
-    is_meter = ((meter == 0).all(1)) | ((meter >= 1) & (meter <= 64)).all(1)
+    beats, unit = meter[:, 0], meter[:, 1]
+    is_meter = ((beats == 0) & (unit == 0)) | ((beats >= 1) & (beats <= 64) & np.isin(unit, UNITS))
     if not ((tempo >= 1) & (tempo <= 1000)).all() or not is_meter.all() or not ((key >= -1) & (key < len(KEYS))).all():
         raise GenerationFailed(f"{card.name} returned a tempo, a metre or a key that is none.")
     return tempo, meter, key

@@ -1,5 +1,6 @@
 """Reproduction: make an item again from the provenance in its file, and compare it with what the file holds."""
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
-from aigc_sdk.contents import Contents, Image, Item, Text, read_pixels
+from aigc_sdk.contents import Contents, Image, Item, Music, Text, read_pixels
 from aigc_sdk.contents.base import PROVENANCE_KEY
 from aigc_sdk.contents.image import FORMATS, count_channels, reading
 from aigc_sdk.errors import (
@@ -20,12 +21,14 @@ from aigc_sdk.errors import (
     InvalidRequest,
     NotReproduced,
     UnknownName,
+    reason,
     shown,
 )
-from aigc_sdk.files import as_path, storage_error
+from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.generation import Model, keep_loaded
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
+from aigc_sdk.specs import missing_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -90,6 +93,8 @@ def reproduce(
     _check_pixel_controls(provenance, made, file)
     if isinstance(made, Text):
         return contents, _compare_texts(file, str(made))
+    if isinstance(made, Music):
+        return contents, _compare_music(file, made)
     assert isinstance(made, Image)
     return contents, _compare(file, *_saved_pixels(file, made))
 
@@ -100,6 +105,10 @@ def _find(path: Path) -> str | bytes:
         with _opened(path) as image:
             if image.format == "PNG" and PROVENANCE_KEY in image.info:
                 return str(image.info[PROVENANCE_KEY])
+    if path.suffix.lower() == ".mid":
+        for message in _midi_messages(path):
+            if message.type == "text" and message.text.startswith(f"{PROVENANCE_KEY}="):
+                return str(message.text.partition("=")[2])
     sidecar = path.with_name(path.name + ".json")
     if not sidecar.is_file():
         raise InvalidProvenance(
@@ -202,6 +211,39 @@ def _compare_texts(file: Path, made: str) -> str:
         raise NotReproduced(
             f"{file} is not what its model makes here, which is {shown(made)}. The text was edited, its provenance is"
             " another's, or the model runs differently here (`aigc selftest` tells)."
+        )
+    return IDENTICAL
+
+
+def _midi_messages(source: Path | io.BytesIO) -> list[Any]:
+    """Return the messages of a MIDI file, which may hold anything, one track after the other."""
+    try:
+        import mido
+    except ImportError as error:
+        raise missing_package("Reading MIDI", "mido", "music") from error
+    try:
+        named = {"file": source} if isinstance(source, io.BytesIO) else {"filename": str(source)}
+        return [message for track in mido.MidiFile(**named).tracks for message in track]
+    except Exception as error:
+        raise InvalidProvenance(f"{source} is no MIDI file: {reason(error)}.") from error
+
+
+def _compare_music(file: Path, made: Music) -> str:
+    """Compare a file with what it would hold of the piece, but for its provenance."""
+    if file.suffix.lower() == ".mid":
+
+        def heard(source: Path | io.BytesIO) -> list[Any]:
+            return [message for message in _midi_messages(source) if message.type != "text"]
+
+        same = heard(file) == heard(io.BytesIO(made.midi_bytes()))
+    elif file.suffix.lower() == ".wav":
+        same = read_file(file) == made.wav_bytes()
+    else:
+        raise InvalidProvenance(f"{file} cannot be compared; a piece is reproduced from a .mid or a .wav file.")
+    if not same:
+        raise NotReproduced(
+            f"{file} is not what its model makes here. The piece was edited, its provenance is another's, or the model"
+            " runs differently here (`aigc selftest` tells)."
         )
     return IDENTICAL
 

@@ -330,7 +330,7 @@ def fetch(name: str) -> Path:
             of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
             "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,509
-            of the Tang dynasty, by the characters of a line, 85 MB of download); .abc: "folk-tunes" (3,057 Irish and
+            of the Tang dynasty, by the characters of a line, 85 MB of download); .abc: "folk-tunes" (3,041 Irish and
             American dance tunes, 20 MB of download).
 
     Raises:

@@ -25,10 +25,8 @@ _DRUMS, _DRUMS_CHANNEL = 128, 9
 # The largest value of each column that a note may have, and the longest piece, in seconds.
 _MOST = (127, 127, 3600, 3600, VOICES - 1, PROGRAMS - 1)
 
-# The names that MIDI has for signatures, by sharps.
-_SIGNATURES = dict(
-    zip(range(-7, 8), ["Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#"], strict=True)
-)
+# The names that MIDI has for signatures: five flats to six sharps.
+_SIGNATURES = ("Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#")
 
 
 class Music(Item):
@@ -89,9 +87,9 @@ class Music(Item):
         if suffix == ".mid":
             data = self.midi_bytes()
         else:
-            from aigc_sdk.contents.sound import musicxml_bytes, wav_bytes
+            from aigc_sdk.contents.sound import musicxml_bytes
 
-            data = wav_bytes(self._checked()) if suffix == ".wav" else musicxml_bytes(self)
+            data = self.wav_bytes() if suffix == ".wav" else musicxml_bytes(self)
         with atomic_write(target) as temporary:
             temporary.write_bytes(data)
             if suffix != ".mid":
@@ -115,7 +113,7 @@ class Music(Item):
             beats, unit = map(int, self.meter.split("/"))
             head.append(mido.MetaMessage("time_signature", numerator=beats, denominator=unit))
         if self.key:
-            head.append(mido.MetaMessage("key_signature", key=_SIGNATURES[key_sharps(self.key)]))
+            head.append(mido.MetaMessage("key_signature", key=_SIGNATURES[5 + key_sharps(self.key)]))
         file.tracks.append(head)
         notes = self.to_ticks()
         for voice in np.unique(notes[:, 4]).tolist():
@@ -123,6 +121,12 @@ class Music(Item):
         stream = io.BytesIO()
         file.save(file=stream)
         return stream.getvalue()
+
+    def wav_bytes(self) -> bytes:
+        """Return the piece as a WAV file."""
+        from aigc_sdk.contents.sound import wav_bytes
+
+        return wav_bytes(self._checked())
 
     def to_pil(self) -> "PilImage":
         """Return a piano roll: time to the right, pitch upwards, a colour for each voice, a line for each bar."""
@@ -133,11 +137,8 @@ class Music(Item):
     def _repr_html_(self) -> str:
         """Show the piano roll in a notebook, and a player."""
         from aigc_sdk.contents.image import png_bytes
-        from aigc_sdk.contents.sound import wav_bytes
 
-        roll, sound = (
-            base64.b64encode(data).decode() for data in (png_bytes(self.to_pil()), wav_bytes(self._checked()))
-        )
+        roll, sound = (base64.b64encode(data).decode() for data in (png_bytes(self.to_pil()), self.wav_bytes()))
         return (
             f'<img alt="piano roll" src="data:image/png;base64,{roll}"><br>'
             f'<audio controls src="data:audio/wav;base64,{sound}"></audio><br>{repr(self)[1:-1]}'
@@ -147,7 +148,7 @@ class Music(Item):
 def _messages(mido: Any, notes: Notes, voice: int) -> list[Any]:
     """Return the messages of one voice, each with the time since the one before; a note ends where its pitch begins."""
     scale = _MIDI_TICKS // TICKS
-    timed, programs = list[tuple[int, int, Any]](), dict[int, int]()
+    timed = list[tuple[int, int, Any]]()
     ends = dict[tuple[int, int], int]()  # (channel, pitch) -> when it is struck again
     for pitch, velocity, onset, duration, _, program in notes[::-1].tolist():
         channel = _DRUMS_CHANNEL if program == _DRUMS else voice + (voice >= _DRUMS_CHANNEL and voice < VOICES - 1)
@@ -158,7 +159,6 @@ def _messages(mido: Any, notes: Notes, voice: int) -> list[Any]:
         on, off = (mido.Message(f"note_{kind}", channel=channel, note=pitch) for kind in ("on", "off"))
         timed += [(scale * onset, 2, on.copy(velocity=max(velocity, 1))), (scale * end, 0, off)]
         if program != _DRUMS:
-            programs[onset] = program
             timed.append((scale * onset, 1, mido.Message("program_change", channel=channel, program=program)))
     messages, now, last = list[Any](), 0, None
     for time, _, message in sorted(timed, key=lambda each: each[:2]):

@@ -201,6 +201,30 @@ class Dataset:
         return DataSpec(self.images.shape[1:], self.label_names, frequencies, len(train))
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Items of different lengths, as codes: characters of texts, or events of music.
+
+    Attributes:
+        name: what people call them.
+        codes: int32 (codes,), those of all items, one after the other.
+        starts: int64 (n + 1,), where each item begins; the last is where all end.
+    """
+
+    name: str
+    codes: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """The number of items."""
+        return len(self.starts) - 1
+
+    def row_codes(self, row: int) -> NDArray[np.int32]:
+        """Return the codes of one item, int32 (length,)."""
+        return self.codes[self.starts[row] : self.starts[row + 1]]
+
+
 def split_by_digest(
     name: str, digests: NDArray[np.uint64], validation: float, test: float, what: str
 ) -> dict[str, NDArray[np.int64]]:

@@ -1,7 +1,9 @@
 """Pieces of music: read from MIDI, ABC and MusicXML, as events, and what a family is told of them."""
 
 import hashlib
+import itertools
 import json
+import operator
 import os
 import re
 from collections import Counter
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.contents.events import TICKS, VELOCITY, Notes, encode, in_order, transposed
 from aigc_sdk.contents.keys import KEYS
-from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, split_by_digest
+from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, read_midi, read_score
@@ -24,6 +26,7 @@ from aigc_sdk.data.texts import read_text
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import AigcError, InvalidData, shown
 from aigc_sdk.files import as_path, storage_error
+from aigc_sdk.generator import UNITS
 
 SUFFIXES = (*MIDI_SUFFIXES, *SCORE_SUFFIXES, ".abc")
 
@@ -70,13 +73,10 @@ def bar_ticks(meter: str) -> int:
 
 
 @dataclass(frozen=True)
-class MusicDataset:
-    """Pieces of music as events.
+class MusicDataset(Sequences):
+    """Pieces of music; the codes are events.
 
     Attributes:
-        name: what people call it.
-        codes: int32 (events,), those of all pieces, one after the other.
-        starts: int64 (n + 1,), where each piece begins; the last is where all end.
         keys: int64 (n,), indices in KEYS.
         meters: int64 (n,), indices in meter_names.
         meter_names: the metres that occur.
@@ -85,9 +85,6 @@ class MusicDataset:
         report: what reading them found.
     """
 
-    name: str
-    codes: NDArray[np.int32]
-    starts: NDArray[np.int64]
     keys: NDArray[np.int64]
     meters: NDArray[np.int64]
     meter_names: tuple[str, ...]
@@ -98,15 +95,6 @@ class MusicDataset:
     labels: ClassVar[None] = None
     label_names: ClassVar[tuple[str, ...]] = ()
     is_stream: ClassVar[bool] = False
-
-    @property
-    def n(self) -> int:
-        """The number of pieces."""
-        return len(self.starts) - 1
-
-    def row_codes(self, row: int) -> NDArray[np.int32]:
-        """Return the events of one piece, int32 (length,)."""
-        return self.codes[self.starts[row] : self.starts[row + 1]]
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
@@ -208,10 +196,10 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
     else:
         raise InvalidData(f"data is {shown(source)}; give a path, or a list of pieces.")
     if full_bars:
-        irregular = [piece for piece in found if not in_full_bars(piece.notes, bar_ticks(piece.meter))]
-        for piece in irregular:
+        regular = [in_full_bars(piece.notes, bar_ticks(piece.meter)) for piece in found]
+        for piece in itertools.compress(found, map(operator.not_, regular)):
             report.skip("bars that do not sum up", piece.name, f"to {piece.meter}")
-        found = [piece for piece in found if in_full_bars(piece.notes, bar_ticks(piece.meter))]
+        found = list(itertools.compress(found, regular))
     return _dataset(name, found, transpose, report)
 
 
@@ -377,7 +365,7 @@ def _checked(read: Any) -> Any:
         return read
     notes, key, meter, tempo = read
     beats, _, unit = meter.partition("/")
-    is_meter = beats.isdigit() and unit.isdigit() and 1 <= int(beats) <= 64 and int(unit) in (1, 2, 4, 8, 16, 32)
+    is_meter = beats.isdigit() and unit.isdigit() and 1 <= int(beats) <= 64 and int(unit) in UNITS
     if not is_meter:
         return Rejected("a metre that is none", meter)
     if tempo is not None and not 1 <= tempo <= 1000:

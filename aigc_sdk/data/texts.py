@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.data.cleaning import named_labels
-from aigc_sdk.data.dataset import DataReport, DataSpec, frequencies_of, split_by_digest
+from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, frequencies_of, split_by_digest
 from aigc_sdk.data.folders import LABEL_KEYS, walk
 from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
@@ -33,35 +33,20 @@ MOST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
-class TextDataset:
-    """Texts with or without labels.
+class TextDataset(Sequences):
+    """Texts with or without labels; the codes are code points.
 
     Attributes:
-        name: what people call it.
-        codes: int32 (characters,), the code points of all texts, one after the other.
-        starts: int64 (n + 1,), where each text begins; the last is where all end.
         labels: int64 (n,), indices into label_names, or None.
         label_names: the names of the classes.
         is_stream: whether they are pieces of one text, in order, instead of documents with beginnings and ends.
         report: what reading them found.
     """
 
-    name: str
-    codes: NDArray[np.int32]
-    starts: NDArray[np.int64]
     labels: NDArray[np.int64] | None
     label_names: tuple[str, ...]
     is_stream: bool = False
     report: DataReport = field(default_factory=DataReport)
-
-    @property
-    def n(self) -> int:
-        """The number of texts."""
-        return len(self.starts) - 1
-
-    def row_codes(self, row: int) -> NDArray[np.int32]:
-        """Return the code points of one text, int32 (length,)."""
-        return self.codes[self.starts[row] : self.starts[row + 1]]
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:

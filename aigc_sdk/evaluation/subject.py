@@ -89,6 +89,8 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
             )
         model = load(given)
         card = model.card
+        if card.modality == "music":
+            raise InvalidRequest(f"{card.name} makes music, which no metric measures yet.")
         check_names(card, controls)
         origin = _origin(card.name, card.version, card.task, card.graph_sha256)
         shape = None if card.modality == "text" else tuple(card.output.shape)

@@ -113,7 +113,9 @@ class Trainer:
         classes = None if labels is None else labels[rows]
         order = epoch_rows(rows, self.seed, self.clock.epoch, n, classes)
         order = order[self.clock.position * self.batch_size :]
-        augment = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ("transpose",)
+        augment: tuple[str, ...] = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ()
+        if isinstance(self.data, MusicDataset):
+            augment = ("transpose",)
         return batches(self.data, order, self.batch_size, self.device, augment)
 
     def step(self, batch: Batch) -> None:

@@ -1,0 +1,372 @@
+"""Music: events and their inverse, readers, the decoding in the graph, and what is saved."""
+
+import json
+import wave
+
+import mido
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import aigc_sdk as sdk
+from aigc_rnn.notes import Clock, clocks
+from aigc_sdk.cli import app
+from aigc_sdk.contents import Music, Origin
+from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
+from aigc_sdk.contents.keys import KEYS, key_sharps, scale
+from aigc_sdk.data import Piece, load_music
+from aigc_sdk.data.music import find_key, in_full_bars
+from aigc_sdk.errors import GenerationFailed, InvalidData, InvalidProvenance, InvalidRequest, NotReproduced
+from aigc_sdk.testing.families import example_data
+
+ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {"tempo": np.array([90], np.float32)})
+
+
+def random_notes(seed, n=40, voices=3):
+    rng = np.random.default_rng(seed)
+    onsets = np.cumsum(rng.choice([0, 0, 1, 12, 24, 2000], n))
+    columns = [
+        rng.integers(0, 128, n),
+        np.minimum(16 * rng.integers(1, 9, n), 127),
+        onsets,
+        rng.choice([1, 12, 24, 48, 3000], n),
+        rng.integers(0, voices, n),
+        rng.choice([0, 40, 128], n),
+    ]
+    notes = in_order(np.stack(columns, 1))
+    _, first = np.unique(notes[:, [2, 0, 4]], axis=0, return_index=True)
+    return notes[np.sort(first)]
+
+
+def piece_of(notes, tempo=90.0, meter=(6, 8), key="Dm"):
+    data = notes.astype(np.float64)
+    data[:, 2:4] *= 60 / tempo / TICKS
+    return Music(data.astype(np.float32), 1, ORIGIN, 0, tempo, meter, KEYS.index(key))
+
+
+def test_events_of_1000_pieces_are_the_same_notes_again():
+    for seed in range(1000):
+        notes = random_notes(seed)
+        assert np.array_equal(decode(encode(notes)), notes)
+
+
+def test_events_of_a_melody_in_even_notes_are_one_for_each():
+    notes = np.array([[60 + i, 80, 24 * i, 24, 0, 0] for i in range(9)])
+    assert encode(notes).tolist() == [60 + i for i in range(9)]
+
+
+def test_event_names_are_told_apart():
+    codes = {*range(256), *range(257, 265), *range(1024, 1024 + 16 * 129), 4097, 5056, 8193, 9152}
+    assert {event_code(event_name(code)) for code in codes} == codes
+    for name in ("note 128", "note", "", "note -1", "note 01", "x 1"):
+        with pytest.raises(ValueError, match="is no event"):
+            event_code(name)
+
+
+def test_transposed_moves_pitches_but_those_of_drums():
+    notes = np.array([[60, 80, 0, 24, 0, 0], [38, 80, 24, 24, 1, 128], [62, 80, 48, 24, 0, 0]])
+    assert decode(transposed(encode(notes), 3))[:, 0].tolist() == [63, 38, 65]
+
+
+@pytest.mark.parametrize(
+    ("name", "sharps", "notes"),
+    [
+        ("C", 0, "0 2 4 5 7 9 11"),
+        ("Am", 0, "9 11 0 2 4 5 7"),
+        ("Ador", 1, "9 11 0 2 4 6 7"),
+        ("Bb", -2, "10 0 2 3 5 7 9"),
+    ],
+)
+def test_keys_have_their_signature_and_scale(name, sharps, notes):
+    assert key_sharps(name) == sharps and scale(name).tolist() == [*map(int, notes.split())]
+
+
+def test_key_is_found_by_the_notes():
+    for name in ("C", "D", "Em", "Gm"):
+        pitches = [60 + int(scale(name)[i]) % 12 for i in (0, 2, 4, 0, 1, 2, 3, 4, 0)]
+        notes = np.array([[pitch, 80, 24 * i, 24, 0, 0] for i, pitch in enumerate(pitches)])
+        assert KEYS[find_key(notes)] == name
+
+
+def test_clock_in_torch_is_that_of_decode():
+    for seed in range(50):
+        events = encode(random_notes(seed))
+        before = np.append(0, clocks(torch.tensor(events)[None])[0].numpy())[:-1]
+        assert before[events < 256].tolist() == decode(events)[:, 2].tolist()
+
+
+def test_clock_step_by_step_makes_the_notes_of_decode():
+    for seed in range(20):
+        events = encode(random_notes(seed))
+        codes = sorted({*events.tolist()})
+        clock = Clock((-1, *codes), [], [])
+        state = {name: torch.zeros(1, 1, dtype=torch.int64) for name in clock.parts}
+        rows = []
+        for event in events.tolist():
+            token = torch.tensor([[1 + codes.index(event)]])
+            if event < 256:  # a note in order is not held to be out of order
+                assert not clock.disorders(state)[0, token[0, 0]]
+            row, state = clock.read(token, state)
+            rows.append(row)
+        content, length, _ = clock.notes(torch.cat(rows, 1), torch.tensor([60.0]))
+        made = content[0, : int(length)].double().numpy()
+        made[:, 2:4] *= TICKS
+        assert np.array_equal(np.rint(made).astype(np.int64), decode(events))
+
+
+BOOK = """X:1
+T:Sound
+M:6/8
+L:1/8
+K:Ador
+e|A2B cde|g3- g2z|1 A3 A3:|2 a6|]
+
+X:2
+T:No notes
+M:4/4
+K:C
+
+X:3
+T:A metre of none
+M:0/4
+L:1/8
+K:C
+CDEF|
+
+X:4
+T:Nonsense
+M:4/4
+K:C
+%%%$$ ((( [[[ {{{
+
+X:5
+T:Also sound
+M:4/4
+L:1/8
+K:G
+G2A2 B2c2|d8|]
+"""
+
+
+def test_abc_book_with_errors_in_its_middle_gives_the_others(tmp_path):
+    (tmp_path / "book.abc").write_text(BOOK)
+    data = load_music(tmp_path / "book.abc")
+    assert data.n == 2 and [KEYS[key] for key in data.keys] == ["Ador", "G"] and data.meter_names == ("6/8", "4/4")
+    assert sum(skipped.count for skipped in data.report.skipped.values()) == 3
+    assert all(title in str(data.report) for title in ("No notes", "A metre of none", "Nonsense"))
+    # An upbeat ends at a bar line, tied notes are one, and of two endings the last is read.
+    notes = decode(data.row_codes(0))
+    assert notes[0, 2] == 5 * 24 and notes[:, 0].tolist() == [76, 69, 71, 72, 74, 76, 79, 81]
+    assert notes[6, 3] == 5 * 24 and notes[7, 2:4].tolist() == [3 * 144, 144]
+
+
+def midi(path, messages=(), ticks=480, kind=1):
+    file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
+    file.tracks.append(mido.MidiTrack(messages))
+    file.save(path)
+    return path
+
+
+def note(pitch=60, wait=0, lasts=480):
+    message = mido.Message("note_on", note=pitch, velocity=80, time=wait)
+    return [message, mido.Message("note_off", note=pitch, time=lasts)]
+
+
+NO_METER = mido.MetaMessage("time_signature", numerator=0, denominator=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "messages", "options", "reason"),
+    [
+        ("no notes", [], {}, "no notes"),
+        ("type 2", note(), {"kind": 2}, "MIDI of type 2"),
+        ("ten hours", note(wait=480 * 120 * 600), {}, "longer than an hour"),
+        ("no tempo", [mido.MetaMessage("set_tempo", tempo=0), *note()], {}, "a tempo that is none"),
+        (
+            "no metre",
+            [mido.MetaMessage("time_signature", numerator=0, denominator=4), *note()],
+            {},
+            "a metre that is none",
+        ),
+    ],
+)
+def test_midi_that_cannot_be_used_is_named_with_its_reason(tmp_path, name, messages, options, reason):
+    midi(tmp_path / f"{name}.mid", messages, **options)
+    for i in range(2):
+        midi(tmp_path / f"{i}.mid", note(60 + i))
+    report = load_music(tmp_path).report
+    assert report.n == 2 and report.skipped[reason].examples[0].startswith(f"{name}.mid")
+    with pytest.raises(InvalidData, match=reason):
+        load_music(tmp_path / f"{name}.mid")
+
+
+@pytest.mark.parametrize("data", [b"", b"no MIDI", b"MThd\x00\x00\x00\x06\x00\x01\x00\x02\x01\xe0MTrk\x00\x00"])
+def test_broken_midi_is_refused(tmp_path, data):
+    (tmp_path / "broken.mid").write_bytes(data)
+    with pytest.raises(InvalidData, match="unreadable"):
+        load_music(tmp_path / "broken.mid")
+
+
+def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
+    head = [
+        mido.MetaMessage("set_tempo", tempo=400_000),
+        mido.MetaMessage("time_signature", numerator=3, denominator=4),
+        mido.MetaMessage("key_signature", key="F#m"),
+    ]
+    for i in range(2):
+        midi(tmp_path / f"{i}.mid", [*head, *note(61 + i), mido.Message("note_on", channel=9, note=40, velocity=99)])
+    data = load_music(tmp_path)
+    assert data.tempo == 150 and data.meter_names == ("3/4",) and KEYS[data.keys[0]] == "F#m"
+    assert decode(data.row_codes(0)).tolist() == [[61, 80, 0, 48, 0, 0], [40, 96, 48, 1, 1, 128]]
+
+
+@pytest.mark.parametrize("given", ["nowhere.mid", "text.txt", [1, 2], 7, []])
+def test_music_of_nothing_is_refused(tmp_path, given):
+    (tmp_path / "text.txt").write_text("x")
+    with pytest.raises(InvalidData):
+        load_music(tmp_path / given if isinstance(given, str) else given)
+
+
+def test_full_bars_leaves_out_what_does_not_sum_up():
+    whole = Piece("whole", np.array([[60, 80, 0, 192, 0, 0]]))
+    other = Piece("other", np.array([[62, 80, 0, 96, 0, 0], [64, 80, 96, 96, 0, 0]]))
+    over = Piece("over", np.array([[60, 80, 144, 96, 0, 0]]))
+    assert in_full_bars(whole.notes, 192) and not in_full_bars(over.notes, 192)
+    data = load_music([whole, other, over], full_bars=True)
+    assert data.n == 2 and data.report.skipped["bars that do not sum up"].count == 1
+
+
+def test_long_piece_is_cut_at_a_bar_line():
+    notes = np.array([[60 + i % 7, 80, 24 * i, 24, 0, 0] for i in range(1500)])
+    data = load_music([Piece("long", notes)])
+    assert data.n == 3 and "cut into several" in str(data.report)
+    assert all(decode(data.row_codes(row))[0, 2] == 0 for row in range(3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_saved_midi_holds_the_notes_and_nothing_is_stuck(tmp_path, seed):
+    notes = random_notes(seed, voices=12)
+    piece = piece_of(notes)
+    path = piece.save(tmp_path / "piece.mid")
+    file, sounding = mido.MidiFile(path), set()
+    for track in file.tracks:
+        for message in track:
+            assert message.time >= 0
+            if message.type == "note_on":
+                assert (message.channel, message.note) not in sounding
+                sounding.add((message.channel, message.note))
+            elif message.type == "note_off":
+                sounding.remove((message.channel, message.note))
+    assert not sounding
+    kinds = {message.type: message for message in file.tracks[0]}
+    assert kinds["key_signature"].key == "F" and kinds["time_signature"].numerator == 6
+    assert json.loads(kinds["text"].text.partition("=")[2]) == piece.provenance
+
+
+def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
+    import music21
+
+    notes = np.array([[62, 80, 0, 24, 0, 0], [65, 80, 24, 48, 0, 0], [69, 80, 72, 72, 0, 0]])
+    piece = piece_of(notes)
+    with wave.open(str(piece.save(tmp_path / "piece.wav"))) as sound:
+        seconds = sound.getnframes() / sound.getframerate()
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+    assert 2 <= seconds < 2.5 and np.abs(samples).max() > 20_000
+    score = music21.converter.parse(piece.save(tmp_path / "piece.musicxml"))
+    assert [each.pitch.midi for each in score.recurse().notes] == [62, 65, 69]
+    assert json.loads((tmp_path / "piece.musicxml.json").read_text()) == piece.provenance
+    roll = np.asarray(piece.to_pil())
+    assert len(np.unique(roll.reshape(-1, 3), axis=0)) >= 4
+    assert "<audio" in piece._repr_html_() and "6/8" in repr(piece)
+    with pytest.raises(InvalidRequest, match=r"\.mid, \.wav, \.musicxml"):
+        piece.save(tmp_path / "piece.mp3")
+
+
+def test_notes_that_are_none_are_not_saved(tmp_path):
+    for column, value in ((0, 200), (2, -1), (3, float("nan")), (4, 16), (5, 129)):
+        piece = piece_of(np.array([[60, 80, 0, 24, 0, 0]]))
+        piece.data[0, column] = value
+        with pytest.raises(GenerationFailed, match="out of range"):
+            piece.save(tmp_path / "piece.mid")
+
+
+@pytest.fixture(scope="session")
+def trained_music(tmp_path_factory):
+    items, _ = example_data("music")
+    return sdk.train(
+        "music-rnn", items, out=tmp_path_factory.mktemp("music") / "run", steps=40, width=16, transpose=1, batch_size=8
+    )
+
+
+def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music):
+    model = sdk.load(trained_music.folder)
+    asked = model.generate(2, seed=3, key="G", meter="6/8", tempo=90)
+    assert [(piece.key, piece.meter, piece.tempo) for piece in asked] == [("G", "6/8", 90)] * 2
+    drawn = model.generate(20, seed=3)
+    assert {piece.meter for piece in drawn} == {"4/4", "6/8"} and {piece.key for piece in drawn} == {"C", "G"}
+    order = [(note[2], note[0], note[4]) for note in drawn[0].data.tolist()]
+    assert order == sorted(order)
+    slow, fast = (model.generate(seed=5, key="C", meter="4/4", tempo=tempo)[0].data for tempo in (60, 120))
+    np.testing.assert_allclose(slow[:, 2:4], 2 * fast[:, 2:4], rtol=1e-5)
+
+
+def test_streamed_notes_are_those_made_at_once(trained_music):
+    whole = sdk.generate(trained_music.folder, seed=9, key="C")[0].data
+    parts = list(sdk.stream(trained_music.folder, seed=9, key="C", chunk_size=3))
+    assert len(parts) > 1 and np.array_equal(np.concatenate(parts), whole)
+
+
+def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
+    model = sdk.load(trained_music.folder)
+    begun = model.generate(seed=1, key="C", meter="4/4")[0]
+    end = (begun.data[:, 2] + begun.data[:, 3]).max()
+    of_piece = model.generate(seed=2, key="C", prompt=begun)[0]
+    assert of_piece.data[:, 2].min() >= end - 1
+    words = of_piece.provenance["controls"]["prompt"]
+    assert of_piece == model.generate(seed=2, key="C", prompt=words)[0]
+    for wrong, message in (
+        ("note 1", "does not know"),
+        ("x", "does not know"),
+        ("no.mid", "no such file"),
+        (7, "give"),
+    ):
+        with pytest.raises(InvalidRequest, match=message):
+            model.generate(prompt=wrong)
+
+
+def test_music_is_reproduced_from_its_file(trained_music, tmp_path):
+    piece = sdk.generate(trained_music.folder, seed=4)[0]
+    for suffix in (".mid", ".wav"):
+        path = piece.save(tmp_path / f"piece{suffix}")
+        assert len(sdk.reproduce(path, model=trained_music.folder)) == 1
+    file = mido.MidiFile(tmp_path / "piece.mid")
+    next(message for message in file.tracks[1] if message.type == "note_on").velocity = 1
+    file.save(tmp_path / "edited.mid")
+    with pytest.raises(NotReproduced):
+        sdk.reproduce(tmp_path / "edited.mid", model=trained_music.folder)
+    (tmp_path / "broken.mid").write_bytes(b"MThd")
+    with pytest.raises(InvalidProvenance):
+        sdk.reproduce(tmp_path / "broken.mid", model=trained_music.folder)
+
+
+def test_aigc_generate_saves_midi_and_streams_notes(trained_music, tmp_path):
+    def aigc(*arguments):
+        done = CliRunner().invoke(
+            app,
+            ["generate", str(trained_music.folder), "--seed", "1", "-c", "key=G", *arguments],
+            catch_exceptions=False,
+        )
+        assert done.exit_code == 0
+        return done.stdout
+
+    aigc("-n", "2", "-o", str(tmp_path / "out"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00.mid", "01.mid"]
+    lines = aigc("--stream").strip().split("\n")
+    made = sdk.generate(trained_music.folder, seed=1, key="G")[0].data
+    np.testing.assert_allclose([[*map(float, line.split())] for line in lines], made, rtol=1e-5)
+
+
+def test_evaluate_refuses_music(trained_music):
+    with pytest.raises(InvalidRequest, match="no metric measures yet"):
+        sdk.evaluate(trained_music.folder, "anywhere")
