@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import aigc_sdk as sdk
-from aigc_rnn.notes import Clock, clocks
+from aigc_rnn.notes import Clock, read
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
@@ -92,7 +92,7 @@ def test_key_is_found_by_the_notes():
 def test_clock_in_torch_is_that_of_decode():
     for seed in range(50):
         events = encode(random_notes(seed))
-        before = np.append(0, clocks(torch.tensor(events)[None])[0].numpy())[:-1]
+        before = np.append(0, read(torch.tensor(events)[None]).clock[0].numpy())[:-1]
         assert before[events < 256].tolist() == decode(events)[:, 2].tolist()
 
 
@@ -113,6 +113,48 @@ def test_clock_step_by_step_makes_the_notes_of_decode():
         made = content[0, : int(length)].double().numpy()
         made[:, 2:4] *= TICKS
         assert np.array_equal(np.rint(made).astype(np.int64), decode(events))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_step(seed):
+    codes = np.full((2, 60), -1, np.int32)
+    for row, n in enumerate((60, 40)):
+        events = encode(random_notes(seed + row))[:n]
+        codes[row, : len(events)] = events
+    known = sorted({*codes.flatten().tolist()} - {-1})
+    clock = Clock((-1, -1, *known), [], [(6, 8), (2, 4)], 1)
+    bar = clock.bar_of(torch.tensor([[0], [1]]))
+    whole = clock.before(torch.tensor(codes), bar)
+    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(2).items()}
+    for t, column in enumerate(codes.T.tolist()):
+        alive = [row for row, event in enumerate(column) if event >= 0]
+        assert torch.equal(whole.place[alive, t], clock.place(state, bar)[alive])
+        assert torch.equal(whole.barred[alive, t], clock.barred(state, bar)[alive])
+        assert torch.equal(whole.clock[alive, t], state["clock"][alive, 0])
+        _, state = clock.read(torch.tensor([[2 + known.index(max(event, known[0]))] for event in column]), state)
+
+
+def test_the_network_is_told_which_note_began_in_the_bars_before():
+    notes = np.array([[60 + i, 80, 48 * i, 48, 0, 0] for i in range(9)])
+    clock = Clock((-1, -1, 4144, *range(60, 69)), [], [(2, 4)])
+    place = clock.before(torch.tensor(encode(notes))[None], torch.tensor([[96]])).place - clock.offsets
+    rank, steps = place[0, :, 2::2], place[0, :, 3::2]
+    at = 1 + 8  # the last note, behind the duration: 8 beats of two a bar are 4 bars
+    assert rank[at].tolist() == [7, 5, 1, 0] and steps[at].tolist() == [12, 12, 12, 0]
+
+
+def test_no_event_of_full_bars_is_barred_and_all_that_would_break_them_are():
+    events = encode(np.array([[60, 80, 72, 24, 0, 0], [62, 80, 96, 48, 0, 0], [64, 80, 144, 24, 0, 0]]))
+    codes = (-1, -1, 4096 + 24, 4096 + 48, 4096 + 72, 60, 62, 64, 8192 + 72)
+    clock = Clock(codes, [], [(2, 4)], 1)
+    barred = clock.before(torch.tensor(events)[None], torch.tensor([[96]])).barred[0]
+    tokens = [codes.index(event) for event in events.tolist()] + [1]
+    assert not barred[range(len(tokens)), tokens].any()
+    words = {1: "end", 2: 24, 3: 48, 4: 72, 5: 60}
+    told = [{words[i] for i in np.flatnonzero(row[:6])} for row in barred.numpy()]
+    # At the beginning; on the last eighth; at the bar line; after a quarter was told; in the middle; after an eighth
+    # was told; at the end.
+    assert told == [{"end"}, {"end", 48, 72}, set(), {72}, {"end", 72}, {"end", 48, 72}, {48, 72}]
 
 
 BOOK = """X:1

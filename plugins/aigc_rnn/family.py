@@ -134,7 +134,7 @@ class RNN(Family):
                 default=usual,
                 help="characters to make, unless the text ends before",
             ),
-            *choosing_controls(len(self.codes), "character"),
+            *choosing_controls(self.config, len(self.codes), "character"),
         ]
         if labels := self.data.labels:
             help_ = "kind of the text; -1 leaves it to the seed"

@@ -10,15 +10,14 @@ from torch.optim import Optimizer
 
 from aigc_rnn.config import MusicRNNConfig
 from aigc_rnn.losses import negative_log_likelihood
-from aigc_rnn.networks import RecurrentNetwork
-from aigc_rnn.notes import PHRASE_BARS, Clock, clocks, place_steps, places
+from aigc_rnn.networks import MASKED, RecurrentNetwork
+from aigc_rnn.notes import Clock
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, Generate, StreamOn
 from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
 from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.contents.events import event_name
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data import DataSpec, MusicSpec
-from aigc_sdk.data.music import bar_ticks
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
 
@@ -47,7 +46,6 @@ class MusicRNN(Family):
     config: MusicRNNConfig
     codes: Tensor
     key_labels: Tensor
-    bars: Tensor
 
     def build(self, data: DataSpec) -> None:
         """Make the network for the events of the data; raises InvalidData when there are too few."""
@@ -62,11 +60,11 @@ class MusicRNN(Family):
         # Which label each key is; one that the training part does not have is taken for the first.
         key_labels = [self.keys.index(name) if name in self.keys else 0 for name in KEYS]
         self.register_buffer("key_labels", torch.tensor(key_labels), persistent=False)
-        bars = [bar_ticks(name) for name in self.meters]
-        self.register_buffer("bars", torch.tensor(bars, dtype=torch.int64), persistent=False)
-        self.steps = place_steps(bars)
-        spread = self.steps + PHRASE_BARS if self.meters else 0
-        self.network = network_of(config, len(codes), len(self.keys) + len(self.meters), spread)
+        meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
+        events, keys = (*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys]
+        self.clock = Clock(events, keys, meters, END if config.full_bars else None)
+        labels = len(self.keys) + len(self.meters)
+        self.network = network_of(config, len(codes), labels, self.clock.places)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""
@@ -89,11 +87,13 @@ class MusicRNN(Family):
         something, nothing = torch.ones_like(is_there[:, :1]), torch.zeros_like(is_there[:, :1])
         target = torch.where(torch.cat([is_there, nothing], 1), torch.cat([tokens, begin], 1), END)
         counted = torch.cat([something, is_there], 1)
-        clock = torch.cat([torch.zeros_like(tokens[:, :1]), clocks(codes)], 1)
-        place = places(clock, self.bars[batch["meters"]][:, None], self.steps) if self.meters else None
+        label = self.labels_of(batch)
+        before = self.clock.before(codes, self.clock.bar_of(label))
         state = self.network.start(len(tokens), tokens.device)
-        logits, _ = self.network(torch.cat([begin, tokens], 1), self.labels_of(batch), state, place)
-        return Reading(negative_log_likelihood(logits, target) * counted, counted, clock)
+        logits, _ = self.network(torch.cat([begin, tokens], 1), label, state, before.place)
+        if before.barred is not None:
+            logits = logits.masked_fill(before.barred, MASKED)
+        return Reading(negative_log_likelihood(logits, target) * counted, counted, before.clock)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """Return the labels of keys and metres, int64 (n, k), as far as the network is told of them."""
@@ -151,7 +151,7 @@ class MusicRNN(Family):
                 default=self.most,
                 help="events to make, unless the piece ends before",
             ),
-            *choosing_controls(len(self.codes), "event"),
+            *choosing_controls(self.config, len(self.codes), "event"),
         ]
 
     def output(self, task: str) -> OutputSpec:
@@ -174,7 +174,4 @@ class MusicRNN(Family):
         music: MusicSpec = self.music
         told = {"key": (self.keys, music.keys), "meter": (self.meters, music.meters)}
         frequencies = {name: tuple(shares[each] for each in names) for name, (names, shares) in told.items() if names}
-        codes = tuple(self.codes.tolist())
-        meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
-        clock = Clock((*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys], meters)
-        return self.network, codes, frequencies, clock
+        return self.network, tuple(self.codes.tolist()), frequencies, self.clock

@@ -94,7 +94,9 @@ class RecurrentNetwork(nn.Module):
         x: Tensor = self.embedding(tokens) * math.sqrt(self.width)
         if self.label is not None and label is not None:
             x = x + self.label(label).sum(1)[:, None]
-        return x if self.place is None or place is None else x + self.place(place).sum(2)
+        if self.place is None or place is None:
+            return x
+        return x + F.embedding_bag(place.flatten(0, 1), self.place.weight, mode="sum").view(x.shape)
 
     def forward(
         self, tokens: Tensor, label: Tensor | None, state: State, place: Tensor | None = None
@@ -192,10 +194,9 @@ class RecurrentNetwork(nn.Module):
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:
     """Return the sum of the rows of a table (rows, width) at an index, int64 (n, k)."""
-    found = table.index_select(0, index[:, 0])
-    for i in range(1, index.shape[1]):
-        found = found + table.index_select(0, index[:, i])
-    return found
+    if index.shape[1] == 1:
+        return table.index_select(0, index[:, 0])
+    return table.index_select(0, index.flatten()).view(len(index), -1, table.shape[1]).sum(1)
 
 
 class Attention(nn.Module):

@@ -4,9 +4,11 @@ The same reading as `aigc_sdk.contents.events.decode`, once for whole sequences 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aigc_sdk.contents.events import (
     DURATION,
@@ -23,8 +25,13 @@ from aigc_sdk.contents.events import (
 )
 
 # The network is told where in a bar it is in steps of so many ticks, and which bar of a phrase it is.
-PHRASE_BARS, _PLACE_BITS = 16, 2
-PLACE_TICKS = 1 << _PLACE_BITS
+_PHRASE_BARS, _PLACE_BITS = 16, 2
+_PLACE_TICKS = 1 << _PLACE_BITS
+
+# It is also told which note began at this place of earlier bars (Waite 2016, "Lookback RNN"): so many bars before. Of a
+# note that is its pitch and, in steps of ticks, its duration.
+_BARS_BACK = (1, 2, 4, 8)
+_BACK_BITS, _BACK_DURATIONS = 14, 64
 
 # While the loop runs an event is kept as one number, from the lowest bit on: whether it is a note, its pitch, velocity,
 # instrument, duration and onset.
@@ -34,77 +41,102 @@ _MOST_DURATION = (1 << _ONSET - _DURATION) - 1
 State = dict[str, Tensor]
 
 
-def clocks(codes: Tensor) -> Tensor:
-    """Return where the clock is after each event, in ticks, int64 (n, t); codes below 0 are none."""
+class Reading(NamedTuple):
+    """Events of whole sequences, read: int64 (n, t) each; codes below 0 are none."""
+
+    clock: Tensor  # after each event, in ticks
+    lasts: Tensor  # the duration of notes after it, in ticks
+    adds: Tensor  # bool: whether it is a duration, to which one that comes next is added
+    is_note: Tensor  # bool
+
+
+def read(codes: Tensor) -> Reading:
+    """Read events, int64 or int32 (n, t)."""
     codes = codes.to(torch.int64)
-    is_duration = (codes >= DURATION) & (codes < TIME)
-    lasts = torch.where(is_duration, codes - DURATION, 0)
-    summed = lasts.cumsum(1)
+    is_duration, is_note = (codes >= DURATION) & (codes < TIME), (codes >= NOTE) & (codes < VELOCITY)
+    given = torch.where(is_duration, codes - DURATION, 0)
+    summed = given.cumsum(1)
     begins = is_duration.clone()  # where durations in a row begin to add up
     begins[:, 1:] &= ~is_duration[:, :-1]
     at = torch.where(begins, torch.arange(codes.shape[1], device=codes.device), -1).cummax(1).values
-    before = torch.where(at >= 0, (summed - lasts).gather(1, at.clamp(min=0)), -FIRST_DURATION)
-    moves = torch.where((codes >= NOTE) & (codes < HELD), summed - before, 0)
-    return (moves + torch.where(codes >= TIME, codes - TIME, 0)).cumsum(1)
+    before = torch.where(at >= 0, (summed - given).gather(1, at.clamp(min=0)), -FIRST_DURATION)
+    lasts = summed - before
+    moves = torch.where(is_note & (codes < HELD), lasts, 0)
+    clock = (moves + torch.where(codes >= TIME, codes - TIME, 0)).cumsum(1)
+    return Reading(clock, lasts, is_duration, is_note)
 
 
-def place_steps(bars: Sequence[int]) -> int:
-    """Return how many places the longest of bars has."""
-    return -(-max(bars, default=0) // PLACE_TICKS)
+class Before(NamedTuple):
+    """What is known before each event of sequences, and before the end."""
 
-
-def places(clock: Tensor, bar: Tensor, steps: int) -> Tensor:
-    """Return the place in the bar, and after these the place of the bar in its phrase, int64 (n, t, 2).
-
-    Args:
-        clock: in ticks, int64 (n, t).
-        bar: ticks of a bar, int64 (n, 1).
-        steps: how many places a bar has.
-    """
-    within = (clock % bar) >> _PLACE_BITS
-    # Exporters round quotients of whole numbers through floats, so that bars are counted.
-    ends = bar[:, :, None] * torch.arange(1, PHRASE_BARS, device=bar.device)
-    whole = ((clock % (bar * PHRASE_BARS))[:, :, None] >= ends).to(torch.int64).sum(2)
-    return torch.stack([within, steps + whole], 2)
+    clock: Tensor  # in ticks, int64 (n, t + 1)
+    place: Tensor | None  # what the network is told of it, int64 (n, t + 1, k)
+    barred: Tensor | None  # the tokens that would break a bar, bool (n, t + 1, tokens)
 
 
 class Clock(nn.Module):
-    """Reads events a step at a time.
+    """Reads events, a step at a time or whole sequences, and says where in the bar they are.
 
     Args:
         codes: the event of each token, -1 for those that stand for none.
         keys: the keys that the network is told of, () where it is told of none; indices in KEYS.
         meters: the same of metres: beats and their unit. Their labels come after those of keys.
+        end: the token of the end, where bars have to be full (`aigc_sdk.data.music.in_full_bars`); else None.
     """
 
     time: Tensor
     moves: Tensor
     lasts: Tensor
     is_duration: Tensor
+    is_end: Tensor
     word: Tensor
     order: Tensor
     keys: Tensor
     meters: Tensor
     bars: Tensor
+    backs: Tensor
+    offsets: Tensor
+    velocity: Tensor
+    instrument: Tensor
+    is_held: Tensor
+    voice: Tensor
 
-    def __init__(self, codes: Sequence[int], keys: Sequence[int], meters: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        codes: Sequence[int],
+        keys: Sequence[int],
+        meters: Sequence[tuple[int, int]],
+        end: int | None = None,
+    ) -> None:
         super().__init__()
         events = torch.tensor(codes, dtype=torch.int64)
-        self.register_buffer("keys", torch.tensor(keys, dtype=torch.int64))
-        self.register_buffer("meters", torch.tensor(meters, dtype=torch.int64).view(-1, 2))
         bars = [beats * 4 * TICKS // unit for beats, unit in meters]
-        self.register_buffer("bars", torch.tensor(bars, dtype=torch.int64))
-        self.steps = place_steps(bars)
-
         is_note = (events >= 0) & (events < VELOCITY)
         self.has_velocities = bool(((events >= VELOCITY) & (events < INSTRUMENT)).any())
         self.has_instruments = bool(((events >= INSTRUMENT) & (events < DURATION)).any())
         self.is_polyphonic = bool(((events >= HELD) & (events < VELOCITY)).any())
+        self.fills_bars = end is not None and bool(bars)
         pitch = events % HELD
+        self.lowest, self.pitches = _range_of(pitch[is_note])
+
+        # The places of a bar, the bars of a phrase, and for each of the bars back the pitch and the duration.
+        sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS]
+        for _ in _BARS_BACK:
+            sizes += [1 + self.pitches, _BACK_DURATIONS]
+        self.places = sum(sizes) if bars else 0
+        # What began is kept by its place, in a ring that is longer than all those bars.
+        self.ring = 1 << (max(_BARS_BACK) * sizes[0]).bit_length()
+
         tables = {
+            "keys": torch.tensor(keys, dtype=torch.int64),
+            "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
+            "bars": torch.tensor(bars, dtype=torch.int64),
+            "backs": torch.tensor(_BARS_BACK),
+            "offsets": torch.tensor([0, *sizes[:-1]]).cumsum(0),
             "time": torch.where(events >= TIME, events - TIME, 0),
             "moves": ((events >= NOTE) & (events < HELD)).to(torch.int64),
             "is_duration": ((events >= DURATION) & (events < TIME)).to(torch.int64),
+            "is_end": torch.arange(len(events)) == (-1 if end is None else end),
             "lasts": torch.where((events >= DURATION) & (events < TIME), events - DURATION, 0),
             "word": torch.where(is_note, 1 + (pitch << _PITCH), 0),
             "velocity": _present(events, VELOCITY, INSTRUMENT),
@@ -115,22 +147,24 @@ class Clock(nn.Module):
             "is_held": ((events >= HELD) & (events < VELOCITY)).to(torch.int64),
         }
         for name, table in tables.items():
-            self.register_buffer(name, table)
-
-    velocity: Tensor
-    instrument: Tensor
-    is_held: Tensor
-    voice: Tensor
+            self.register_buffer(name, table, persistent=False)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of what is carried, int64 (n, 1) each, all zero at the beginning.
+        """The names of what is carried as one number, int64 (n, 1) each, all zero at the beginning.
 
         They are where the clock is, the present duration less that at the beginning, and whether one was just given; of
-        some vocabularies the present velocity, likewise, the instrument, and the order of the last note held.
+        some vocabularies the present velocity, likewise, the instrument, and the order of the last note held; where
+        bars have to be full, where the last note ends, and the onset of the first, plus one.
         """
         found = ("velocity",) * self.has_velocities + ("instrument",) * self.has_instruments
-        return ("clock", "duration", "adds", *found, *(("last",) * self.is_polyphonic))
+        found += ("last",) * self.is_polyphonic + ("end", "begin") * self.fills_bars
+        return ("clock", "duration", "adds", *found)
+
+    def start(self, n: int) -> State:
+        """Return what is carried before the first event of n pieces: int64 (n,) each, and (n, ring) what began."""
+        parts = dict.fromkeys(self.parts, torch.zeros(n, dtype=torch.int64))
+        return parts | ({"began": torch.zeros(n, self.ring, dtype=torch.int64)} if self.places else {})
 
     def bar_of(self, label: Tensor | None) -> Tensor | None:
         """Return the ticks of a bar, int64 (n, 1), of labels (n, k), of which the last is the metre."""
@@ -138,9 +172,75 @@ class Clock(nn.Module):
             return None
         return self.bars.index_select(0, label[:, -1] - len(self.keys))[:, None]
 
-    def place(self, clock: Tensor, bar: Tensor) -> Tensor:
-        """Return the places, int64 (n, 2), of clocks (n, 1)."""
-        return places(clock, bar, self.steps)[:, 0]
+    def before(self, codes: Tensor, bar: Tensor | None) -> Before:
+        """Read whole sequences.
+
+        Args:
+            codes: int32 (n, t), below 0 behind the end.
+            bar: ticks of a bar, int64 (n, 1), if the network is told of it.
+        """
+        read_ = read(codes)
+        clock = F.pad(read_.clock, (1, 0))
+        if bar is None:
+            return Before(clock, None, None)
+        onset, is_note = clock[:, :-1], read_.is_note
+        began = torch.where(is_note, self._note_word(codes.to(torch.int64) % HELD, read_.lasts), 0)
+        at = onset >> _PLACE_BITS
+        kept = torch.zeros(len(at), int(at.max()) + 1, dtype=torch.int64, device=at.device)
+        kept = kept.scatter_reduce(1, at, began, "amax")
+        wanted = self._places_back(clock, bar)
+        found = kept.gather(1, wanted.clamp(0, kept.shape[1] - 1).flatten(1)).view(wanted.shape)
+        found = torch.where((wanted >= 0) & (wanted < kept.shape[1]), found, 0)
+        barred = None
+        if self.fills_bars:
+            ends = F.pad(torch.where(is_note, onset + read_.lasts, 0).cummax(1).values, (1, 0))
+            begin = F.pad(torch.where(is_note, 1 + onset, 0).cummax(1).values, (1, 0))
+            first = torch.where(begin > 0, begin, begin.max() + 1).amin(1, keepdim=True)
+            lasts = F.pad(read_.lasts, (1, 0), value=FIRST_DURATION)
+            barred = self._bars(clock, bar, lasts, F.pad(read_.adds, (1, 0)), ends, torch.where(begin > 0, first, 0))
+        return Before(clock, self._place(clock, bar, found), barred)
+
+    def place(self, before: State, bar: Tensor) -> Tensor:
+        """Return what the network is told, int64 (n, k), of what is carried."""
+        wanted = self._places_back(before["clock"], bar)
+        kept = torch.gather(before["began"], 1, (wanted.clamp(min=0) & (self.ring - 1))[:, 0])[:, None]
+        is_of_then = (wanted >= 0) & (kept >> _BACK_BITS == wanted)
+        found = torch.where(is_of_then, kept & ((1 << _BACK_BITS) - 1), 0)
+        return self._place(before["clock"], bar, found)[:, 0]
+
+    def barred(self, before: State, bar: Tensor) -> Tensor:
+        """Return the tokens that would break a bar, bool (n, tokens)."""
+        lasts = before["duration"] + FIRST_DURATION
+        return self._bars(before["clock"], bar, lasts, before["adds"], before["end"], before["begin"])[:, 0]
+
+    def _place(self, clock: Tensor, bar: Tensor, found: Tensor) -> Tensor:
+        """Return int64 (n, t, k) of clocks (n, t), bars (n, 1) and the notes found in the bars back (n, t, bars)."""
+        within = (clock % bar) >> _PLACE_BITS
+        # Exporters round quotients of whole numbers through floats, so that bars are counted.
+        ends = bar[:, :, None] * torch.arange(1, _PHRASE_BARS, device=bar.device)
+        whole = ((clock % (bar * _PHRASE_BARS))[:, :, None] >= ends).to(torch.int64).sum(2)
+        columns = [within, whole]
+        for word in found.unbind(2):
+            columns += [word >> _BACK_DURATIONS.bit_length() - 1, word & (_BACK_DURATIONS - 1)]
+        return torch.stack(columns, 2) + self.offsets
+
+    def _places_back(self, clock: Tensor, bar: Tensor) -> Tensor:
+        """Return the places so many bars before, int64 (n, t, bars), negative where there are none."""
+        back = ((bar[:, :, None] * self.backs) >> _PLACE_BITS).clamp(min=1)
+        return (clock >> _PLACE_BITS)[:, :, None] - back
+
+    def _note_word(self, pitch: Tensor, lasts: Tensor) -> Tensor:
+        """Return a note as one number above 0, of fewer than _BACK_BITS bits."""
+        rank = (pitch - self.lowest).clamp(0, self.pitches - 1) + 1
+        return rank * _BACK_DURATIONS + (lasts >> _PLACE_BITS).clamp(max=_BACK_DURATIONS - 1)
+
+    def _bars(self, clock: Tensor, bar: Tensor, lasts: Tensor, adds: Tensor, end: Tensor, begin: Tensor) -> Tensor:
+        """Return bool (n, t, tokens) of values (n, t) and bars (n, 1): see `in_full_bars`."""
+        room = (bar - clock % bar)[:, :, None]
+        over = (self.word > 0) & (lasts[:, :, None] > room)
+        over |= (self.is_duration > 0) & (self.lasts + (lasts * adds)[:, :, None] > room)
+        ends_well = (begin > 0) & ((end % bar == 0) | ((end - begin + 1).clamp(min=0) % bar == 0))
+        return over | (self.is_end & ~ends_well[:, :, None])
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
@@ -167,6 +267,12 @@ class Clock(nn.Module):
         if self.has_instruments:
             found = _look(self.instrument, token)
             after["instrument"] = instrument = torch.where(found < 0, before["instrument"], found)
+        if self.places:
+            after["began"] = self._keep(token, clock, lasts, before["began"])
+        if self.fills_bars:
+            is_note = (_look(self.word, token) > 0).to(torch.int64)
+            after["end"] = torch.maximum(before["end"], is_note * (clock + lasts))
+            after["begin"] = torch.where(before["begin"] > 0, before["begin"], is_note * (clock + 1))
         if self.is_polyphonic:
             held = _look(self.order, token) + _look(self.voice, instrument) + 1
             after["last"] = torch.where(_look(self.is_held, token) > 0, held, torch.where(moved > 0, 0, before["last"]))
@@ -175,6 +281,14 @@ class Clock(nn.Module):
         else:
             row = row + (FIRST_VELOCITY << _VELOCITY)
         return row, after
+
+    def _keep(self, token: Tensor, clock: Tensor, lasts: Tensor, began: Tensor) -> Tensor:
+        """Return the ring with a note in it, of several at a time the highest."""
+        word = _look(self.word, token)
+        at = clock >> _PLACE_BITS
+        kept = torch.where(word > 0, (at << _BACK_BITS) + self._note_word(word >> _PITCH, lasts), 0)
+        slot = at & (self.ring - 1)
+        return began.scatter(1, slot, torch.maximum(torch.gather(began, 1, slot), kept))
 
     def written(self, label: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the metre, int64 (n, 2), and the key, int64 (n,), of labels (n, k); 0 and -1 where none is told."""
@@ -216,6 +330,12 @@ class Clock(nn.Module):
         content = torch.zeros(made.shape[0], width + 1, len(columns))
         content = content.scatter(1, to[:, :, None].expand(-1, -1, len(columns)), torch.stack(columns, 2))
         return content[:, :width], is_note.sum(1), tempo * 1.0  # no input of the graph is an output of it
+
+
+def _range_of(pitches: Tensor) -> tuple[int, int]:
+    """Return the lowest pitch, and how many there are from it to the highest."""
+    lowest = int(pitches.min()) if len(pitches) else 0
+    return lowest, int(pitches.max()) - lowest + 1 if len(pitches) else 1
 
 
 def _present(events: Tensor, first: int, end: int) -> Tensor:

@@ -169,7 +169,7 @@ class _Loop(_Sampler):
             "seen": torch.zeros(n, tokens, dtype=torch.bool),
             "done": torch.zeros(n, dtype=torch.bool),
         }
-        return parts | dict.fromkeys(self.clock.parts if self.clock else (), torch.zeros(n, dtype=torch.int64))
+        return parts | (self.clock.start(n) if self.clock else {})
 
     def loop(
         self, seed: Tensor, controls: dict[str, Tensor], state: State, position: Tensor
@@ -208,10 +208,12 @@ class _Loop(_Sampler):
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            share = read(before["token"], None if clock is None or bar is None else clock.place(before["clock"], bar))
+            share = read(before["token"], None if clock is None or bar is None else clock.place(before, bar))
             logits, after = self.network.step(share, before, self.barred)
             if clock is not None and clock.is_polyphonic:
                 logits = torch.where(clock.disorders(before), MASKED, logits)
+            if clock is not None and clock.fills_bars and bar is not None:
+                logits = torch.where(clock.barred(before, bar), MASKED, logits)
             place = t - reading  # of the token that this step makes, negative while it reads
             at = place.clamp(min=0, max=width - 1)
             drawn = torch.cat([torch.gather(each, 1, at) for each in u], 1) if len(u) > 1 else torch.gather(u[0], 1, at)

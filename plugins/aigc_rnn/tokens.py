@@ -56,7 +56,7 @@ def tokens_of(known: Tensor, codes: Tensor) -> Tensor:
     return torch.where(known[place] == codes, place + SPECIAL, UNKNOWN)
 
 
-def choosing_controls(codes: int, what: str) -> list[Control]:
+def choosing_controls(config: NetworkConfig, codes: int, what: str) -> list[Control]:
     """Return the controls that say how a token is chosen, of so many; `what` is what people call one."""
     return [
         Control(
@@ -64,7 +64,7 @@ def choosing_controls(codes: int, what: str) -> list[Control]:
             kind="number",
             minimum=0,
             maximum=5,
-            default=1.0,
+            default=config.temperature,
             help=f"1 as trained, less is more probable, 0 the most probable {what} each time",
         ),
         Control(
@@ -80,7 +80,7 @@ def choosing_controls(codes: int, what: str) -> list[Control]:
             kind="number",
             minimum=0.01,
             maximum=1,
-            default=1.0,
+            default=config.top_p,
             help=f"choose among the most probable {what}s whose probabilities sum to this",
         ),
         Control(
