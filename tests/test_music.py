@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import aigc_sdk as sdk
 from aigc_rnn.notes import Clock, read
 from aigc_sdk.cli import app
-from aigc_sdk.contents import Music, Origin
+from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
 from aigc_sdk.contents.keys import KEYS, key_sharps, scale
 from aigc_sdk.data import Piece, load_music
@@ -321,6 +321,8 @@ def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
     roll = np.asarray(piece.to_pil())
     assert len(np.unique(roll.reshape(-1, 3), axis=0)) >= 4
     assert "<audio" in piece._repr_html_() and "6/8" in repr(piece)
+    shown = Contents([piece] * 6)._repr_html_()
+    assert shown.count("<audio") == 4 and shown.endswith("6 x Music; 2 more are not shown")
     with pytest.raises(InvalidRequest, match=r"\.mid, \.wav, \.musicxml"):
         piece.save(tmp_path / "piece.mp3")
 

@@ -20,7 +20,7 @@ def test_list_of_texts_is_read_without_empty_ones_and_copies():
     data = load_texts(["spring", "", "autumn", "spring", "春天"])
     assert texts_of(data) == ["spring", "autumn", "春天"] and not data.is_stream
     assert {reason: skipped.count for reason, skipped in data.report.skipped.items()} == {"empty": 1, "copy": 1}
-    assert "3 texts read, 2 files left out" in str(data.report)
+    assert "3 texts read, 2 left out" in str(data.report)
 
 
 def test_labels_are_kept_and_a_text_may_have_two():

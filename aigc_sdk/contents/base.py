@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROVENANCE_KEY = "aigc.provenance"
 
 # What a notebook shows: items, and pixels of the longer side of each.
-_SHOWN_ITEMS = 64
+_SHOWN_ITEMS, _SHOWN_PIECES = 64, 4  # a piece brings its sound
 _SHOWN_SIDE = 56
 
 # A grid may have so many columns, even if there are fewer items.
@@ -221,16 +221,20 @@ class Contents:
     def _repr_html_(self) -> str | None:
         """Show the first images in a notebook, and say how many more there are; None leaves it to `repr`."""
         from aigc_sdk.contents.image import paste_grid, png_bytes, scaled
+        from aigc_sdk.contents.music import Music
         from aigc_sdk.contents.text import Text
 
-        if texts := [item for item in self._items[:_SHOWN_ITEMS] if isinstance(item, Text)]:
-            more = f"; {len(self) - len(texts)} more are not shown" if len(self) > len(texts) else ""
-            return "<hr>".join(text._repr_html_() for text in texts) + f"{len(self)} x Text{more}"
+        most = _SHOWN_PIECES if self._items and isinstance(self._items[0], Music) else _SHOWN_ITEMS
+        if singles := [item for item in self._items[:most] if isinstance(item, Text | Music)]:
+            return "<hr>".join(item._repr_html_() for item in singles) + f"<hr>{self._counted(len(singles))}"
         try:
             images = self[:_SHOWN_ITEMS]._images()
         except InvalidRequest:
             return None
         sheet = png_bytes(paste_grid([scaled(image.to_pil(), _SHOWN_SIDE) for image in images]))
-        more = f"; {len(self) - len(images)} more are not shown" if len(self) > len(images) else ""
         source = f"data:image/png;base64,{base64.b64encode(sheet).decode()}"
-        return f'<img alt="generated images" src="{source}"><br>{len(self)} x {type(images[0]).__name__}{more}'
+        return f'<img alt="generated images" src="{source}"><br>{self._counted(len(images))}'
+
+    def _counted(self, shown: int) -> str:
+        more = f"; {len(self) - shown} more are not shown" if len(self) > shown else ""
+        return f"{len(self)} x {type(self._items[0]).__name__}{more}"

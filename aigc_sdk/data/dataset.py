@@ -81,7 +81,7 @@ class DataReport:
         >>> report = DataReport(n=3)
         >>> report.skip("unreadable", "cat.png", "image file is truncated")
         >>> print(report)
-        3 images read, 1 file left out
+        3 images read, 1 left out
           unreadable: 1 (cat.png: image file is truncated)
     """
 
@@ -113,7 +113,7 @@ class DataReport:
 
     def __str__(self) -> str:
         left_out = sum(skipped.count for skipped in self.skipped.values())
-        files = f", {left_out:,} {'file' if left_out == 1 else 'files'} left out" if left_out else ""
+        files = f", {left_out:,} left out" if left_out else ""
         lines = [f"{self.n:,} {self.what if self.n == 1 else f'{self.what}s'} read{files}"]
         for reason, skipped in self.skipped.items():
             more = ", ..." if skipped.count > len(skipped.examples) else ""
