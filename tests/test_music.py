@@ -138,8 +138,9 @@ def test_the_network_is_told_which_note_began_in_the_bars_before():
     notes = np.array([[60 + i, 80, 48 * i, 48, 0, 0] for i in range(9)])
     clock = Clock((-1, -1, 4144, *range(60, 69)), [], [(2, 4)])
     place = clock.before(torch.tensor(encode(notes))[None], torch.tensor([[96]])).place - clock.offsets
-    rank, steps = place[0, :, 2::2], place[0, :, 3::2]
+    rank, steps = place[0, :, 3::2], place[0, :, 4::2]
     at = 1 + 8  # the last note, behind the duration: 8 beats of two a bar are 4 bars
+    assert place[0, at, :3].tolist() == [0, 4, 0]
     assert rank[at].tolist() == [7, 5, 1, 0] and steps[at].tolist() == [12, 12, 12, 0]
 
 

@@ -24,8 +24,9 @@ from aigc_sdk.contents.events import (
     VOICES,
 )
 
-# The network is told where in a bar it is in steps of so many ticks, and which bar of a phrase it is.
-_PHRASE_BARS, _PLACE_BITS = 16, 2
+# The network is told where in a bar it is in steps of so many ticks, which bar of a phrase it is, and which phrase, of
+# which all from the last one of these on are the same.
+_PHRASE_BARS, _PHRASES, _PLACE_BITS = 8, 8, 2
 _PLACE_TICKS = 1 << _PLACE_BITS
 
 # It is also told which note began at this place of earlier bars (Waite 2016, "Lookback RNN"): so many bars before. Of a
@@ -119,8 +120,8 @@ class Clock(nn.Module):
         pitch = events % HELD
         self.lowest, self.pitches = _range_of(pitch[is_note])
 
-        # The places of a bar, the bars of a phrase, and for each of the bars back the pitch and the duration.
-        sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS]
+        # The places of a bar, bars of a phrase, phrases, and for each of the bars back the pitch and the duration.
+        sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS, _PHRASES]
         for _ in _BARS_BACK:
             sizes += [1 + self.pitches, _BACK_DURATIONS]
         self.places = sum(sizes) if bars else 0
@@ -216,10 +217,15 @@ class Clock(nn.Module):
     def _place(self, clock: Tensor, bar: Tensor, found: Tensor) -> Tensor:
         """Return int64 (n, t, k) of clocks (n, t), bars (n, 1) and the notes found in the bars back (n, t, bars)."""
         within = (clock % bar) >> _PLACE_BITS
-        # Exporters round quotients of whole numbers through floats, so that bars are counted.
-        ends = bar[:, :, None] * torch.arange(1, _PHRASE_BARS, device=bar.device)
-        whole = ((clock % (bar * _PHRASE_BARS))[:, :, None] >= ends).to(torch.int64).sum(2)
-        columns = [within, whole]
+        # Exporters round quotients of whole numbers through floats, so that bars and phrases are counted.
+        phrase = bar * _PHRASE_BARS
+        bars = bar[:, :, None] * torch.arange(1, _PHRASE_BARS, device=bar.device)
+        phrases = phrase[:, :, None] * torch.arange(1, _PHRASES, device=bar.device)
+        columns = [
+            within,
+            ((clock % phrase)[:, :, None] >= bars).to(torch.int64).sum(2),
+            (clock[:, :, None] >= phrases).to(torch.int64).sum(2),
+        ]
         for word in found.unbind(2):
             columns += [word >> _BACK_DURATIONS.bit_length() - 1, word & (_BACK_DURATIONS - 1)]
         return torch.stack(columns, 2) + self.offsets
