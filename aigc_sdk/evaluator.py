@@ -3,12 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidRequest, shown
+
+if TYPE_CHECKING:
+    from aigc_sdk.data import Piece
 
 Direction = Literal["lower", "higher"]
 
@@ -51,6 +54,23 @@ class TextSamples:
 
 
 @dataclass(frozen=True)
+class MusicSamples:
+    """What an evaluator of music compares; a piece has its `notes`, in ticks, and its `key`, which may be None.
+
+    Attributes:
+        fake: generated pieces, in the order in which they were made or given.
+        real: pieces of the reference, which the model was not trained on, in random order.
+        train: the pieces that it was trained on, in their order, not transposed. None when nobody said.
+        baseline: as many of them as there are generated ones, in random order.
+    """
+
+    fake: "tuple[Piece, ...]"
+    real: "tuple[Piece, ...]"
+    train: "tuple[Piece, ...] | None" = None
+    baseline: "tuple[Piece, ...] | None" = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """What an evaluator returns.
 
@@ -74,7 +94,8 @@ class Evaluator(ABC):
 
     `direction` says which values are better, `explanation` what is measured, in plain words for the report;
     `min_items` is how many generated and how many real items it needs. One with `needs_train` is not measured when
-    nobody knows what the model was trained on. `modality` is what it measures: "image", by features, or "text".
+    nobody knows what the model was trained on. `modality` is what it measures: "image", by features, "text" or
+    "music".
     """
 
     direction: ClassVar[Direction]
@@ -88,8 +109,8 @@ class Evaluator(ABC):
         """Measure; the same samples and seed give the same figures.
 
         Args:
-            samples: a Samples of finite features, or a TextSamples, with at least `min_items` generated and as many
-                real items.
+            samples: a Samples of finite features, a TextSamples or a MusicSamples, with at least `min_items` generated
+                and as many real items.
             seed: of the bootstrap and of every other random act.
         """
 

@@ -155,8 +155,8 @@ def test_evaluate_finds_the_extractor_for_28_pixels():
     [
         ({"metrics": ["recal"]}, errors.UnknownName, "Did you mean 'recall'"),
         ({"metrics": "recall"}, errors.InvalidRequest, "metrics is 'recall'; give a list of names"),
-        ({"metrics": []}, errors.InvalidRequest, r"metrics is \[\]; give a list of names, some of copying, frechet"),
-        ({"metrics": 3}, errors.InvalidRequest, "metrics is 3; give a list of names, some of copying, frechet"),
+        ({"metrics": []}, errors.InvalidRequest, r"metrics is \[\]; give a list of names, some of copying, density"),
+        ({"metrics": 3}, errors.InvalidRequest, "metrics is 3; give a list of names, some of copying, density"),
         ({"metrics": [["recall"]]}, errors.InvalidRequest, r"metrics is \[\['recall'\]\]; give a list of names"),
         ({"metrics": ["recall", None]}, errors.InvalidRequest, r"metrics is \['recall', None\]; give a list of names"),
         ({"n": 0}, errors.InvalidRequest, "n is 0"),

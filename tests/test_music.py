@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import aigc_sdk as sdk
+from aigc_metrics.music import scale_consistency
 from aigc_rnn.notes import Clock, read
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
@@ -412,6 +413,14 @@ def test_aigc_generate_saves_midi_and_streams_notes(trained_music, tmp_path):
     np.testing.assert_allclose([[*map(float, line.split())] for line in lines], made, rtol=1e-5)
 
 
-def test_evaluate_refuses_music(trained_music):
-    with pytest.raises(InvalidRequest, match="no metric measures yet"):
-        sdk.evaluate(trained_music.folder, "anywhere")
+def test_evaluate_measures_a_model_of_music(trained_music):
+    pieces, _ = example_data("music", n=60)
+    report = sdk.evaluate(trained_music.folder, pieces[48:], train=pieces[:48], seed=3)
+    assert len(report.scores) == 6 and not report.not_measured
+    assert report.protocol["n_train"] == trained_music.record.data.split["train"]
+    # What is measured is what generate makes, in keys and metres of its own.
+    made = sdk.generate(trained_music.folder, 12, seed=3)
+    consistency = [scale_consistency(piece.to_ticks(), piece.key) for piece in made]
+    assert len({piece.key for piece in made}) > 1
+    assert report["scale"].details["mean"] == pytest.approx(np.mean(consistency))
+    assert report["scale"].n_fake == report["scale"].n_real == 12

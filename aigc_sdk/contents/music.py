@@ -132,7 +132,7 @@ class Music(Item):
         """Return a piano roll: time to the right, pitch upwards, a colour for each voice, a line for each bar."""
         from aigc_sdk.contents.sound import piano_roll
 
-        return piano_roll(self)
+        return piano_roll(self.to_ticks(), self.meter)
 
     def _repr_html_(self) -> str:
         """Show the piano roll in a notebook, and a player."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import TICKS
+from aigc_sdk.contents.events import TICKS, Notes
 from aigc_sdk.contents.keys import KEYS, MODES
 from aigc_sdk.errors import MissingPackage
 
@@ -68,11 +68,10 @@ def _drum(pitch: int) -> NDArray[np.float32]:
     return (noise * np.geomspace(1, 0.01, len(noise)) * 0.3).astype(np.float32)
 
 
-def piano_roll(piece: "Music") -> "PilImage":
-    """Return the picture of `Music.to_pil`."""
+def piano_roll(notes: Notes, meter: str | None) -> "PilImage":
+    """Return the picture of `Music.to_pil` of notes, int64 (n, 6), in ticks."""
     from PIL import Image, ImageDraw
 
-    notes = piece.to_ticks()
     low, high = (int(notes[:, 0].min()) - 2, int(notes[:, 0].max()) + 3) if len(notes) else (58, 75)
     end = int((notes[:, 2] + notes[:, 3]).max(initial=4 * TICKS))
     scale = min(_QUARTER_PIXELS / TICKS, _MOST_PIXELS / end)
@@ -83,7 +82,7 @@ def piano_roll(piece: "Music") -> "PilImage":
         if pitch % 12 in (1, 3, 6, 8, 10):  # the black keys
             top = (high - 1 - pitch) * _PITCH_PIXELS
             draw.rectangle((0, top, image.width, top + _PITCH_PIXELS - 1), (242, 242, 244))
-    beats, unit = map(int, (piece.meter or "4/4").split("/"))
+    beats, unit = map(int, (meter or "4/4").split("/"))
     bar = beats * 4 * TICKS / unit
     for k in range(int(end / bar) + 1 if bar * scale >= 4 else 0):
         draw.line((k * bar * scale, 0, k * bar * scale, height), (205, 205, 212))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.contents.image import paste_grid
+from aigc_sdk.contents.image import paste_grid, png_bytes
 from aigc_sdk.errors import StorageError, printable
 from aigc_sdk.evaluator import Score
 from aigc_sdk.specs import missing_package
@@ -26,6 +26,8 @@ _MOST_LINES = 200_000
 _MOST_CURVES = 9
 # What is shown of a longer text.
 _MOST_CHARACTERS = 600
+# And of a longer piano roll: some eight bars.
+_MOST_PIXELS = 800
 # Matplotlib cannot draw what is much larger; a loss that is not finite leaves a gap as well.
 _LARGEST = 1e100
 
@@ -92,11 +94,20 @@ def _samples(report: "Report") -> str:
     )
 
 
-def _some(items: "Image | tuple[str, ...]", what: str) -> str:
-    """Show some items: images in a grid, texts one below the other."""
+def _some(items: "Image | tuple[str | Image, ...]", what: str) -> str:
+    """Show some items: images in a grid, texts and piano rolls one below the other."""
     if isinstance(items, tuple):
-        return "".join(f"<pre>{escape(_shortened(text))}</pre>" for text in items)
+        return "".join(
+            f"<pre>{escape(_shortened(item))}</pre>" if isinstance(item, str) else _roll(item, what) for item in items
+        )
     return _picture(_grid(items), f"{what} items")
+
+
+def _roll(pixels: "Image", what: str) -> str:
+    import PIL.Image
+
+    roll = png_bytes(PIL.Image.fromarray(pixels[:, :_MOST_PIXELS]))
+    return f"<p>{_picture(roll, f'piano roll of a {what} piece')}</p>"
 
 
 def _shortened(text: str) -> str:

@@ -2,19 +2,31 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents import events
 from aigc_sdk.contents.codes import decode
-from aigc_sdk.data import Dataset, ImageOptions, TextDataset, load_data, load_texts
+from aigc_sdk.data import (
+    Dataset,
+    ImageOptions,
+    MusicDataset,
+    Piece,
+    TextDataset,
+    load_data,
+    load_music,
+    load_texts,
+)
 from aigc_sdk.errors import InvalidData, InvalidRequest
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]
+Data = Dataset | TextDataset | MusicDataset
 
 _SPLIT = ("validation_fraction", "test_fraction")
 
@@ -29,7 +41,7 @@ class Part:
         name: for people, for example "mnist (test)".
     """
 
-    dataset: Dataset | TextDataset
+    dataset: Data
     rows: NDArray[np.int64]
     name: str
 
@@ -53,10 +65,21 @@ class Part:
         assert isinstance(self.dataset, Dataset)
         return self.dataset.pixels(self.rows[index])
 
-    def texts(self) -> tuple[str, ...]:
-        """Return the texts, of a stream its pieces."""
+    def items(self) -> tuple[Any, ...]:
+        """Return the texts, of a stream its pieces; or the pieces of music."""
+        assert not isinstance(self.dataset, Dataset)
+        make = self._piece if isinstance(self.dataset, MusicDataset) else self._text
+        return tuple(map(make, self.rows.tolist()))
+
+    def _text(self, row: int) -> str:
         assert isinstance(self.dataset, TextDataset)
-        return tuple(decode(self.dataset.row_codes(row)) for row in self.rows.tolist())
+        return decode(self.dataset.row_codes(row))
+
+    def _piece(self, row: int) -> Piece:
+        data = self.dataset
+        assert isinstance(data, MusicDataset)
+        notes, meter = events.decode(data.row_codes(row)), data.meter_names[data.meters[row]]
+        return Piece(f"{data.name}, {row}", notes, int(data.keys[row]), meter, data.tempo)
 
     def take(self, n: int, seed: int) -> "Part":
         """Return n of the items, drawn with the seed, or all when there are no more."""
@@ -67,27 +90,29 @@ class Part:
 
 
 def find_parts(
-    card: "ModelCard | None", shape: tuple[int, ...] | None, reference: Any, train: Any
+    card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, reference: Any, train: Any
 ) -> tuple[Part, Part | None]:
     """Return the held-out part of the reference, and what the model was trained on if that is known.
 
     Data with the card's fingerprint is split as the training split it: the reference is then its test part, and
     training items are its train part. Other data is taken whole. All is brought to the form that the training brought
-    its images to.
+    its images to, and read as its texts or its music was.
 
     Args:
         card: of the model; None when nobody knows which model made the contents.
-        shape: (height, width, channels) of a generated image, or None for texts.
-        reference: as `load_data` takes it.
+        modality: what the generated items are.
+        shape: (height, width, channels) of a generated image, or None.
+        reference: as `load_data`, `load_texts` or `load_music` takes it.
         train: the same, or None.
 
     Raises:
         InvalidData: the data cannot be read, is of another size, is the same twice, or its split cannot be told.
         InvalidRequest: an empty path.
     """
-    real = _load(reference, card, shape, "reference")
+    load = partial(_load, card, modality, shape)
+    real = load("reference", reference)
     is_own = card is not None and real.fingerprint == card.data.fingerprint
-    known = real if train is None and is_own else None if train is None else _load(train, card, shape, "train")
+    known = real if train is None and is_own else None if train is None else load("train", train)
     if known is not None and known.fingerprint == real.fingerprint and not is_own:
         raise InvalidData(
             "reference and train are the same data; a reference has to be data that the model was not trained on."
@@ -95,12 +120,14 @@ def find_parts(
     return _part(card, real, "test"), None if known is None else _part(card, known, "train")
 
 
-def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...] | None, what: str) -> Dataset | TextDataset:
+def _load(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, what: str, source: Any) -> Data:
+    config: Any = {} if card is None else card.config
     try:
-        if shape is None:
-            documents: Any = "file" if card is None else card.config.get("documents", "file")
-            return load_texts(source, documents)
-        dataset = load_data(source, None if card is None else ImageOptions.of_config(card.config))
+        if modality == "text":
+            return load_texts(source, config.get("documents", "file"))
+        if modality == "music":
+            return load_music(source, full_bars=config.get("full_bars", False))
+        dataset = load_data(source, None if card is None else ImageOptions.of_config(config))
     except (InvalidData, InvalidRequest) as error:
         raise type(error)(f"{what}: {error}") from error
     if dataset.images.shape[1:] != shape:
@@ -111,7 +138,7 @@ def _load(source: Any, card: "ModelCard | None", shape: tuple[int, ...] | None, 
     return dataset
 
 
-def _part(card: "ModelCard | None", dataset: Dataset | TextDataset, name: str) -> Part:
+def _part(card: "ModelCard | None", dataset: Data, name: str) -> Part:
     if card is None or dataset.fingerprint != card.data.fingerprint:
         return Part(dataset, np.arange(dataset.n), dataset.name)
     fractions = [value for key in _SPLIT if isinstance(value := card.config.get(key), int | float)]

@@ -31,14 +31,15 @@ class Pictures:
     """What a report shows beside the figures.
 
     Attributes:
-        fake: some generated items, uint8 (n, height, width, channels), or texts.
+        fake: some generated items, uint8 (n, height, width, channels), or texts; of music piano rolls, each uint8
+            (height, width, 3).
         real: the same of the reference.
         pairs: the generated items that look most like copies.
         metrics_file: the losses of the run, one JSON object in a line; may be missing.
     """
 
-    fake: Image | tuple[str, ...]
-    real: Image | tuple[str, ...]
+    fake: Image | tuple[str | Image, ...]
+    real: Image | tuple[str | Image, ...]
     pairs: tuple[Pair, ...] = ()
     metrics_file: Path | None = None
 

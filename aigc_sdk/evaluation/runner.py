@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents
+from aigc_sdk.contents.sound import piano_roll
+from aigc_sdk.data import Piece
 from aigc_sdk.errors import InvalidData, InvalidRequest, MissingPackage, PluginError, blamed, shown
 from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing
 from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
 from aigc_sdk.evaluation.report import Pair, Pictures, Report
 from aigc_sdk.evaluation.subject import Subject, find_subject
-from aigc_sdk.evaluator import Direction, Evaluator, Measured, Samples, Score, TextSamples
+from aigc_sdk.evaluator import Direction, Evaluator, Measured, MusicSamples, Samples, Score, TextSamples
 from aigc_sdk.generation import Model
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
@@ -31,7 +33,7 @@ MOST_ITEMS = 10_000
 # Of larger training sets so many are looked at, drawn with the seed.
 MOST_TRAIN = 100_000
 _SHOWN = 64
-_SHOWN_TEXTS = 8
+_SHOWN_WHOLE = 8  # texts and pieces of music
 _PAIRS = 8
 _PAIRS_OF = 1000
 _NO_TRAIN = "nobody said what the model was trained on; give train=, or a reference that is the training data itself"
@@ -59,7 +61,7 @@ def evaluate(
 
     Args:
         model_or_contents: as in `aigc_sdk.load`; or contents that were made, as `Contents`, uint8 (n, h, w, c), or a
-            list of texts.
+            list of texts, or of pieces of music.
         reference: data as in `aigc_sdk.train`, of the size that the model makes. Of a stream the pieces count.
         train: the data that the model was trained on, when the reference is other data.
         metrics: names, for example ["frechet", "copying"]; without it, all that are installed, of which one that
@@ -67,7 +69,7 @@ def evaluate(
         n: how many items; without it, as many as there are held-out ones, at most 10,000.
         seed: of the generated items, of what is drawn from larger data, and of the bootstrap.
         extractor: what turns items into features: the name or path of a measure; without it, the one for this size.
-            Texts are compared as they are.
+            Texts and music are compared as they are.
         controls: as in `aigc_sdk.generate`.
 
     Raises:
@@ -88,14 +90,14 @@ def evaluate(
     check_seed(seed)
     subject = find_subject(model_or_contents, controls)
     evaluators, not_measured = _evaluators(metrics, subject.modality)
-    whole, train_part = find_parts(subject.card, subject.shape, reference, train)
+    whole, train_part = find_parts(subject.card, subject.modality, subject.shape, reference, train)
     n = subject.count(n, default=min(len(whole), MOST_ITEMS))
     real = whole.take(n, seed)
-    is_text = subject.modality == "text"
-    known = train_part if train_part is None or is_text else train_part.take(MOST_TRAIN, seed)
+    is_image = subject.modality == "image"
+    known = train_part.take(MOST_TRAIN, seed) if train_part and is_image else train_part
     left_out = _left_out(evaluators, n, len(real), known is not None, are_named=metrics is not None)
     not_measured |= left_out
-    compare = _compare_texts if is_text else _compare_images
+    compare = _compare_images if is_image else _compare_whole
     samples, extraction, pictures = compare(subject, real, known, n, seed, controls, extractor)
     common = {
         "n_real": len(real),
@@ -155,23 +157,38 @@ def _compare_images(
     return samples, names, pictures
 
 
-def _compare_texts(
+def _compare_whole(
     subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
-) -> tuple[TextSamples, dict[str, str], Pictures]:
-    """Make texts; return all, which are compared as they are, and what the report shows."""
+) -> tuple[TextSamples | MusicSamples, dict[str, str], Pictures]:
+    """Make texts or music; return all, which are compared as they are, and what the report shows."""
+    is_music = subject.modality == "music"
     if extractor is not None:
-        raise InvalidRequest(f"Texts are compared as they are; leave out the extractor {shown(extractor)}.")
+        what = _plural(subject.modality).capitalize()
+        raise InvalidRequest(f"{what} are compared as they are; leave out the extractor {shown(extractor)}.")
     fake: Any = subject.make(n, seed, controls)
     rng = np.random.default_rng(seed)
-    texts = real.texts()
-    held_out = tuple(texts[i] for i in rng.permutation(len(texts)))
-    samples = TextSamples(fake, held_out)
+    items = real.items()
+    held_out = tuple(items[i] for i in rng.permutation(len(items)))
+    known = baseline = None
     if train is not None:
-        known = train.texts()
+        known = train.items()
         baseline = tuple(known[i] for i in rng.permutation(len(known))[:n])
-        samples = TextSamples(fake, held_out, ("".join(known),) if train.is_stream else known, baseline)
-    pictures = Pictures(fake[:_SHOWN_TEXTS], held_out[:_SHOWN_TEXTS], metrics_file=subject.metrics_file)
+        known = ("".join(known),) if train.is_stream else known
+    samples = (MusicSamples if is_music else TextSamples)(fake, held_out, known, baseline)
+    made, given = (
+        tuple(map(_roll, part)) if is_music else part for part in (fake[:_SHOWN_WHOLE], held_out[:_SHOWN_WHOLE])
+    )
+    pictures = Pictures(made, given, metrics_file=subject.metrics_file)
     return samples, {"extractor": "none", "extractor_sha256": "", "resizing": "none"}, pictures
+
+
+def _roll(piece: Piece) -> Images:
+    """Return the piano roll of a piece, uint8 (height, width, 3)."""
+    return np.asarray(piano_roll(piece.notes, piece.meter))
+
+
+def _plural(modality: str) -> str:
+    return "pieces of music" if modality == "music" else f"{modality}s"
 
 
 def _evaluators(metrics: Iterable[str] | None, modality: str) -> tuple[dict[str, Evaluator], dict[str, str]]:
@@ -195,7 +212,9 @@ def _evaluators(metrics: Iterable[str] | None, modality: str) -> tuple[dict[str,
             if made.modality == modality:
                 evaluators[name] = made
             elif metrics is not None:
-                raise InvalidRequest(f"The metric {name} measures {made.modality}s, and these are {modality}s.")
+                raise InvalidRequest(
+                    f"The metric {name} measures {_plural(made.modality)}, and these are {_plural(modality)}."
+                )
         except (PluginError, MissingPackage) as error:
             if metrics is not None:
                 raise

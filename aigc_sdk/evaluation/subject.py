@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Item
+from aigc_sdk.contents import Contents, Item, Music
 from aigc_sdk.contents.codes import decode
+from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.data import Piece
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load, model_file
@@ -19,8 +22,8 @@ from aigc_sdk.request import check_names
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
-# Images, uint8 (n, height, width, channels), or texts.
-Items = NDArray[np.uint8] | tuple[str, ...]
+# Images, uint8 (n, height, width, channels), texts, or pieces of music.
+Items = NDArray[np.uint8] | tuple[str, ...] | tuple[Piece, ...]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -31,7 +34,8 @@ class Subject:
 
     Attributes:
         name: for people.
-        shape: (height, width, channels) of an image, or None for texts.
+        modality: what the items are.
+        shape: (height, width, channels) of an image, or None.
         model: what makes the items, if they are not made yet.
         items: the items, if they are.
         origin: what identifies the model; None when nobody knows it, or several models made the items.
@@ -39,7 +43,8 @@ class Subject:
     """
 
     name: str
-    shape: tuple[int, ...] | None
+    modality: str
+    shape: tuple[int, ...] | None = None
     model: Model | None = None
     items: Items | None = None
     origin: dict[str, str] | None = None
@@ -61,11 +66,6 @@ class Subject:
         return int(n)
 
     @property
-    def modality(self) -> str:
-        """What the items are."""
-        return "text" if self.shape is None else "image"
-
-    @property
     def metrics_file(self) -> Path | None:
         """The losses of the run, if there is one."""
         return None if self.folder is None else self.folder / "metrics.jsonl"
@@ -77,7 +77,9 @@ class Subject:
             return self.items[:n]
         _log.info("generating %d items with %s", n, self.name)
         made = self.model.generate(n, seed=seed, deadline_s=None, **controls)
-        return tuple(map(str, made)) if self.shape is None else made.to_numpy()
+        if self.modality == "music":
+            return _pieces(made)
+        return tuple(map(str, made)) if self.modality == "text" else made.to_numpy()
 
 
 def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
@@ -89,27 +91,41 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
             )
         model = load(given)
         card = model.card
-        if card.modality == "music":
-            raise InvalidRequest(f"{card.name} makes music, which no metric measures yet.")
         check_names(card, controls)
         origin = _origin(card.name, card.version, card.task, card.graph_sha256)
-        shape = None if card.modality == "text" else tuple(card.output.shape)
-        return Subject(card.name, shape, model, origin=origin, folder=_run_folder(given))
+        shape = tuple(card.output.shape) if card.modality == "image" else None
+        return Subject(card.name, card.modality, shape, model, origin=origin, folder=_run_folder(given))
     if controls:
         raise InvalidRequest(f"The contents are made already; {min(controls)} is for a model.")
-    array = as_array(given)
-    items: Items = array
-    if array.dtype == np.int32 and array.ndim == 2 and len(array):
-        items = tuple(map(decode, array))
-    elif array.dtype != np.uint8 or array.ndim != 4 or not len(array):
-        raise InvalidRequest(
-            f"The contents are {array.dtype} {array.shape}; give texts, or uint8 (n, height, width, channels)."
-        )
+    modality, shape, items = _made(given)
     made_by = {id(item._origin): item._origin for item in given if isinstance(item, Item)}
     makers = {(origin.model, origin.version, origin.task, origin.graph_sha256) for origin in made_by.values()}
     maker = _origin(*makers.pop()) if len(makers) == 1 else None
-    shape = None if isinstance(items, tuple) else array.shape[1:]
-    return Subject("contents", shape, items=items, origin=maker)
+    return Subject("contents", modality, shape, items=items, origin=maker)
+
+
+def _made(given: Any) -> tuple[str, tuple[int, ...] | None, Items]:
+    """Return the modality, the shape and the items of contents; raises InvalidRequest when they are none."""
+    if not isinstance(given, np.ndarray) and len(given) and all(isinstance(item, Music | Piece) for item in given):
+        return "music", None, _pieces(given)
+    array = as_array(given)
+    if array.dtype == np.int32 and array.ndim == 2 and len(array):
+        return "text", None, tuple(map(decode, array))
+    if array.dtype != np.uint8 or array.ndim != 4 or not len(array):
+        raise InvalidRequest(
+            f"The contents are {array.dtype} {array.shape}; give texts, pieces, or uint8 (n, height, width, channels)."
+        )
+    return "image", array.shape[1:], array
+
+
+def _pieces(items: Iterable[Any]) -> tuple[Piece, ...]:
+    """Return generated items with their notes in ticks; what is a Piece stays."""
+    return tuple(item if isinstance(item, Piece) else _piece(item, f"item {i}") for i, item in enumerate(items))
+
+
+def _piece(item: Music, name: str) -> Piece:
+    key = None if item.key is None else KEYS.index(item.key)
+    return Piece(name, item.to_ticks(), key, item.meter or "4/4", item.tempo)
 
 
 def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:

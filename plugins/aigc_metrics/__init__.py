@@ -11,6 +11,12 @@ _METRICS = {
     "copying": ("copying:Copying", "share of generated items that lie on training items (after Meehan et al. 2020)"),
     "verbatim": ("texts:Verbatim", "share of the windows of generated texts that stand in training texts"),
     "ngrams": ("texts:NGrams", "divergence of the frequencies of runs of three characters (Lin 1991)"),
+    "quotes": ("music:Quotes", "share of generated pieces with 24 notes in a row of a training piece, in any key"),
+    "scale": ("music:ScaleConsistency", "share of generated pieces that keep to their key as nine in ten real ones do"),
+    "pitches": ("music:PitchClasses", "distance of the pitch class histograms (Yang & Lerch 2020)"),
+    "durations": ("music:Durations", "distance of the histograms of note durations (Yang & Lerch 2020)"),
+    "density": ("music:Density", "distance of the notes per quarter note"),
+    "polyphony": ("music:Polyphony", "distance of the notes that sound at once (after Dong et al. 2020)"),
 }
 
 
