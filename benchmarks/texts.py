@@ -32,6 +32,7 @@ from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import load_averaged_weights
 from datasets import fetch, poem_kind
+from ngram import ngram_nats
 from stored import weights_in
 from timing import Report
 
@@ -39,7 +40,6 @@ RUNS = Path(__file__).parent / "runs"
 NAMES = ("shakespeare", "poems", "names")
 
 MOST_NATS, MOST_PARAMETERS, MOST_MINUTES, MOST_MB, LEAST_GAIN = 1.40, 3_000_000, 90, 4, 0.2
-DISCOUNT, ORDERS = 0.75, range(1, 9)
 LEAST_FORM = 0.95
 _SPAN = 4096
 
@@ -77,7 +77,7 @@ def check_shakespeare(report: Report) -> None:
     report.figure("share of the text", len(test) / len(data.codes))
     nats = read_on(family, test)
     report.at_most("shakespeare: nats of a character of the last tenth", nats, MOST_NATS)
-    orders = ngram_nats(train, test)
+    orders = {order: float(each.mean()) for order, each in ngram_nats([train], [test]).items()}
     best = min(orders, key=lambda order: orders[order])
     print("n-gram, nats by order:", {order: round(value, 4) for order, value in orders.items()})
     report.at_least(f"shakespeare: nats below the n-gram of order {best}", orders[best] - nats, LEAST_GAIN)
@@ -101,52 +101,6 @@ def read_on(family: Any, codes: NDArray[np.int32]) -> float:
         logits, state = family.network(before[:, start : start + _SPAN], None, state)
         total += negative_log_likelihood(logits, tokens[:, start : start + _SPAN]).double().sum().item()
     return total / tokens.shape[1]
-
-
-def ngram_nats(train: NDArray[np.int32], test: NDArray[np.int32]) -> dict[int, float]:
-    """Return the nats of a character of the test text by the order of the model, which reads it on as a whole."""
-    characters = np.unique(train)
-    bits = len(characters).bit_length()  # unknown ones get the number behind the last
-    known, asked = (_numbers(each, characters) for each in (train, test))
-    p = np.full(len(test), 1 / (len(characters) + 1))
-    found = {}
-    for order in ORDERS:
-        p = _interpolated(p, *(_grams(each, order, bits) for each in (known, asked)), bits)
-        found[order] = float(-np.log(p).mean())
-    return found
-
-
-def _numbers(codes: NDArray[np.int32], characters: NDArray[np.int32]) -> NDArray[np.uint64]:
-    place = np.searchsorted(characters, codes).clip(max=len(characters) - 1)
-    return np.where(characters[place] == codes, place, len(characters)).astype(np.uint64)
-
-
-def _grams(numbers: NDArray[np.uint64], order: int, bits: int) -> NDArray[np.uint64]:
-    """Return the character at each place with the `order - 1` before it as one number; before all is 2^bits - 1."""
-    assert order * bits <= 64
-    padded = np.concatenate([np.full(order - 1, 2**bits - 1, np.uint64), numbers])
-    grams = np.zeros(len(numbers), np.uint64)
-    for k in range(order):
-        grams = grams << np.uint64(bits) | padded[k : k + len(numbers)]
-    return grams
-
-
-def _interpolated(
-    lower: NDArray[np.float64], known: NDArray[np.uint64], asked: NDArray[np.uint64], bits: int
-) -> NDArray[np.float64]:
-    """Return p(character | those before) of one order, of that of the next lower one."""
-    grams, counts = np.unique(known, return_counts=True)
-    contexts, first = np.unique(grams >> np.uint64(bits), return_index=True)
-    totals, kinds = np.add.reduceat(counts, first), np.diff(np.append(first, len(grams)))
-
-    def look(values: NDArray[Any], keys: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.float64]:
-        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        return np.where(keys[at] == wanted, values[at], 0).astype(np.float64)
-
-    before = asked >> np.uint64(bits)
-    count, total, kind = look(counts, grams, asked), look(totals, contexts, before), look(kinds, contexts, before)
-    seen = np.maximum(total, 1)
-    return np.where(total > 0, (np.maximum(count - DISCOUNT, 0) + DISCOUNT * kind * lower) / seen, lower)
 
 
 def check_copying(report: Report) -> None:

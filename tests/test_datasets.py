@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from datasets import (
     ANIMALS,
     fetch,
     poem_kind,
+    quarter_frames,
     read_animal_pickles,
+    read_chorales,
     read_emoji,
     read_names,
     read_poems,
@@ -164,6 +167,42 @@ def test_plays_are_joined_in_the_order_of_their_names():
         f"{folder}c.txt": b"another edition",
     }
     assert read_shakespeare(archive_of(files)) == [b"One\n\nTwo\nlines"]
+
+
+def test_quarter_frames_hold_each_pitch_that_sounds_at_a_beat_once():
+    # After an upbeat of a quarter: a half note, two eighths, and another voice in unison; then a rest, and a chord.
+    rows = [(48, 144, 96), (64, 144, 24), (65, 168, 24), (48, 144, 48), (67, 288, 24), (60, 288, 24)]
+    notes = np.array([(pitch, 80, onset, duration, 0, 0) for pitch, onset, duration in rows])
+    assert quarter_frames(notes) == (3, [[48, 64], [48], [], [60, 67]])
+
+
+def score_of(*parts):
+    """Return MusicXML of parts of quarter notes on steps, such as "CDEF", a bar each."""
+    note = "<note><pitch><step>{}</step><octave>4</octave></pitch><duration>1</duration><type>quarter</type></note>"
+    time = "<attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+    names = "".join(f'<score-part id="P{i}"><part-name>{i}</part-name></score-part>' for i in range(len(parts)))
+    bars = "".join(
+        f'<part id="P{i}"><measure number="1">{time}{"".join(map(note.format, steps))}</measure></part>'
+        for i, steps in enumerate(parts)
+    )
+    return f'<score-partwise version="3.1"><part-list>{names}</part-list>{bars}</score-partwise>'
+
+
+def test_chorales_are_the_scores_of_four_parts():
+    folder = "music21/corpus/bach/"
+    files = {
+        f"{folder}bwv2.6.xml": score_of("CDEF", "EFGA", "GGGB", "CCCC"),
+        f"{folder}bwv1.6.xml": score_of("CDEF", "EFGA", "GGGB"),
+        f"{folder}bwv3.6.xml": "no score",
+        "music21/corpus/airdsAirs/bwv4.xml": score_of("CDEF", "EFGA", "GGGB", "CCCC"),
+    }
+    with zipfile.ZipFile(wheel := io.BytesIO(), "w") as package:
+        for name, text in files.items():
+            package.writestr(name, text)
+    (lines,) = read_chorales(wheel.getvalue())
+    frames = [[60, 64, 67], [60, 62, 65, 67], [60, 64, 67], [60, 65, 69, 71]]
+    chorale = {"name": "bwv2.6", "meter": "4/4", "begin": 0, "frames": frames}
+    assert [json.loads(line) for line in lines.decode().splitlines()] == [chorale]
 
 
 @pytest.mark.usefixtures("empty_cache")
