@@ -159,6 +159,19 @@ def test_no_event_of_full_bars_is_barred_and_all_that_would_break_them_are():
     assert told == [{"end"}, {"end", 48, 72}, set(), {72}, {"end", 72}, {"end", 48, 72}, {48, 72}]
 
 
+def test_a_piece_ends_when_it_has_its_most_bars():
+    codes = (-1, -1, 4096 + 24, 4096 + 48, 60, 62, 8192 + 24)
+    clock = Clock(codes, [], [(2, 4)], 1, 2)
+    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
+    bar, left = torch.tensor([[96]]), []
+    for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
+        left.append(clock.barred(state, bar)[0].tolist())
+        _, state = clock.read(torch.tensor([[token]]), state)
+    only_the_end = [True, False, True, True, True, True, True]
+    assert clock.barred(state, bar)[0].tolist() == only_the_end and only_the_end not in left
+    assert not any(each[1] for each in left[4:5])  # the first full bar could be the last one
+
+
 BOOK = """X:1
 T:Sound
 M:6/8

@@ -1,8 +1,8 @@
 """The options of the families of recurrent networks."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from aigc_sdk.training import FamilyConfig, MusicFamilyConfig, TextFamilyConfig, split_at_commas
 
@@ -63,4 +63,14 @@ class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
         description="the most events that the model makes; those of the longest piece if left out",
     )
 
+    most_bars: int | None = Field(
+        None, ge=1, description="a piece that is made ends when it has so many; for full_bars, and no bound if left out"
+    )
+
     _split = field_validator("conditions", mode="before")(split_at_commas)
+
+    @model_validator(mode="after")
+    def _bars_are_counted(self) -> Self:
+        if self.most_bars is not None and not (self.full_bars and "meter" in self.conditions):
+            raise ValueError("most_bars needs full_bars=true, and meter among the conditions")
+        return self

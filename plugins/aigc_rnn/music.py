@@ -62,7 +62,7 @@ class MusicRNN(Family):
         self.register_buffer("key_labels", torch.tensor(key_labels), persistent=False)
         meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
         events, keys = (*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys]
-        self.clock = Clock(events, keys, meters, END if config.full_bars else None)
+        self.clock = Clock(events, keys, meters, END if config.full_bars else None, config.most_bars)
         labels = len(self.keys) + len(self.meters)
         self.network = network_of(config, len(codes), labels, self.clock.places)
 

@@ -83,6 +83,7 @@ class Clock(nn.Module):
         keys: the keys that the network is told of, () where it is told of none; indices in KEYS.
         meters: the same of metres: beats and their unit. Their labels come after those of keys.
         end: the token of the end, where bars have to be full (`aigc_sdk.data.music.in_full_bars`); else None.
+        most_bars: where bars have to be full, a piece that is made ends when it has so many; None for no bound.
     """
 
     time: Tensor
@@ -108,8 +109,10 @@ class Clock(nn.Module):
         keys: Sequence[int],
         meters: Sequence[tuple[int, int]],
         end: int | None = None,
+        most_bars: int | None = None,
     ) -> None:
         super().__init__()
+        self.most_bars = most_bars
         events = torch.tensor(codes, dtype=torch.int64)
         bars = [beats * 4 * TICKS // unit for beats, unit in meters]
         is_note = (events >= 0) & (events < VELOCITY)
@@ -210,9 +213,13 @@ class Clock(nn.Module):
         return self._place(before["clock"], bar, found)[:, 0]
 
     def barred(self, before: State, bar: Tensor) -> Tensor:
-        """Return the tokens that would break a bar, bool (n, tokens)."""
-        lasts = before["duration"] + FIRST_DURATION
-        return self._bars(before["clock"], bar, lasts, before["adds"], before["end"], before["begin"])[:, 0]
+        """Return the tokens that would break a bar, or come after the last one, bool (n, tokens)."""
+        lasts, end, begin = before["duration"] + FIRST_DURATION, before["end"], before["begin"]
+        barred = self._bars(before["clock"], bar, lasts, before["adds"], end, begin)[:, 0]
+        if self.most_bars is None:
+            return barred
+        is_last = self._ends_well(bar, end, begin) & (end - begin + 1 >= self.most_bars * bar)
+        return torch.where(is_last, ~self.is_end, barred)
 
     def _place(self, clock: Tensor, bar: Tensor, found: Tensor) -> Tensor:
         """Return int64 (n, t, k) of clocks (n, t), bars (n, 1) and the notes found in the bars back (n, t, bars)."""
@@ -245,8 +252,10 @@ class Clock(nn.Module):
         room = (bar - clock % bar)[:, :, None]
         over = (self.word > 0) & (lasts[:, :, None] > room)
         over |= (self.is_duration > 0) & (self.lasts + (lasts * adds)[:, :, None] > room)
-        ends_well = (begin > 0) & ((end % bar == 0) | ((end - begin + 1).clamp(min=0) % bar == 0))
-        return over | (self.is_end & ~ends_well[:, :, None])
+        return over | (self.is_end & ~self._ends_well(bar, end, begin)[:, :, None])
+
+    def _ends_well(self, bar: Tensor, end: Tensor, begin: Tensor) -> Tensor:
+        return (begin > 0) & ((end % bar == 0) | ((end - begin + 1).clamp(min=0) % bar == 0))
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
