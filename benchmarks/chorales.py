@@ -203,10 +203,10 @@ def check(report: Report, run: Run, parts: dict[str, MusicDataset]) -> None:
     repeat = repeat_nats(parts["train"], parts["test"])
     report.figure("the last frame again: nats a frame", repeat)
     still, moved = (gram_nats(parts["train"], parts["test"], moves) for moves in (0, TRANSPOSE))
-    report.figure("n-gram: nats a frame", still)
-    report.figure("n-gram that learns pieces in all keys too: nats a frame", moved)
-    report.figure("nats of a frame below the n-gram without other keys", still - nats["test"])
-    report.at_least("nats of a frame below the best of these", min(repeat, still, moved) - nats["test"], LEAST_GAIN)
+    report.figure("n-gram of the same frames: nats a frame", still)
+    report.figure("n-gram of these in all keys: nats a frame", moved)
+    report.at_least("nats of a frame below the better of the first two", min(repeat, still) - nats["test"], LEAST_GAIN)
+    report.figure("nats of a frame below the third", moved - nats["test"])
 
 
 @torch.inference_mode()

@@ -354,7 +354,15 @@ def test_notes_that_are_none_are_not_saved(tmp_path):
 def trained_music(tmp_path_factory):
     items, _ = example_data("music")
     return sdk.train(
-        "music-rnn", items, out=tmp_path_factory.mktemp("music") / "run", steps=40, width=16, transpose=1, batch_size=8
+        "music-rnn",
+        items,
+        out=tmp_path_factory.mktemp("music") / "run",
+        steps=40,
+        width=16,
+        transpose=1,
+        batch_size=8,
+        full_bars=True,
+        most_bars=20,
     )
 
 
