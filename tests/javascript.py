@@ -1,4 +1,4 @@
-"""Run an ONNX model under Node.js, natively or as WebAssembly, to compare its content with Python's."""
+"""Run an ONNX model under Node.js, natively or as WebAssembly, to compare what it makes with Python's."""
 
 import json
 import os
@@ -34,8 +34,10 @@ def ensure_installed() -> None:
     _run(command, timeout_s=INSTALL_TIMEOUT_S, environment=environment)
 
 
-def run_in_javascript(runtime: Literal["node", "web"], model: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    """Run a model once in JavaScript and return its output `content`; call `ensure_installed` first.
+def run_in_javascript(
+    runtime: Literal["node", "web"], model: Path, feeds: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Run a model once in JavaScript and return its outputs; call `ensure_installed` first.
 
     Args:
         runtime: "node" is onnxruntime-node on its native CPU provider; "web" is onnxruntime-web's WebAssembly build on
@@ -44,20 +46,23 @@ def run_in_javascript(runtime: Literal["node", "web"], model: Path, feeds: dict[
         feeds: One array per model input: int64, int32, float32, bool or uint8; floats must be finite.
 
     Returns:
-        The array `content`, in the shape and dtype that the runtime reports.
+        The outputs by name, `content` and all others, in the shape and dtype that the runtime reports.
 
     Raises:
         RuntimeError: If node is not found, fails, or takes longer than `RUN_TIMEOUT_S`; carries node's stderr.
         ValueError: If a float is infinite or not a number, which JSON cannot hold.
     """
     with tempfile.TemporaryDirectory() as folder:
-        feeds_path, out_path = Path(folder, "feeds.json"), Path(folder, "out.bin")
+        feeds_path = Path(folder, "feeds.json")
         encoded = {name: _encode(array) for name, array in feeds.items()}
         feeds_path.write_text(json.dumps(encoded, allow_nan=False), encoding="utf-8")
         script = NODE_FOLDER / "run_model.mjs"
-        command = [_program("node"), str(script), runtime, str(model.resolve()), str(feeds_path), str(out_path)]
+        command = [_program("node"), str(script), runtime, str(model.resolve()), str(feeds_path), folder]
         report = json.loads(_run(command, timeout_s=RUN_TIMEOUT_S).splitlines()[-1])
-        return np.fromfile(out_path, dtype=report["dtype"]).reshape(report["shape"])
+        return {
+            name: np.fromfile(Path(folder, f"{name}.bin"), dtype=made["dtype"]).reshape(made["shape"])
+            for name, made in report["outputs"].items()
+        }
 
 
 def _encode(array: np.ndarray) -> dict[str, object]:

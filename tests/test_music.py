@@ -124,13 +124,13 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
         codes[row, : len(events)] = events
     known = sorted({*codes.flatten().tolist()} - {-1})
     clock = Clock((-1, -1, *known), [], [(6, 8), (2, 4)], 1)
-    bar = clock.bar_of(torch.tensor([[0], [1]]))
-    whole = clock.before(torch.tensor(codes), bar)
+    bars = clock.bars_of(torch.tensor([[0], [1]]))
+    whole = clock.before(torch.tensor(codes), bars)
     state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(2).items()}
     for t, column in enumerate(codes.T.tolist()):
         alive = [row for row, event in enumerate(column) if event >= 0]
-        assert torch.equal(whole.place[alive, t], clock.place(state, bar)[alive])
-        assert torch.equal(whole.barred[alive, t], clock.barred(state, bar)[alive])
+        assert torch.equal(whole.place[alive, t], clock.place(state, bars)[alive])
+        assert torch.equal(whole.barred[alive, t], clock.barred(state, bars)[alive])
         assert torch.equal(whole.clock[alive, t], state["clock"][alive, 0])
         _, state = clock.read(torch.tensor([[2 + known.index(max(event, known[0]))] for event in column]), state)
 
@@ -138,8 +138,8 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
 def test_the_network_is_told_which_note_began_in_the_bars_before():
     notes = np.array([[60 + i, 80, 48 * i, 48, 0, 0] for i in range(9)])
     clock = Clock((-1, -1, 4144, *range(60, 69)), [], [(2, 4)])
-    place = clock.before(torch.tensor(encode(notes))[None], torch.tensor([[96]])).place - clock.offsets
-    rank, steps = place[0, :, 3::2], place[0, :, 4::2]
+    place = clock.before(torch.tensor(encode(notes))[None], clock.bars_of(torch.tensor([[0]]))).place - clock.offsets
+    rank, steps = place[0, :, 3:7], place[0, :, 7:]
     at = 1 + 8  # the last note, behind the duration: 8 beats of two a bar are 4 bars
     assert place[0, at, :3].tolist() == [0, 4, 0]
     assert rank[at].tolist() == [7, 5, 1, 0] and steps[at].tolist() == [12, 12, 12, 0]
@@ -149,7 +149,7 @@ def test_no_event_of_full_bars_is_barred_and_all_that_would_break_them_are():
     events = encode(np.array([[60, 80, 72, 24, 0, 0], [62, 80, 96, 48, 0, 0], [64, 80, 144, 24, 0, 0]]))
     codes = (-1, -1, 4096 + 24, 4096 + 48, 4096 + 72, 60, 62, 64, 8192 + 72)
     clock = Clock(codes, [], [(2, 4)], 1)
-    barred = clock.before(torch.tensor(events)[None], torch.tensor([[96]])).barred[0]
+    barred = clock.before(torch.tensor(events)[None], clock.bars_of(torch.tensor([[0]]))).barred[0]
     tokens = [codes.index(event) for event in events.tolist()] + [1]
     assert not barred[range(len(tokens)), tokens].any()
     words = {1: "end", 2: 24, 3: 48, 4: 72, 5: 60}
@@ -163,12 +163,12 @@ def test_a_piece_ends_when_it_has_its_most_bars():
     codes = (-1, -1, 4096 + 24, 4096 + 48, 60, 62, 8192 + 24)
     clock = Clock(codes, [], [(2, 4)], 1, 2)
     state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
-    bar, left = torch.tensor([[96]]), []
+    bars, left = clock.bars_of(torch.tensor([[0]])), []
     for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
-        left.append(clock.barred(state, bar)[0].tolist())
+        left.append(clock.barred(state, bars)[0].tolist())
         _, state = clock.read(torch.tensor([[token]]), state)
     only_the_end = [True, False, True, True, True, True, True]
-    assert clock.barred(state, bar)[0].tolist() == only_the_end and only_the_end not in left
+    assert clock.barred(state, bars)[0].tolist() == only_the_end and only_the_end not in left
     assert not any(each[1] for each in left[4:5])  # the first full bar could be the last one
 
 

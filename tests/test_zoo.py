@@ -23,7 +23,7 @@ FILES = [(name, task) for name, entry in INDEX.items() for task in entry["files"
 
 # All files of one model together.
 MOST_BYTES = {"digits-vae": 5e6, "digits-gan": 3e6, "emoji-gan": 3e6, "digits-features": 0.5e6}
-MOST_BYTES |= {"shakespeare": 5.5e6, "poems": 3.5e6, "names": 0.8e6}
+MOST_BYTES |= {"shakespeare": 5.5e6, "poems": 3.5e6, "names": 0.8e6, "folk-tunes": 2.2e6}
 
 
 @pytest.fixture(scope="session")
@@ -146,10 +146,39 @@ def test_shakespeare_goes_on_in_verse_and_streams():
     assert np.mean([word in {"the", "and", "to", "of", "i", "you", "my", "a", "that", "in"} for word in words]) > 0.1
 
 
+def test_folk_tunes_fill_their_bars_in_the_key_and_the_metre_asked_for():
+    from aigc_metrics.music import scale_consistency
+    from aigc_sdk.data.music import bar_ticks, in_full_bars
+
+    asked = [(key, meter) for key in ("D", "Am", "G", "Ador") for meter in ("6/8", "2/2", "3/4", "9/8")]
+    keys, meters = map(list, zip(*asked, strict=True))
+    tunes = list(sdk.generate("folk-tunes", key=keys, meter=meters, seed=7))
+    assert [(tune.key, tune.meter) for tune in tunes] == asked
+    assert all(in_full_bars(tune.to_ticks(), bar_ticks(tune.meter)) for tune in tunes)
+    assert np.mean([scale_consistency(tune.to_ticks(), tune.key) for tune in tunes]) > 0.95
+    assert 20 < np.mean([len(tune.data) for tune in tunes]) < 250
+
+
+def test_a_folk_tune_goes_on_behind_another_and_streams():
+    tune = sdk.generate("folk-tunes", seed=3, key="G", meter="6/8")[0]
+    after = sdk.generate("folk-tunes", seed=4, key="G", meter="6/8", prompt=tune, max_length=60)[0]
+    assert after.data[0, 2] >= tune.data[:, 2].max()  # it begins where the prompt ends
+    parts = list(sdk.stream("folk-tunes", seed=4, key="G", meter="6/8", prompt=tune, max_length=60, chunk_size=16))
+    assert len(parts) > 1 and np.array_equal(np.concatenate(parts), after.data)
+
+
 @pytest.mark.parametrize("name", ["shakespeare", "poems", "names"])
 def test_cards_of_texts_say_what_was_copied(name):
     score = next(score for score in sdk.load(name).card.scores if score["metric"] == "verbatim")
     assert score["verdict"].startswith("No sign of copying") and score["details"]["longest_run"] < 100
+
+
+def test_card_of_folk_tunes_says_how_near_they_are_to_real_ones():
+    scores = {score["metric"]: score for score in sdk.load("folk-tunes").card.scores}
+    assert scores.keys() == {"quotes", "scale", "pitches", "durations", "density", "polyphony"}
+    quotes = scores["quotes"]
+    assert quotes["verdict"].startswith("No sign of copying") and quotes["value"] < quotes["details"]["held_out"]
+    assert scores["pitches"]["value"] < 0.2 and scores["scale"]["value"] > 0.8
 
 
 def test_digits_gan_card_says_how_good_it_is():

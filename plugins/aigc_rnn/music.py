@@ -88,7 +88,7 @@ class MusicRNN(Family):
         target = torch.where(torch.cat([is_there, nothing], 1), torch.cat([tokens, begin], 1), END)
         counted = torch.cat([something, is_there], 1)
         label = self.labels_of(batch)
-        before = self.clock.before(codes, self.clock.bar_of(label))
+        before = self.clock.before(codes, self.clock.bars_of(label))
         state = self.network.start(len(tokens), tokens.device)
         logits, _ = self.network(torch.cat([begin, tokens], 1), label, state, before.place)
         if before.barred is not None:

@@ -4,6 +4,7 @@ The same reading as `aigc_sdk.contents.events.decode`, once for whole sequences 
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -75,6 +76,17 @@ class Before(NamedTuple):
     barred: Tensor | None  # the tokens that would break a bar, bool (n, t + 1, tokens)
 
 
+class Bars(NamedTuple):
+    """What follows from the metre, in ticks; it stays as it is while a piece is made."""
+
+    ticks: Tensor  # int64 (n, 1)
+    lines: Tensor  # the bar lines of a phrase, but for its first, (n, k)
+    phrase: Tensor  # (n, 1)
+    phrases: Tensor  # where they begin, but for the first, (n, k)
+    back: Tensor  # how many places to go back, (n, k)
+    most: Tensor  # of a piece, (n, 1)
+
+
 class Clock(nn.Module):
     """Reads events, a step at a time or whole sequences, and says where in the bar they are.
 
@@ -86,22 +98,18 @@ class Clock(nn.Module):
         most_bars: where bars have to be full, a piece that is made ends when it has so many; None for no bound.
     """
 
-    time: Tensor
-    moves: Tensor
-    lasts: Tensor
-    is_duration: Tensor
-    is_end: Tensor
-    word: Tensor
-    order: Tensor
     keys: Tensor
     meters: Tensor
     bars: Tensor
     backs: Tensor
     offsets: Tensor
-    velocity: Tensor
-    instrument: Tensor
-    is_held: Tensor
+    is_note: Tensor
+    is_duration: Tensor
+    is_end: Tensor
+    lasts: Tensor
+    order: Tensor
     voice: Tensor
+    looked_up: Tensor
 
     def __init__(
         self,
@@ -125,30 +133,41 @@ class Clock(nn.Module):
 
         # The places of a bar, bars of a phrase, phrases, and for each of the bars back the pitch and the duration.
         sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS, _PHRASES]
-        for _ in _BARS_BACK:
-            sizes += [1 + self.pitches, _BACK_DURATIONS]
-        self.places = sum(sizes) if bars else 0
+        sizes += [1 + self.pitches, _BACK_DURATIONS] * len(_BARS_BACK)
+        starts = [0, *accumulate(sizes)]
+        self.places = starts[-1] if bars else 0
         # What began is kept by its place, in a ring that is longer than all those bars.
         self.ring = 1 << (max(_BARS_BACK) * sizes[0]).bit_length()
 
+        is_duration = (events >= DURATION) & (events < TIME)
+        lasts = torch.where(is_duration, events - DURATION, 0)
+        # Of notes at one time each has to be above the one before, or as high in a later voice.
+        order = torch.where(is_note, pitch * VOICES, HELD * VOICES)
+        looked_up = [
+            is_duration.to(torch.int64),
+            lasts,
+            (is_note & (events < HELD)).to(torch.int64),
+            torch.where(events >= TIME, events - TIME, 0),
+            torch.where(is_note, 1 + (pitch << _PITCH), 0),
+            torch.where(is_note, (pitch - self.lowest + 1) * _BACK_DURATIONS, 0),
+            _present(events, VELOCITY, INSTRUMENT),
+            _present(events, INSTRUMENT, DURATION),
+            order,
+            (is_note & (events >= HELD)).to(torch.int64),
+        ]
         tables = {
             "keys": torch.tensor(keys, dtype=torch.int64),
             "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
             "bars": torch.tensor(bars, dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
-            "offsets": torch.tensor([0, *sizes[:-1]]).cumsum(0),
-            "time": torch.where(events >= TIME, events - TIME, 0),
-            "moves": ((events >= NOTE) & (events < HELD)).to(torch.int64),
-            "is_duration": ((events >= DURATION) & (events < TIME)).to(torch.int64),
+            "offsets": torch.tensor([*starts[:3], *starts[3:-1:2], *starts[4::2]]),
+            "is_note": is_note,
+            "is_duration": is_duration,
             "is_end": torch.arange(len(events)) == (-1 if end is None else end),
-            "lasts": torch.where((events >= DURATION) & (events < TIME), events - DURATION, 0),
-            "word": torch.where(is_note, 1 + (pitch << _PITCH), 0),
-            "velocity": _present(events, VELOCITY, INSTRUMENT),
-            "instrument": _present(events, INSTRUMENT, DURATION),
-            # Of notes at one time each has to be above the one before, or as high in a later voice.
-            "order": torch.where(is_note, pitch * VOICES, HELD * VOICES),
+            "lasts": lasts,
+            "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
-            "is_held": ((events >= HELD) & (events < VELOCITY)).to(torch.int64),
+            "looked_up": torch.stack(looked_up, 1),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
@@ -170,29 +189,36 @@ class Clock(nn.Module):
         parts = dict.fromkeys(self.parts, torch.zeros(n, dtype=torch.int64))
         return parts | ({"began": torch.zeros(n, self.ring, dtype=torch.int64)} if self.places else {})
 
-    def bar_of(self, label: Tensor | None) -> Tensor | None:
-        """Return the ticks of a bar, int64 (n, 1), of labels (n, k), of which the last is the metre."""
+    def bars_of(self, label: Tensor | None) -> Bars | None:
+        """Return the bars of labels (n, k), of which the last is the metre; None if the network is not told of it."""
         if label is None or not len(self.bars):
             return None
-        return self.bars.index_select(0, label[:, -1] - len(self.keys))[:, None]
+        ticks = self.bars.index_select(0, label[:, -1] - len(self.keys))[:, None]
+        phrase = ticks * _PHRASE_BARS
+        lines, phrases = torch.arange(1, _PHRASE_BARS), torch.arange(1, _PHRASES)
+        return Bars(
+            ticks,
+            ticks * lines.to(ticks.device),
+            phrase,
+            phrase * phrases.to(ticks.device),
+            ((ticks * self.backs) >> _PLACE_BITS).clamp(min=1),
+            ticks * (self.most_bars or 0),
+        )
 
-    def before(self, codes: Tensor, bar: Tensor | None) -> Before:
-        """Read whole sequences.
-
-        Args:
-            codes: int32 (n, t), below 0 behind the end.
-            bar: ticks of a bar, int64 (n, 1), if the network is told of it.
-        """
+    def before(self, codes: Tensor, bars: Bars | None) -> Before:
+        """Read whole sequences, int32 (n, t), below 0 behind the end."""
         read_ = read(codes)
         clock = F.pad(read_.clock, (1, 0))
-        if bar is None:
+        if bars is None:
             return Before(clock, None, None)
         onset, is_note = clock[:, :-1], read_.is_note
-        began = torch.where(is_note, self._note_word(codes.to(torch.int64) % HELD, read_.lasts), 0)
+        rank = (codes.to(torch.int64) % HELD - self.lowest).clamp(0, self.pitches - 1) + 1
+        began = torch.where(is_note, rank * _BACK_DURATIONS + _steps(read_.lasts), 0)
         at = onset >> _PLACE_BITS
         kept = torch.zeros(len(at), int(at.max()) + 1, dtype=torch.int64, device=at.device)
         kept = kept.scatter_reduce(1, at, began, "amax")
-        wanted = self._places_back(clock, bar)
+        bars = Bars(*(part[:, None] for part in bars))  # for all events of a piece
+        wanted = (clock >> _PLACE_BITS)[:, :, None] - bars.back
         found = kept.gather(1, wanted.clamp(0, kept.shape[1] - 1).flatten(1)).view(wanted.shape)
         found = torch.where((wanted >= 0) & (wanted < kept.shape[1]), found, 0)
         barred = None
@@ -201,110 +227,86 @@ class Clock(nn.Module):
             begin = F.pad(torch.where(is_note, 1 + onset, 0).cummax(1).values, (1, 0))
             first = torch.where(begin > 0, begin, begin.max() + 1).amin(1, keepdim=True)
             lasts = F.pad(read_.lasts, (1, 0), value=FIRST_DURATION)
-            barred = self._bars(clock, bar, lasts, F.pad(read_.adds, (1, 0)), ends, torch.where(begin > 0, first, 0))
-        return Before(clock, self._place(clock, bar, found), barred)
+            adds, begin = F.pad(read_.adds, (1, 0)), torch.where(begin > 0, first, 0)
+            clock_, lasts, adds, ends, begin = (each[:, :, None] for each in (clock, lasts, adds, ends, begin))
+            barred = self._breaks(clock_, bars, lasts, adds) | (self.is_end & ~_ends_well(bars, ends, begin))
+        return Before(clock, self._place(clock[:, :, None], bars, found), barred)
 
-    def place(self, before: State, bar: Tensor) -> Tensor:
+    def place(self, before: State, bars: Bars) -> Tensor:
         """Return what the network is told, int64 (n, k), of what is carried."""
-        wanted = self._places_back(before["clock"], bar)
-        kept = torch.gather(before["began"], 1, (wanted.clamp(min=0) & (self.ring - 1))[:, 0])[:, None]
+        wanted = (before["clock"] >> _PLACE_BITS) - bars.back
+        kept = torch.gather(before["began"], 1, wanted.clamp(min=0) & (self.ring - 1))
         is_of_then = (wanted >= 0) & (kept >> _BACK_BITS == wanted)
         found = torch.where(is_of_then, kept & ((1 << _BACK_BITS) - 1), 0)
-        return self._place(before["clock"], bar, found)[:, 0]
+        return self._place(before["clock"], bars, found)
 
-    def barred(self, before: State, bar: Tensor) -> Tensor:
+    def barred(self, before: State, bars: Bars) -> Tensor:
         """Return the tokens that would break a bar, or come after the last one, bool (n, tokens)."""
-        lasts, end, begin = before["duration"] + FIRST_DURATION, before["end"], before["begin"]
-        barred = self._bars(before["clock"], bar, lasts, before["adds"], end, begin)[:, 0]
+        end, begin = before["end"], before["begin"]
+        breaks = self._breaks(before["clock"], bars, before["duration"] + FIRST_DURATION, before["adds"])
+        ends_well = _ends_well(bars, end, begin)
+        barred = breaks | (self.is_end & ~ends_well)
         if self.most_bars is None:
             return barred
-        is_last = self._ends_well(bar, end, begin) & (end - begin + 1 >= self.most_bars * bar)
         # Few runtimes choose between two flags. The end itself is not barred there.
-        return barred | (is_last & ~self.is_end)
+        return barred | (ends_well & (end - begin + 1 >= bars.most) & ~self.is_end)
 
-    def _place(self, clock: Tensor, bar: Tensor, found: Tensor) -> Tensor:
-        """Return int64 (n, t, k) of clocks (n, t), bars (n, 1) and the notes found in the bars back (n, t, bars)."""
-        within = (clock % bar) >> _PLACE_BITS
+    def _place(self, clock: Tensor, bars: Bars, found: Tensor) -> Tensor:
+        """Return int64 (..., k) of clocks (..., 1) and the notes found in the bars back (..., bars)."""
         # Exporters round quotients of whole numbers through floats, so that bars and phrases are counted.
-        phrase = bar * _PHRASE_BARS
-        bars = bar[:, :, None] * torch.arange(1, _PHRASE_BARS, device=bar.device)
-        phrases = phrase[:, :, None] * torch.arange(1, _PHRASES, device=bar.device)
         columns = [
-            within,
-            ((clock % phrase)[:, :, None] >= bars).to(torch.int64).sum(2),
-            (clock[:, :, None] >= phrases).to(torch.int64).sum(2),
+            (clock % bars.ticks) >> _PLACE_BITS,
+            (clock % bars.phrase >= bars.lines).to(torch.int64).sum(-1, keepdim=True),
+            (clock >= bars.phrases).to(torch.int64).sum(-1, keepdim=True),
+            found >> _BACK_DURATIONS.bit_length() - 1,
+            found & (_BACK_DURATIONS - 1),
         ]
-        for word in found.unbind(2):
-            columns += [word >> _BACK_DURATIONS.bit_length() - 1, word & (_BACK_DURATIONS - 1)]
-        return torch.stack(columns, 2) + self.offsets
+        return torch.cat(columns, -1) + self.offsets
 
-    def _places_back(self, clock: Tensor, bar: Tensor) -> Tensor:
-        """Return the places so many bars before, int64 (n, t, bars), negative where there are none."""
-        back = ((bar[:, :, None] * self.backs) >> _PLACE_BITS).clamp(min=1)
-        return (clock >> _PLACE_BITS)[:, :, None] - back
-
-    def _note_word(self, pitch: Tensor, lasts: Tensor) -> Tensor:
-        """Return a note as one number above 0, of fewer than _BACK_BITS bits."""
-        rank = (pitch - self.lowest).clamp(0, self.pitches - 1) + 1
-        return rank * _BACK_DURATIONS + (lasts >> _PLACE_BITS).clamp(max=_BACK_DURATIONS - 1)
-
-    def _bars(self, clock: Tensor, bar: Tensor, lasts: Tensor, adds: Tensor, end: Tensor, begin: Tensor) -> Tensor:
-        """Return bool (n, t, tokens) of values (n, t) and bars (n, 1): see `in_full_bars`."""
-        room = (bar - clock % bar)[:, :, None]
-        over = (self.word > 0) & (lasts[:, :, None] > room)
-        over |= (self.is_duration > 0) & (self.lasts + (lasts * adds)[:, :, None] > room)
-        return over | (self.is_end & ~self._ends_well(bar, end, begin)[:, :, None])
-
-    def _ends_well(self, bar: Tensor, end: Tensor, begin: Tensor) -> Tensor:
-        return (begin > 0) & ((end % bar == 0) | ((end - begin + 1).clamp(min=0) % bar == 0))
+    def _breaks(self, clock: Tensor, bars: Bars, lasts: Tensor, adds: Tensor) -> Tensor:
+        """Return which tokens are or promise a note across a bar line, bool (..., tokens) of values (..., 1)."""
+        room = bars.ticks - clock % bars.ticks
+        return (self.is_note & (lasts > room)) | (self.is_duration & (self.lasts + lasts * adds > room))
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
-        if not self.has_instruments:
-            return self.order[None] < before["last"]
-        return self.order[None] + _look(self.voice, before["instrument"]) < before["last"]
+        order = self.order + self.voice[before["instrument"]] if self.has_instruments else self.order
+        return order < before["last"]
 
     def read(self, token: Tensor, before: State) -> tuple[Tensor, State]:
         """Return the event as one number, int64 (n, 1), and what is carried after a token (n, 1)."""
         clock, duration = before["clock"], before["duration"]
-        given = _look(self.is_duration, token)
+        # One look for all that is known of a token, as each takes its time.
+        columns = torch.chunk(self.looked_up.index_select(0, token[:, 0]), self.looked_up.shape[1], 1)
+        given, more, moves, time, word, kept, velocity, played_by, order, is_held = columns
         # Of durations in a row the first one takes the place of what was before; what is carried is less the first.
-        kept = (duration + FIRST_DURATION) * (1 - given * (1 - before["adds"]))
-        lasts = (kept + _look(self.lasts, token)).clamp(max=_MOST_DURATION)
-        row = _look(self.word, token) + (lasts << _DURATION) + (clock << _ONSET)
-        moves = _look(self.moves, token)
-        moved = _look(self.time, token) + moves * lasts
+        stays = (duration + FIRST_DURATION) * (1 - given * (1 - before["adds"]))
+        lasts = (stays + more).clamp(max=_MOST_DURATION)
+        row = word + (lasts << _DURATION) + (clock << _ONSET)
+        moved = time + moves * lasts
         after = {"clock": clock + moved, "duration": lasts - FIRST_DURATION, "adds": given}
-        level, instrument = torch.full_like(clock, FIRST_VELOCITY), torch.zeros_like(clock)
         if self.has_velocities:
-            found = _look(self.velocity, token)
-            after["velocity"] = torch.where(found < 0, before["velocity"], found - FIRST_VELOCITY)
-            level = after["velocity"] + FIRST_VELOCITY
-        if self.has_instruments:
-            found = _look(self.instrument, token)
-            after["instrument"] = instrument = torch.where(found < 0, before["instrument"], found)
-        if self.places:
-            after["began"] = self._keep(token, clock, lasts, before["began"])
-        if self.fills_bars:
-            is_note = (_look(self.word, token) > 0).to(torch.int64)
-            after["end"] = torch.maximum(before["end"], is_note * (clock + lasts))
-            after["begin"] = torch.where(before["begin"] > 0, before["begin"], is_note * (clock + 1))
-        if self.is_polyphonic:
-            held = _look(self.order, token) + _look(self.voice, instrument) + 1
-            after["last"] = torch.where(_look(self.is_held, token) > 0, held, torch.where(moved > 0, 0, before["last"]))
-        if self.has_velocities or self.has_instruments:
-            row = row + (level << _VELOCITY) + (instrument << _INSTRUMENT)
+            after["velocity"] = torch.where(velocity < 0, before["velocity"], velocity - FIRST_VELOCITY)
+            row = row + (after["velocity"] + FIRST_VELOCITY << _VELOCITY)
         else:
             row = row + (FIRST_VELOCITY << _VELOCITY)
+        if self.has_instruments:
+            after["instrument"] = torch.where(played_by < 0, before["instrument"], played_by)
+            row = row + (after["instrument"] << _INSTRUMENT)
+        if self.places:
+            at = clock >> _PLACE_BITS
+            kept = torch.where(kept > 0, (at << _BACK_BITS) + kept + _steps(lasts), 0)
+            slot = at & (self.ring - 1)
+            # Of several notes at a time the highest is kept.
+            highest = torch.maximum(torch.gather(before["began"], 1, slot), kept)
+            after["began"] = before["began"].scatter(1, slot, highest)
+        if self.fills_bars:
+            after["end"] = torch.maximum(before["end"], torch.where(word > 0, clock + lasts, 0))
+            after["begin"] = torch.where((before["begin"] > 0) | (word == 0), before["begin"], clock + 1)
+        if self.is_polyphonic:
+            held = order + self.voice[after["instrument"]] + 1 if self.has_instruments else order + 1
+            after["last"] = torch.where(is_held > 0, held, torch.where(moved > 0, 0, before["last"]))
         return row, after
-
-    def _keep(self, token: Tensor, clock: Tensor, lasts: Tensor, began: Tensor) -> Tensor:
-        """Return the ring with a note in it, of several at a time the highest."""
-        word = _look(self.word, token)
-        at = clock >> _PLACE_BITS
-        kept = torch.where(word > 0, (at << _BACK_BITS) + self._note_word(word >> _PITCH, lasts), 0)
-        slot = at & (self.ring - 1)
-        return began.scatter(1, slot, torch.maximum(torch.gather(began, 1, slot), kept))
 
     def written(self, label: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the metre, int64 (n, 2), and the key, int64 (n,), of labels (n, k); 0 and -1 where none is told."""
@@ -359,6 +361,12 @@ def _present(events: Tensor, first: int, end: int) -> Tensor:
     return torch.where((events >= first) & (events < end), events - first, -1)
 
 
-def _look(table: Tensor, index: Tensor) -> Tensor:
-    """Return the values of a table (k,) at an index, int64 (n, 1)."""
-    return table.index_select(0, index[:, 0])[:, None]
+def _steps(ticks: Tensor) -> Tensor:
+    """Return how many places a note lasts, as far as they are told apart."""
+    return (ticks >> _PLACE_BITS).clamp(max=_BACK_DURATIONS - 1)
+
+
+def _ends_well(bars: Bars, end: Tensor, begin: Tensor) -> Tensor:
+    """Return whether all is in full bars where the last note ends, of this and of the first onset plus one."""
+    since = (end - begin + 1).clamp(min=0)
+    return (begin > 0) & ((end % bars.ticks == 0) | (since % bars.ticks == 0))

@@ -201,19 +201,19 @@ class _Loop(_Sampler):
         places = torch.arange(width)[None] + (position - given).clamp(min=0)
         u = [uniform_at(seed, places, stream) for stream in streams]
         tokens = torch.arange(len(self.codes))[None]
-        bar = None if clock is None else clock.bar_of(label)
+        bars = None if clock is None else clock.bars_of(label)
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
             return t < until.max()
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            share = read(before["token"], None if clock is None or bar is None else clock.place(before, bar))
+            share = read(before["token"], None if clock is None or bars is None else clock.place(before, bars))
             logits, after = self.network.step(share, before, self.barred)
             if clock is not None and clock.is_polyphonic:
                 logits = torch.where(clock.disorders(before), MASKED, logits)
-            if clock is not None and clock.fills_bars and bar is not None:
-                logits = torch.where(clock.barred(before, bar), MASKED, logits)
+            if clock is not None and clock.fills_bars and bars is not None:
+                logits = torch.where(clock.barred(before, bars), MASKED, logits)
             place = t - reading  # of the token that this step makes, negative while it reads
             at = place.clamp(min=0, max=width - 1)
             drawn = torch.cat([torch.gather(each, 1, at) for each in u], 1) if len(u) > 1 else torch.gather(u[0], 1, at)

@@ -1,11 +1,12 @@
-// Runs one ONNX model once and saves its output `content`.
-// Usage: node run_model.mjs (node|web) MODEL.onnx FEEDS.json OUT.bin
+// Runs one ONNX model once and saves its outputs.
+// Usage: node run_model.mjs (node|web) MODEL.onnx FEEDS.json FOLDER
 // FEEDS.json: {"seed": {"dtype": "int64", "shape": [2], "data": ["1", "2"]}, ...}; int64 may be text, to stay exact.
-// OUT.bin: the raw bytes of `content`, little-endian, row by row.
-// Stdout: one JSON line with shape, dtype, runtime and version.
+// FOLDER/NAME.bin: the raw bytes of the output NAME, little-endian, row by row.
+// Stdout: one JSON line with the shape and dtype of each output, the runtime and its version.
 import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 
-const USAGE = "usage: node run_model.mjs (node|web) MODEL.onnx FEEDS.json OUT.bin";
+const USAGE = "usage: node run_model.mjs (node|web) MODEL.onnx FEEDS.json FOLDER";
 
 function exactInt64(value) {
   if (typeof value === "number" && !Number.isSafeInteger(value)) {
@@ -45,7 +46,15 @@ function toTensor(ort, name, { dtype, shape, data }) {
   return new ort.Tensor(dtype, convert(data), shape);
 }
 
-async function runModel(runtime, modelPath, feedsPath, outPath) {
+async function save(folder, name, { data, dims, type }) {
+  if (!ArrayBuffer.isView(data)) {
+    throw new TypeError(`${name} has dtype "${type}", which has no raw bytes`);
+  }
+  await writeFile(join(folder, `${name}.bin`), new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  return [name, { shape: dims, dtype: type }];
+}
+
+async function runModel(runtime, modelPath, feedsPath, folder) {
   const { ort, provider } = await loadRuntime(runtime);
   const [model, feedsText] = await Promise.all([readFile(modelPath), readFile(feedsPath, "utf8")]);
   const feeds = Object.fromEntries(
@@ -57,14 +66,10 @@ async function runModel(runtime, modelPath, feedsPath, outPath) {
     // onnxruntime-node would ignore them without a word.
     throw new Error(`the model has no input ${unknown.join(", ")}; its inputs are ${session.inputNames.join(", ")}`);
   }
-  const { content } = await session.run(feeds, ["content"]);
-  if (!ArrayBuffer.isView(content.data)) {
-    throw new TypeError(`content has dtype "${content.type}", which has no raw bytes`);
-  }
-  const { buffer, byteOffset, byteLength } = content.data;
-  await writeFile(outPath, new Uint8Array(buffer, byteOffset, byteLength));
+  const made = Object.entries(await session.run(feeds));
+  const outputs = Object.fromEntries(await Promise.all(made.map(([name, tensor]) => save(folder, name, tensor))));
   await session.release();
-  return { shape: content.dims, dtype: content.type, runtime, version: ort.env.versions[runtime] };
+  return { outputs, runtime, version: ort.env.versions[runtime] };
 }
 
 try {
