@@ -196,7 +196,7 @@ def _looked_up(table: Tensor, index: Tensor) -> Tensor:
     """Return the sum of the rows of a table (rows, width) at an index, int64 (n, k)."""
     if index.shape[1] == 1:
         return table.index_select(0, index[:, 0])
-    return table.index_select(0, index.flatten()).view(len(index), -1, table.shape[1]).sum(1)
+    return table.index_select(0, index.flatten()).view(index.shape[0], -1, table.shape[1]).sum(1)
 
 
 class Attention(nn.Module):
