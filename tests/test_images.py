@@ -219,10 +219,7 @@ def test_folder_with_everything_in_it_gives_the_good_ones_and_tells_of_the_other
     assert report["skipped"]["copy with another label"]["examples"] == ["dog/copy.bmp: of cat/01.png"]
     assert len(data.report.left_out) == 11 and "copy\tcat/copy.png: of cat/01.png" in data.report.left_out
     assert report["skipped"]["wrong shape"]["examples"] == ["dog/small.png: 4 x 5 pixels"]
-    assert (
-        "31 images read, 11 left out" in caplog.text
-        and "only one image of each of these labels: owl" in caplog.text
-    )
+    assert "31 images read, 11 left out" in caplog.text and "only one image of each of these labels: owl" in caplog.text
 
 
 def test_folder_of_all_sizes_is_read_with_a_size(tmp_path):
