@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import aigc_sdk as sdk
+from aigc_sdk.testing.families import example_data
 from tiny_model import write_tiny_model
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ def trained_rnn(tmp_path_factory: pytest.TempPathFactory, names: tuple[list[str]
     options = {"epochs": 30, "batch_size": 32, "width": 32, "layers": 1, "attention": 4, "dropout": 0.0}
     options |= {"warmup_steps": 5, "learning_rate": 1e-2}
     return sdk.train("rnn", names, out=out, **options)
+
+
+@pytest.fixture(scope="session")
+def trained_music(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A small network for chords of two; shared, so leave it as it is."""
+    items, _ = example_data("music")
+    out = tmp_path_factory.mktemp("runs") / "chords"
+    options = {"steps": 40, "width": 16, "transpose": 1, "batch_size": 8, "full_bars": True, "most_bars": 20}
+    return sdk.train("music-rnn", items, out=out, **options)
 
 
 @pytest.fixture(scope="session")

@@ -350,22 +350,6 @@ def test_notes_that_are_none_are_not_saved(tmp_path):
             piece.save(tmp_path / "piece.mid")
 
 
-@pytest.fixture(scope="session")
-def trained_music(tmp_path_factory):
-    items, _ = example_data("music")
-    return sdk.train(
-        "music-rnn",
-        items,
-        out=tmp_path_factory.mktemp("music") / "run",
-        steps=40,
-        width=16,
-        transpose=1,
-        batch_size=8,
-        full_bars=True,
-        most_bars=20,
-    )
-
-
 def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music):
     model = sdk.load(trained_music.folder)
     asked = model.generate(2, seed=3, key="G", meter="6/8", tempo=90)
