@@ -178,7 +178,7 @@ def check_long(report: Report, eager: Generator, model: str, task: str) -> None:
         ("onnxruntime-web", partial(by_javascript, "web", path), SEEDS, kind, EAGER_TEXTS),
     ]
     for way, fed in ways_to_choose(card).items():
-        what = f"share of {items} of {fed['max_length'][0]} steps that differ, {way}"
+        what = f"{items} of {fed['max_length'][0]} steps that differ, {way}"
         for runtime, run, n, rows, most in runtimes:
             count = 0
             for start in range(0, n, BATCH):
@@ -186,9 +186,9 @@ def check_long(report: Report, eager: Generator, model: str, task: str) -> None:
                 pairs = zip(rows(run(seeds, fed)), rows(exported.run(seeds, fed)), strict=True)
                 count += sum(a != b for a, b in pairs)
             if way == AS_TRAINED or not most:
-                report.at_most(f"{task}: {runtime}, {n:,} seeds, {what}", count / n, most)
+                report.at_most(f"{task}: {runtime}, {n:,} seeds, {what}", count, most * n)
             else:
-                report.figure(f"{task}: {runtime}, {n:,} seeds, {what}", count / n)
+                report.figure(f"{task}: {runtime}, {n:,} seeds, {what}", count)
 
 
 def ways_to_choose(card: ModelCard) -> dict[str, dict[str, Array]]:
