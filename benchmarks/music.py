@@ -27,6 +27,7 @@ import music21
 import numpy as np
 
 import aigc_sdk as sdk
+from aigc_metrics.music import RUN as RUN_OF_NOTES
 from aigc_metrics.music import longest_runs, scale_consistency, steps
 from aigc_sdk.contents import Music
 from aigc_sdk.contents.events import TICKS, Notes, decode, encode
@@ -39,7 +40,7 @@ from aigc_sdk.training import Run
 from datasets import fetch
 from timing import Report
 
-NAME, TUNES, RUN_OF_NOTES = "folk-tunes", 1000, 24
+NAME, TUNES = "folk-tunes", 1000
 RUN = Path(__file__).parent / "runs" / NAME
 DOCS = Path(__file__).parent.parent / "docs" / "images"
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
-from aigc_rnn.notes import Clock, read
+from aigc_rnn.notes import Clock, timed
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
@@ -93,7 +93,7 @@ def test_key_is_found_by_the_notes():
 def test_clock_in_torch_is_that_of_decode():
     for seed in range(50):
         events = encode(random_notes(seed))
-        before = np.append(0, read(torch.tensor(events)[None]).clock[0].numpy())[:-1]
+        before = np.append(0, timed(torch.tensor(events)[None]).clock[0].numpy())[:-1]
         assert before[events < 256].tolist() == decode(events)[:, 2].tolist()
 
 
@@ -131,7 +131,6 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
         alive = [row for row, event in enumerate(column) if event >= 0]
         assert torch.equal(whole.place[alive, t], clock.place(state, bars)[alive])
         assert torch.equal(whole.barred[alive, t], clock.barred(state, bars)[alive])
-        assert torch.equal(whole.clock[alive, t], state["clock"][alive, 0])
         _, state = clock.read(torch.tensor([[2 + known.index(max(event, known[0]))] for event in column]), state)
 
 

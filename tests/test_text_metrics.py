@@ -5,7 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 import aigc_sdk as sdk
-from aigc_metrics.texts import WINDOW, Characters, NGrams, Verbatim, found, longest_run
+from aigc_metrics.runs import found
+from aigc_metrics.texts import WINDOW, NGrams, Verbatim, characters_of, longest_run
 from aigc_sdk import cli
 from aigc_sdk.errors import InvalidData, InvalidRequest
 from aigc_sdk.evaluator import TextSamples
@@ -25,28 +26,28 @@ def stands_in(window, texts):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("chunk", [2**22, 7])
 def test_found_agrees_with_a_search_for_every_window(monkeypatch, size, chunk):
-    monkeypatch.setattr("aigc_metrics.texts._CHUNK", chunk)
+    monkeypatch.setattr("aigc_metrics.runs._CHUNK", chunk)
     asked, corpus = (random_texts(20, 12, seed, list("ab春")) for seed in (0, 1))
     wanted = [
         stands_in(text[i : i + size], corpus) if i + size <= len(text) else False
         for text in asked
         for i in range(len(text))
     ]
-    assert found(Characters.of(asked), Characters.of(corpus), size).tolist() == wanted
+    assert found(characters_of(asked), characters_of(corpus), size).tolist() == wanted
 
 
 def test_found_knows_texts_that_are_empty():
-    assert found(Characters.of(["", "a"]), Characters.of(["", ""]), 1).tolist() == [False]
-    assert found(Characters.of([""]), Characters.of(["a"]), 1).tolist() == []
+    assert found(characters_of(["", "a"]), characters_of(["", ""]), 1).tolist() == [False]
+    assert found(characters_of([""]), characters_of(["a"]), 1).tolist() == []
 
 
 def test_longest_run_agrees_with_every_run():
     asked, corpus = random_texts(8, 30, 2, list("abc")), random_texts(8, 30, 3, list("abc"))
     runs = {text[i:j] for text in asked for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
     longest = max(len(run) for run in runs if stands_in(run, corpus))
-    run = longest_run(asked, Characters.of(corpus))
+    run = longest_run(asked, characters_of(corpus))
     assert len(run) == longest and stands_in(run, corpus) and stands_in(run, asked)
-    assert longest_run(["xyz", ""], Characters.of(corpus)) == longest_run([], Characters.of(corpus)) == ""
+    assert longest_run(["xyz", ""], characters_of(corpus)) == longest_run([], characters_of(corpus)) == ""
 
 
 def test_verbatim_is_the_share_of_windows():

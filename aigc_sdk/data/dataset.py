@@ -113,8 +113,8 @@ class DataReport:
 
     def __str__(self) -> str:
         left_out = sum(skipped.count for skipped in self.skipped.values())
-        files = f", {left_out:,} left out" if left_out else ""
-        lines = [f"{self.n:,} {self.what if self.n == 1 else f'{self.what}s'} read{files}"]
+        others = f", {left_out:,} left out" if left_out else ""
+        lines = [f"{self.n:,} {self.what if self.n == 1 else f'{self.what}s'} read{others}"]
         for reason, skipped in self.skipped.items():
             more = ", ..." if skipped.count > len(skipped.examples) else ""
             lines.append(f"  {reason}: {skipped.count:,} ({', '.join(skipped.examples)}{more})")

@@ -134,7 +134,8 @@ class MusicFamilyConfig(FamilyConfig):
         5, ge=0, le=12, description="move each piece by up to so many semitones up or down, anew each time"
     )
     full_bars: bool = Field(
-        False, description="leave out pieces with a note across a bar line, or a part of a bar at the end; none is made"
+        False,
+        description="leave out, and never make, pieces with a note across a bar line or a part of a bar at the end",
     )
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_metrics.texts import Characters, found
+from aigc_metrics.runs import Codes, found
 from aigc_sdk.contents.events import PROGRAMS, TICKS, Notes, in_order
 from aigc_sdk.contents.keys import KEYS, scale
 from aigc_sdk.data import Piece
@@ -103,7 +103,7 @@ def scale_consistency(notes: Notes, key: str | None) -> float:
 # --- runs of notes that were copied ---
 
 
-def steps(pieces: Iterable[Notes]) -> Characters:
+def steps(pieces: Iterable[Notes]) -> Codes:
     """Return what leads from each note to the next one of its voice, so that runs of it can be looked for.
 
     A step is the interval between the pitches, in semitones with its sign, and the time between the onsets, in ticks.
@@ -124,10 +124,10 @@ def steps(pieces: Iterable[Notes]) -> Characters:
         ends = np.append(np.flatnonzero(~is_within), len(moves))  # places between notes at which a voice ends
         left.append((ends[np.searchsorted(ends, np.arange(len(moves)))] - np.arange(len(moves)))[is_within])
         owner.append(np.full(int(is_within.sum()), i))
-    return Characters(np.concatenate(codes), np.concatenate(left), np.concatenate(owner))
+    return Codes(np.concatenate(codes), np.concatenate(left), np.concatenate(owner))
 
 
-def longest_runs(pieces: Sequence[Notes], corpus: Characters) -> NDArray[np.int64]:
+def longest_runs(pieces: Sequence[Notes], corpus: Codes) -> NDArray[np.int64]:
     """Return of each piece how many notes its longest run has that stands in the corpus in some key, int64 (n,).
 
     A run is consecutive notes of one voice; two are the same when all their `steps` are, so a run of n notes is n - 1
@@ -152,7 +152,7 @@ def longest_runs(pieces: Sequence[Notes], corpus: Characters) -> NDArray[np.int6
         size = int((low + high + 1)[is_open][0]) // 2
         group = (low < size) & (size <= high)
         chosen = group[asked.owner]
-        part = Characters(asked.codes[chosen], asked.left[chosen], asked.owner[chosen])
+        part = Codes(asked.codes[chosen], asked.left[chosen], asked.owner[chosen])
         is_there = np.bincount(part.owner[found(part, corpus, size)], minlength=len(pieces)) > 0
         low[group & is_there] = size
         high[group & ~is_there] = size - 1

@@ -1,11 +1,11 @@
 """Metrics of texts: what was copied word for word, and how near the short runs of characters are to real ones."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_metrics.runs import Codes, found
 from aigc_sdk.evaluator import Evaluator, Measured, TextSamples
 
 # Characters of a window. People quote less by heart, and by chance nobody writes as many again.
@@ -15,84 +15,20 @@ _GRAM = 3
 _RESAMPLES = 1000
 _GRAM_RESAMPLES = 100  # each counts all over again
 
-# An odd number, so that it has an inverse modulo 2^64.
-_BASE = 0x9E3779B97F4A7C15
-_CHUNK = 2**22
 _SHOWN = 60
 
-Bools = NDArray[np.bool_]
+
+def characters_of(texts: Sequence[str]) -> Codes:
+    """Return the code points of texts, one after the other."""
+    sizes = np.array([len(text) for text in texts], np.int64)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(codes))
+    return Codes(codes, left, np.repeat(np.arange(len(texts)), sizes))
 
 
-@dataclass(frozen=True)
-class Characters:
-    """Texts one after the other.
-
-    Attributes:
-        codes: uint64 (characters,), code points.
-        left: int64 (characters,), how many characters there are from here to the end of the text.
-        owner: int64 (characters,), which text each is of.
-    """
-
-    codes: NDArray[np.uint64]
-    left: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "Characters":
-        """Put texts one after the other."""
-        sizes = np.array([len(text) for text in texts], np.int64)
-        codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
-        left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(codes))
-        return cls(codes, left, np.repeat(np.arange(len(texts)), sizes))
-
-    def windows(self, size: int) -> int:
-        """Return how many runs of so many characters there are."""
-        return int(np.count_nonzero(self.left >= size))
-
-
-def found(asked: Characters, corpus: Characters, size: int) -> Bools:
-    """Return for each character whether the run of `size` that begins there stands in a text of the corpus.
-
-    Runs are compared by hashes of 64 bits (Karp & Rabin 1987): sum c_k B^k mod 2^64 is a difference of two running
-    sums.
-    """
-    hashes = np.concatenate([*_hashes(asked, size), np.zeros(0, np.uint64)])
-    whole = asked.left >= size
-    wanted, place = np.unique(hashes[whole], return_inverse=True)
-    seen = np.zeros(len(wanted), bool)
-    for start, chunk in zip(range(0, len(corpus.codes), _CHUNK), _hashes(corpus, size), strict=True):
-        there = chunk[corpus.left[start : start + len(chunk)] >= size]
-        at = np.searchsorted(wanted, there)
-        at[at == len(wanted)] = 0
-        if len(wanted):
-            seen[at[wanted[at] == there]] = True
-    result = np.zeros(len(asked.codes), bool)
-    result[whole] = seen[place]
-    return result
-
-
-def _hashes(characters: Characters, size: int) -> Iterator[NDArray[np.uint64]]:
-    """Yield the hash of the run at each character, chunk by chunk; those that leave their text mean nothing."""
-    span = min(_CHUNK, len(characters.codes)) + size
-    powers, inverses = (_powers(base, span) for base in (_BASE, pow(_BASE, -1, 2**64)))
-    for start in range(0, len(characters.codes), _CHUNK):
-        n = min(_CHUNK, len(characters.codes) - start)
-        codes = np.zeros(n + size, np.uint64)
-        part = characters.codes[start : start + n + size]
-        codes[: len(part)] = part
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((codes + 1) * powers[: n + size], dtype=np.uint64)])
-        yield (sums[size : size + n] - sums[:n]) * inverses[:n]
-
-
-def _powers(base: int, n: int) -> NDArray[np.uint64]:
-    factors = np.full(n, base, np.uint64)
-    factors[0] = 1
-    return np.cumprod(factors, dtype=np.uint64)
-
-
-def longest_run(asked: Sequence[str], corpus: Characters) -> str:
+def longest_run(asked: Sequence[str], corpus: Codes) -> str:
     """Return the longest run of characters in one of the texts that stands in a text of the corpus too."""
-    characters, joined = Characters.of(asked), "".join(asked)
+    characters, joined = characters_of(asked), "".join(asked)
     best, low, high = "", 1, max(map(len, asked), default=0)
     while low <= high:  # a run of a size has runs of every smaller size in it
         size = (low + high) // 2
@@ -120,7 +56,7 @@ class Verbatim(Evaluator):
     def measure(self, samples: TextSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         assert samples.train is not None  # needs_train
-        train, real = Characters.of(samples.train), Characters.of(samples.real)
+        train, real = characters_of(samples.train), characters_of(samples.real)
         rng = np.random.default_rng(seed)
         share, interval = _pooled(samples.fake, samples.train, train, rng)
         natural, (_, most_natural) = _pooled(samples.real, samples.train, train, rng)
@@ -140,16 +76,16 @@ class Verbatim(Evaluator):
         return Measured(share, interval, details=details, verdict=verdict)
 
 
-def _size(texts: Sequence[str], characters: Characters) -> int:
+def _size(texts: Sequence[str], characters: Codes) -> int:
     """Return how many windows there are, where a text that is shorter is one."""
     return characters.windows(WINDOW) + sum(len(text) < WINDOW for text in texts)
 
 
 def _pooled(
-    texts: Sequence[str], corpus: Sequence[str], characters: Characters, rng: np.random.Generator
+    texts: Sequence[str], corpus: Sequence[str], characters: Codes, rng: np.random.Generator
 ) -> tuple[float, tuple[float, float]]:
     """Return the share of the windows of all texts that stand in the corpus, and its interval over the texts."""
-    asked, whole = Characters.of(texts), set(corpus)
+    asked, whole = characters_of(texts), set(corpus)
     hits = np.bincount(asked.owner[found(asked, characters, WINDOW)], minlength=len(texts))
     windows = np.bincount(asked.owner[asked.left >= WINDOW], minlength=len(texts))
     for i, text in enumerate(texts):
@@ -183,7 +119,7 @@ class NGrams(Evaluator):
 
 def _divergence(fake: Sequence[str], real: Sequence[str], rng: np.random.Generator | None) -> tuple[float, float]:
     """Return the divergence, and 1.96 deviations of it over resamples of the generated texts."""
-    made, known = Characters.of(fake), Characters.of(real)
+    made, known = characters_of(fake), characters_of(real)
     grams, owners = [], []
     for characters in (made, known):
         whole = np.flatnonzero(characters.left >= _GRAM)

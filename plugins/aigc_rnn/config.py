@@ -32,8 +32,8 @@ class NetworkConfig(FamilyConfig):
     min_count: int = Field(
         2, ge=1, description="a character or event that occurs less often is unknown, and never made"
     )
-    temperature: float = Field(1.0, ge=0, le=5, description="what the control is, unless it is asked for")
-    top_p: float = Field(1.0, ge=0.01, le=1, description="the same")
+    temperature: float = Field(1.0, ge=0, le=5, description="what the control of that name is, where it is left out")
+    top_p: float = Field(1.0, ge=0.01, le=1, description="the same of top_p")
 
 
 class RNNConfig(NetworkConfig, TextFamilyConfig):

@@ -34,7 +34,6 @@ class Reading(NamedTuple):
 
     nats: Tensor  # float32 (n, t + 1), 0 behind the end
     counted: Tensor  # bool (n, t + 1)
-    clock: Tensor  # int64 (n, t + 1), in ticks, before each event
 
 
 class MusicRNN(Family):
@@ -93,7 +92,7 @@ class MusicRNN(Family):
         logits, _ = self.network(torch.cat([begin, tokens], 1), label, state, before.place)
         if before.barred is not None:
             logits = logits.masked_fill(before.barred, MASKED)
-        return Reading(negative_log_likelihood(logits, target) * counted, counted, before.clock)
+        return Reading(negative_log_likelihood(logits, target) * counted, counted)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """Return the labels of keys and metres, int64 (n, k), as far as the network is told of them."""

@@ -43,8 +43,8 @@ _MOST_DURATION = (1 << _ONSET - _DURATION) - 1
 State = dict[str, Tensor]
 
 
-class Reading(NamedTuple):
-    """Events of whole sequences, read: int64 (n, t) each; codes below 0 are none."""
+class Timed(NamedTuple):
+    """Events of whole sequences in time: int64 (n, t) each; codes below 0 are none."""
 
     clock: Tensor  # after each event, in ticks
     lasts: Tensor  # the duration of notes after it, in ticks
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     is_note: Tensor  # bool
 
 
-def read(codes: Tensor) -> Reading:
+def timed(codes: Tensor) -> Timed:
     """Read events, int64 or int32 (n, t)."""
     codes = codes.to(torch.int64)
     is_duration, is_note = (codes >= DURATION) & (codes < TIME), (codes >= NOTE) & (codes < VELOCITY)
@@ -65,14 +65,13 @@ def read(codes: Tensor) -> Reading:
     lasts = summed - before
     moves = torch.where(is_note & (codes < HELD), lasts, 0)
     clock = (moves + torch.where(codes >= TIME, codes - TIME, 0)).cumsum(1)
-    return Reading(clock, lasts, is_duration, is_note)
+    return Timed(clock, lasts, is_duration, is_note)
 
 
 class Before(NamedTuple):
     """What is known before each event of sequences, and before the end."""
 
-    clock: Tensor  # in ticks, int64 (n, t + 1)
-    place: Tensor | None  # what the network is told of it, int64 (n, t + 1, k)
+    place: Tensor | None  # what the network is told of the time, int64 (n, t + 1, k)
     barred: Tensor | None  # the tokens that would break a bar, bool (n, t + 1, tokens)
 
 
@@ -207,13 +206,13 @@ class Clock(nn.Module):
 
     def before(self, codes: Tensor, bars: Bars | None) -> Before:
         """Read whole sequences, int32 (n, t), below 0 behind the end."""
-        read_ = read(codes)
-        clock = F.pad(read_.clock, (1, 0))
         if bars is None:
-            return Before(clock, None, None)
-        onset, is_note = clock[:, :-1], read_.is_note
+            return Before(None, None)
+        events = timed(codes)
+        clock = F.pad(events.clock, (1, 0))
+        onset, is_note = clock[:, :-1], events.is_note
         rank = (codes.to(torch.int64) % HELD - self.lowest).clamp(0, self.pitches - 1) + 1
-        began = torch.where(is_note, rank * _BACK_DURATIONS + _steps(read_.lasts), 0)
+        began = torch.where(is_note, rank * _BACK_DURATIONS + _steps(events.lasts), 0)
         at = onset >> _PLACE_BITS
         kept = torch.zeros(len(at), int(at.max()) + 1, dtype=torch.int64, device=at.device)
         kept = kept.scatter_reduce(1, at, began, "amax")
@@ -223,14 +222,14 @@ class Clock(nn.Module):
         found = torch.where((wanted >= 0) & (wanted < kept.shape[1]), found, 0)
         barred = None
         if self.fills_bars:
-            ends = F.pad(torch.where(is_note, onset + read_.lasts, 0).cummax(1).values, (1, 0))
+            ends = F.pad(torch.where(is_note, onset + events.lasts, 0).cummax(1).values, (1, 0))
             begin = F.pad(torch.where(is_note, 1 + onset, 0).cummax(1).values, (1, 0))
             first = torch.where(begin > 0, begin, begin.max() + 1).amin(1, keepdim=True)
-            lasts = F.pad(read_.lasts, (1, 0), value=FIRST_DURATION)
-            adds, begin = F.pad(read_.adds, (1, 0)), torch.where(begin > 0, first, 0)
-            clock_, lasts, adds, ends, begin = (each[:, :, None] for each in (clock, lasts, adds, ends, begin))
-            barred = self._breaks(clock_, bars, lasts, adds) | (self.is_end & ~_ends_well(bars, ends, begin))
-        return Before(clock, self._place(clock[:, :, None], bars, found), barred)
+            lasts = F.pad(events.lasts, (1, 0), value=FIRST_DURATION)
+            adds, begin = F.pad(events.adds, (1, 0)), torch.where(begin > 0, first, 0)
+            at_all, lasts, adds, ends, begin = (each[:, :, None] for each in (clock, lasts, adds, ends, begin))
+            barred = self._breaks(at_all, bars, lasts, adds) | (self.is_end & ~_ends_well(bars, ends, begin))
+        return Before(self._place(clock[:, :, None], bars, found), barred)
 
     def place(self, before: State, bars: Bars) -> Tensor:
         """Return what the network is told, int64 (n, k), of what is carried."""
