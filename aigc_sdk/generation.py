@@ -467,7 +467,7 @@ def models() -> list[ModelInfo]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [model.name for model in sdk.models() if model.kind == "model"]
-        ['digits-gan', 'digits-vae', 'emoji-gan', 'names', 'poems', 'shakespeare']
+        ['digits-gan', 'digits-vae', 'emoji-gan', 'folk-tunes', 'names', 'poems', 'shakespeare']
     """
     registry = default_registry()
     found = []
