@@ -6,6 +6,7 @@ stream and the position within the draw, so that it depends neither on other dra
 
 import statistics
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,9 +50,15 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
         >>> [hex(word.item()) for word in threefry((zero, zero), (zero, zero))]
         ['0x6b200159', '0x99ba4efe']
     """
-    # Only << and >> of what is not negative, &, |, ^ and + on int64 stay exact in the exported graph. The sum x0 may
-    # outgrow 32 bits, its low ones stay right; x1, which is shifted, may not. A rotation is what a left shift keeps in
-    # the low word, and what it puts into the high one.
+    words: tuple[Tensor, Tensor] = torch.ops.aigc.threefry(*key, *counter)
+    return words
+
+
+def rounds(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return the two words of Threefry for whatever has +, &, |, ^, and << and >> of what is not negative."""
+    # These alone, on int64, stay exact in an exported graph. The sum x0 may outgrow 32 bits, its low ones stay right;
+    # x1, which is shifted, may not. A rotation is what a left shift keeps in the low word, and what it puts into the
+    # high one.
     keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
     x0, x1 = counter[0] + keys[0], (counter[1] + keys[1]) & _MASK
     for block in range(5):
@@ -62,6 +69,18 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
         x0 = x0 + keys[(block + 1) % 3]
         x1 = (x1 + (keys[(block + 2) % 3] + (block + 1))) & _MASK
     return x0 & _MASK, x1
+
+
+# One operator for torch, so that tracing a sampler does not go through all of its steps several times.
+@torch.library.custom_op("aigc::threefry", mutates_args=())
+def _threefry(key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1: Tensor) -> tuple[Tensor, Tensor]:
+    return rounds((key_0, key_1), (counter_0, counter_1))
+
+
+@_threefry.register_fake
+def _shapes(key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1: Tensor) -> tuple[Tensor, Tensor]:
+    word = key_0 + key_1 + counter_0 + counter_1
+    return torch.empty_like(word), torch.empty_like(word)
 
 
 def bits(seed: Tensor, count: int, stream: Stream) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from aigc_sdk.card import Control, ModelCard
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.generator import output_names, start_state
+from aigc_sdk.training.random import rounds
 from aigc_sdk.training.trainer import quiet
 
 OPSET = 20
@@ -31,12 +32,50 @@ _DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool, "
 
 
 def _shift_left(x: Any, places: int) -> Any:
-    return opset.Mul(x, opset.Constant(value_int=1 << places))
+    return opset.Mul(x, _constant(1 << places))
 
 
 def _shift_right(x: Any, places: int) -> Any:
     # Of what is not negative, or divides, as `aigc_sdk.training.random` shifts nothing else: the division truncates.
-    return opset.Div(x, opset.Constant(value_int=1 << places))
+    return opset.Div(x, _constant(1 << places))
+
+
+def _constant(value: int) -> Any:
+    return opset.Constant(value_int=value)
+
+
+class _Word:
+    """A value of the graph that holds 32-bit words in int64, with the operators of Python."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def _with(self, operator: Callable[..., Any], other: "_Word | int") -> "_Word":
+        return _Word(operator(self.value, _constant(other) if isinstance(other, int) else other.value))
+
+    def __add__(self, other: "_Word | int") -> "_Word":
+        return self._with(opset.Add, other)
+
+    def __and__(self, other: "_Word | int") -> "_Word":
+        return self._with(opset.BitwiseAnd, other)
+
+    def __or__(self, other: "_Word | int") -> "_Word":
+        return self._with(opset.BitwiseOr, other)
+
+    def __xor__(self, other: "_Word | int") -> "_Word":
+        return self._with(opset.BitwiseXor, other)
+
+    def __lshift__(self, places: int) -> "_Word":
+        return _Word(_shift_left(self.value, places))
+
+    def __rshift__(self, places: int) -> "_Word":
+        return _Word(_shift_right(self.value, places))
+
+
+def _threefry(*words: Any) -> tuple[Any, Any]:
+    key_0, key_1, counter_0, counter_1 = map(_Word, words)
+    made = rounds((key_0, key_1), (counter_0, counter_1))
+    return made[0].value, made[1].value
 
 
 # ONNX shifts unsigned words alone, so that the exporter's own translation takes three to six nodes for one of these;
@@ -44,6 +83,7 @@ def _shift_right(x: Any, places: int) -> Any:
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.__lshift__.Scalar: _shift_left,
     torch.ops.aten.__rshift__.Scalar: _shift_right,
+    torch.ops.aigc.threefry.default: _threefry,
 }
 
 
