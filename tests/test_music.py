@@ -130,7 +130,8 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
     for t, column in enumerate(codes.T.tolist()):
         alive = [row for row, event in enumerate(column) if event >= 0]
         assert torch.equal(whole.place[alive, t], clock.place(state, bars)[alive])
-        assert torch.equal(whole.barred[alive, t], clock.barred(state, bars)[alive])
+        left_out = whole.barred[:, t] | clock.disorders(state)
+        assert torch.equal(left_out[alive], clock.left_out(state, bars)[alive])
         _, state = clock.read(torch.tensor([[2 + known.index(max(event, known[0]))] for event in column]), state)
 
 
@@ -164,10 +165,10 @@ def test_a_piece_ends_when_it_has_its_most_bars():
     state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
     bars, left = clock.bars_of(torch.tensor([[0]])), []
     for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
-        left.append(clock.barred(state, bars)[0].tolist())
+        left.append(clock.left_out(state, bars)[0].tolist())
         _, state = clock.read(torch.tensor([[token]]), state)
     only_the_end = [True, False, True, True, True, True, True]
-    assert clock.barred(state, bars)[0].tolist() == only_the_end and only_the_end not in left
+    assert clock.left_out(state, bars)[0].tolist() == only_the_end and only_the_end not in left
     assert not any(each[1] for each in left[4:5])  # the first full bar could be the last one
 
 

@@ -159,7 +159,7 @@ class RecurrentNetwork(nn.Module):
         places = None if self.place is None else F.linear(self.place.weight, weights)
 
         def read(token: Tensor, place: Tensor | None = None) -> Tensor:
-            share = tokens.index_select(0, token[:, 0])
+            share = F.embedding(token[:, 0], tokens)
             share = share if of_label is None else share + of_label
             return share if places is None or place is None else share + _looked_up(places, place)
 
@@ -194,9 +194,7 @@ class RecurrentNetwork(nn.Module):
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:
     """Return the sum of the rows of a table (rows, width) at an index, int64 (n, k)."""
-    if index.shape[1] == 1:
-        return table.index_select(0, index[:, 0])
-    return table.index_select(0, index.flatten()).view(index.shape[0], -1, table.shape[1]).sum(1)
+    return F.embedding(index[:, 0], table) if index.shape[1] == 1 else F.embedding(index, table).sum(1)
 
 
 class Attention(nn.Module):
@@ -278,7 +276,7 @@ class Layer(nn.Module):
             update = torch.sigmoid(update_x + update_h)
             new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
             return (1 - update) * new + update * hidden, None
-        gates = share + F.linear(hidden, self.weight_h)
+        gates = F.linear(hidden, self.weight_h, share)  # the share where a bias would be: one operator, not two
         if cell is None:
             return torch.tanh(gates), None
         into, keep, new, out = gates.chunk(4, 1)

@@ -39,6 +39,10 @@ _BACK_BITS, _BACK_DURATIONS = 14, 64
 # instrument, duration and onset.
 _PITCH, _VELOCITY, _INSTRUMENT, _DURATION, _ONSET = 1, 8, 12, 24, 38
 _MOST_DURATION = (1 << _ONSET - _DURATION) - 1
+_LATEST = 1 << 63 - _ONSET
+
+# Tokens that bars bar together, besides durations, which each have their own room.
+_NOTES, _END, _OTHERS = range(3)
 
 State = dict[str, Tensor]
 
@@ -102,10 +106,8 @@ class Clock(nn.Module):
     bars: Tensor
     backs: Tensor
     offsets: Tensor
-    is_note: Tensor
-    is_duration: Tensor
-    is_end: Tensor
-    lasts: Tensor
+    kind: Tensor
+    adding: Tensor
     order: Tensor
     voice: Tensor
     looked_up: Tensor
@@ -142,17 +144,22 @@ class Clock(nn.Module):
         lasts = torch.where(is_duration, events - DURATION, 0)
         # Of notes at one time each has to be above the one before, or as high in a later voice.
         order = torch.where(is_note, pitch * VOICES, HELD * VOICES)
+        # A velocity that is never told is a part of each note.
+        word = 1 + (pitch << _PITCH) + (0 if self.has_velocities else FIRST_VELOCITY << _VELOCITY)
+        is_held = is_note & (events >= HELD)
+        kind = torch.where(is_note, _NOTES, _OTHERS)
         looked_up = [
             is_duration.to(torch.int64),
+            (~is_duration).to(torch.int64),
             lasts,
             (is_note & (events < HELD)).to(torch.int64),
             torch.where(events >= TIME, events - TIME, 0),
-            torch.where(is_note, 1 + (pitch << _PITCH), 0),
+            torch.where(is_note, word, 0),
             torch.where(is_note, (pitch - self.lowest + 1) * _BACK_DURATIONS, 0),
             _present(events, VELOCITY, INSTRUMENT),
             _present(events, INSTRUMENT, DURATION),
-            order,
-            (is_note & (events >= HELD)).to(torch.int64),
+            torch.where(is_held, order + 1, 0),
+            is_held.to(torch.int64),
         ]
         tables = {
             "keys": torch.tensor(keys, dtype=torch.int64),
@@ -160,10 +167,8 @@ class Clock(nn.Module):
             "bars": torch.tensor(bars, dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
             "offsets": torch.tensor([*starts[:3], *starts[3:-1:2], *starts[4::2]]),
-            "is_note": is_note,
-            "is_duration": is_duration,
-            "is_end": torch.arange(len(events)) == (-1 if end is None else end),
-            "lasts": lasts,
+            "kind": torch.where(torch.arange(len(events)) == (-1 if end is None else end), _END, kind),
+            "adding": torch.where(is_duration, lasts, -_LATEST),
             "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
             "looked_up": torch.stack(looked_up, 1),
@@ -176,8 +181,8 @@ class Clock(nn.Module):
         """The names of what is carried as one number, int64 (n, 1) each, all zero at the beginning.
 
         They are where the clock is, the present duration less that at the beginning, and whether one was just given; of
-        some vocabularies the present velocity, likewise, the instrument, and the order of the last note held; where
-        bars have to be full, where the last note ends, and the onset of the first, plus one.
+        some vocabularies the present velocity, likewise, the instrument, and the order of the last note held, plus one;
+        where bars have to be full, where the last note ends, and how long before the latest of all onsets the first is.
         """
         found = ("velocity",) * self.has_velocities + ("instrument",) * self.has_instruments
         found += ("last",) * self.is_polyphonic + ("end", "begin") * self.fills_bars
@@ -223,32 +228,29 @@ class Clock(nn.Module):
         barred = None
         if self.fills_bars:
             ends = F.pad(torch.where(is_note, onset + events.lasts, 0).cummax(1).values, (1, 0))
-            begin = F.pad(torch.where(is_note, 1 + onset, 0).cummax(1).values, (1, 0))
-            first = torch.where(begin > 0, begin, begin.max() + 1).amin(1, keepdim=True)
-            lasts = F.pad(events.lasts, (1, 0), value=FIRST_DURATION)
-            adds, begin = F.pad(events.adds, (1, 0)), torch.where(begin > 0, first, 0)
-            at_all, lasts, adds, ends, begin = (each[:, :, None] for each in (clock, lasts, adds, ends, begin))
-            barred = self._breaks(at_all, bars, lasts, adds) | (self.is_end & ~_ends_well(bars, ends, begin))
+            begin = F.pad(torch.where(is_note, _LATEST - onset, 0).cummax(1).values, (1, 0))
+            lasts, adds = F.pad(events.lasts, (1, 0), value=FIRST_DURATION), F.pad(events.adds, (1, 0))
+            parts = {"clock": clock, "duration": lasts - FIRST_DURATION, "adds": adds, "end": ends, "begin": begin}
+            barred = self._barred({name: part[:, :, None] for name, part in parts.items()}, bars)
         return Before(self._place(clock[:, :, None], bars, found), barred)
 
     def place(self, before: State, bars: Bars) -> Tensor:
         """Return what the network is told, int64 (n, k), of what is carried."""
         wanted = (before["clock"] >> _PLACE_BITS) - bars.back
-        kept = torch.gather(before["began"], 1, wanted.clamp(min=0) & (self.ring - 1))
-        is_of_then = (wanted >= 0) & (kept >> _BACK_BITS == wanted)
-        found = torch.where(is_of_then, kept & ((1 << _BACK_BITS) - 1), 0)
+        kept = torch.gather(before["began"], 1, wanted & (self.ring - 1))
+        found = torch.where(kept >> _BACK_BITS == wanted, kept & ((1 << _BACK_BITS) - 1), 0)
         return self._place(before["clock"], bars, found)
 
-    def barred(self, before: State, bars: Bars) -> Tensor:
-        """Return the tokens that would break a bar, or come after the last one, bool (n, tokens)."""
-        end, begin = before["end"], before["begin"]
-        breaks = self._breaks(before["clock"], bars, before["duration"] + FIRST_DURATION, before["adds"])
-        ends_well = _ends_well(bars, end, begin)
-        barred = breaks | (self.is_end & ~ends_well)
-        if self.most_bars is None:
-            return barred
-        # Few runtimes choose between two flags. The end itself is not barred there.
-        return barred | (ends_well & (end - begin + 1 >= bars.most) & ~self.is_end)
+    def left_out(self, before: State, bars: Bars | None) -> Tensor | None:
+        """Return the tokens that may not come next, bool (n, tokens); None if all may.
+
+        They are notes out of order, and where bars have to be full, what would break one or come after the last.
+        """
+        disorders = self.disorders(before) if self.is_polyphonic else None
+        if bars is None or not self.fills_bars:
+            return disorders
+        barred = self._barred(before, bars, self.most_bars)
+        return barred if disorders is None else barred | disorders
 
     def _place(self, clock: Tensor, bars: Bars, found: Tensor) -> Tensor:
         """Return int64 (..., k) of clocks (..., 1) and the notes found in the bars back (..., bars)."""
@@ -262,10 +264,16 @@ class Clock(nn.Module):
         ]
         return torch.cat(columns, -1) + self.offsets
 
-    def _breaks(self, clock: Tensor, bars: Bars, lasts: Tensor, adds: Tensor) -> Tensor:
-        """Return which tokens are or promise a note across a bar line, bool (..., tokens) of values (..., 1)."""
-        room = bars.ticks - clock % bars.ticks
-        return (self.is_note & (lasts > room)) | (self.is_duration & (self.lasts + lasts * adds > room))
+    def _barred(self, before: State, bars: Bars, most_bars: int | None = None) -> Tensor:
+        """Return the tokens that would break a bar, or come after the last one, bool (..., tokens) of (..., 1)."""
+        end, adds, lasts = before["end"], before["adds"], before["duration"] + FIRST_DURATION
+        room = bars.ticks - before["clock"] % bars.ticks
+        # The last note may end at a bar line, or as long before one as the upbeat is.
+        since = end + before["begin"] - _LATEST
+        ends_well = (end > 0) & ((end % bars.ticks) * (since % bars.ticks) == 0)
+        is_full = ends_well & (since >= bars.most) if most_bars else end < 0
+        of_kinds = torch.cat([(lasts > room) | is_full, ~ends_well, is_full], -1)
+        return (self.adding > room - lasts * adds) | of_kinds.index_select(-1, self.kind)
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
@@ -276,10 +284,11 @@ class Clock(nn.Module):
         """Return the event as one number, int64 (n, 1), and what is carried after a token (n, 1)."""
         clock, duration = before["clock"], before["duration"]
         # One look for all that is known of a token, as each takes its time.
-        columns = torch.chunk(self.looked_up.index_select(0, token[:, 0]), self.looked_up.shape[1], 1)
-        given, more, moves, time, word, kept, velocity, played_by, order, is_held = columns
+        columns = torch.chunk(F.embedding(token[:, 0], self.looked_up), self.looked_up.shape[1], 1)
+        given, is_other, more, moves, time, word, kept, velocity, played_by, held, is_held = columns
+        is_note = word > 0
         # Of durations in a row the first one takes the place of what was before; what is carried is less the first.
-        stays = (duration + FIRST_DURATION) * (1 - given * (1 - before["adds"]))
+        stays = (duration + FIRST_DURATION) * torch.maximum(before["adds"], is_other)
         lasts = (stays + more).clamp(max=_MOST_DURATION)
         row = word + (lasts << _DURATION) + (clock << _ONSET)
         moved = time + moves * lasts
@@ -287,24 +296,22 @@ class Clock(nn.Module):
         if self.has_velocities:
             after["velocity"] = torch.where(velocity < 0, before["velocity"], velocity - FIRST_VELOCITY)
             row = row + (after["velocity"] + FIRST_VELOCITY << _VELOCITY)
-        else:
-            row = row + (FIRST_VELOCITY << _VELOCITY)
         if self.has_instruments:
             after["instrument"] = torch.where(played_by < 0, before["instrument"], played_by)
             row = row + (after["instrument"] << _INSTRUMENT)
         if self.places:
             at = clock >> _PLACE_BITS
-            kept = torch.where(kept > 0, (at << _BACK_BITS) + kept + _steps(lasts), 0)
+            kept = torch.where(is_note, (at << _BACK_BITS) + kept + _steps(lasts), 0)
             slot = at & (self.ring - 1)
             # Of several notes at a time the highest is kept.
             highest = torch.maximum(torch.gather(before["began"], 1, slot), kept)
             after["began"] = before["began"].scatter(1, slot, highest)
         if self.fills_bars:
-            after["end"] = torch.maximum(before["end"], torch.where(word > 0, clock + lasts, 0))
-            after["begin"] = torch.where((before["begin"] > 0) | (word == 0), before["begin"], clock + 1)
+            after["end"] = torch.maximum(before["end"], torch.where(is_note, clock + lasts, 0))
+            after["begin"] = torch.maximum(before["begin"], torch.where(is_note, _LATEST - clock, 0))
         if self.is_polyphonic:
-            held = order + self.voice[after["instrument"]] + 1 if self.has_instruments else order + 1
-            after["last"] = torch.where(is_held > 0, held, torch.where(moved > 0, 0, before["last"]))
+            held = held + is_held * self.voice[after["instrument"]] if self.has_instruments else held
+            after["last"] = torch.maximum(held, torch.where(moved > 0, 0, before["last"]))
         return row, after
 
     def written(self, label: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -363,9 +370,3 @@ def _present(events: Tensor, first: int, end: int) -> Tensor:
 def _steps(ticks: Tensor) -> Tensor:
     """Return how many places a note lasts, as far as they are told apart."""
     return (ticks >> _PLACE_BITS).clamp(max=_BACK_DURATIONS - 1)
-
-
-def _ends_well(bars: Bars, end: Tensor, begin: Tensor) -> Tensor:
-    """Return whether all is in full bars where the last note ends, of this and of the first onset plus one."""
-    since = (end - begin + 1).clamp(min=0)
-    return (begin > 0) & ((end % bars.ticks == 0) | (since % bars.ticks == 0))

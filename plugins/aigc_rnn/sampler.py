@@ -27,7 +27,7 @@ _COLDEST = 1e-4
 # Of more tokens than these, a block is drawn first.
 _MANY = 256
 
-# In the place of the step until which an item makes characters.
+# In the place of the step until which an item makes characters, where it ended before the first.
 _ENDED = -1
 
 # No text is longer; the exporter needs to know that there is a bound.
@@ -40,7 +40,7 @@ class Choosing(NamedTuple):
     penalty: Tensor
     temperature: Tensor
     allowed: Tensor  # bool (n, ranks): as many ranks as any item has to be looked at for, which may be one
-    top_p: Tensor
+    top_p: Tensor  # (n, ranks), below 0 where the rank is not allowed
     is_limited: Tensor
 
     @classmethod
@@ -56,7 +56,7 @@ class Choosing(NamedTuple):
         torch._check(ranks <= tokens)  # type: ignore[no-untyped-call]
         allowed = (torch.arange(ranks)[None] < top_k) | (top_k == 0)
         is_limited = (top_k > 0) | (top_p < 1)
-        return cls(penalty, temperature.clamp(min=_COLDEST), allowed, top_p, is_limited)
+        return cls(penalty, temperature.clamp(min=_COLDEST), allowed, torch.where(allowed, top_p, -1.0), is_limited)
 
 
 def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
@@ -78,10 +78,9 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
     logits = torch.where(seen, penalised, logits) / how.temperature
     best, _ = torch.topk(logits, how.allowed.shape[1], dim=1)
     share = torch.softmax(torch.where(how.allowed, best, MASKED), 1)
-    kept = how.allowed & (share.cumsum(1) - share < how.top_p)
-    least = torch.where(kept, best, -MASKED).amin(1, keepdim=True)
-    left_out = how.is_limited & (logits < least)
-    shares = torch.softmax(torch.where(left_out, MASKED, logits), 1)
+    kept = share.cumsum(1) - share < how.top_p
+    least = torch.where(how.is_limited, torch.where(kept, best, -MASKED).amin(1, keepdim=True), MASKED)
+    shares = torch.softmax(torch.where(logits < least, MASKED, logits), 1)
     if u.shape[1] == 1:
         return _draw(shares, u)
     # As runtimes round otherwise, each edge between two tokens is a chance that they draw different ones.
@@ -94,7 +93,8 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
 
 def _draw(shares: Tensor, u: Tensor) -> Tensor:
     """Return the first place up to which shares (n, k) sum to more than u (n, 1) of their sum, int64 (n, 1)."""
-    reached = shares.cumsum(1)
+    # Sums of float32 are rounded otherwise by each runtime, at each of many tokens.
+    reached = shares.double().cumsum(1)
     # The product is less than the sum, so that there is one: u is at most 1 - 2^-24.
     return (reached <= u * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
 
@@ -191,35 +191,33 @@ class _Loop(_Sampler):
         read = self.network.reader(label)
         position = position[:, None]
         given = (prompt >= 0).to(torch.int64).sum(1, keepdim=True)
-        forced, last_forced = self.tokens_of(prompt), torch.full_like(given, prompt.shape[1] - 1)
         # Steps of this call that read the prompt; after them every step makes a token.
         reading = (given - position).clamp(min=0)
-        width = int(most.max().item())
-        torch._check(width >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
-        torch._check(width <= _MOST_CHARACTERS)  # type: ignore[no-untyped-call]
+        last = reading + most
+        width, total = _size(most.max()), _size(last.max())
+        steps, column = torch.arange(total)[None], torch.zeros_like(given)
+        # What is known of all steps before the first: the tokens of the prompt, below 0 behind it, and the draws.
+        at = torch.minimum(position + steps, torch.full_like(given, prompt.shape[1] - 1))
+        forced = torch.where(steps < reading, torch.gather(self.tokens_of(prompt), 1, at), -1)
+        places = (steps - reading).clamp(min=0) + (position - given).clamp(min=0)
         streams = (Stream.TOKEN, Stream.TOKEN_IN_BLOCK)[: 1 + (len(self.codes) > _MANY)]
-        places = torch.arange(width)[None] + (position - given).clamp(min=0)
-        u = [uniform_at(seed, places, stream) for stream in streams]
+        u = [uniform_at(seed, places, stream).double() for stream in streams]
         tokens = torch.arange(len(self.codes))[None]
         bars = None if clock is None else clock.bars_of(label)
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
-            return t < until.max()
+            return t[0] < until.max()
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
             share = read(before["token"], None if clock is None or bars is None else clock.place(before, bars))
             logits, after = self.network.step(share, before, self.barred)
-            if clock is not None and clock.is_polyphonic:
-                logits = torch.where(clock.disorders(before), MASKED, logits)
-            if clock is not None and clock.fills_bars and bars is not None:
-                logits = torch.where(clock.barred(before, bars), MASKED, logits)
-            place = t - reading  # of the token that this step makes, negative while it reads
-            at = place.clamp(min=0, max=width - 1)
-            drawn = torch.cat([torch.gather(each, 1, at) for each in u], 1) if len(u) > 1 else torch.gather(u[0], 1, at)
-            token = choose(logits, before["seen"], drawn, how)
-            next_forced = torch.gather(forced, 1, torch.minimum(position + t, last_forced))
-            token = torch.where(t < reading, next_forced, token)
+            left_out = None if clock is None else clock.left_out(before, bars)
+            logits = logits if left_out is None else torch.where(left_out, MASKED, logits)
+            drawn = [each.index_select(1, t) for each in u]
+            token = choose(logits, before["seen"], torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], how)
+            next_forced = forced.index_select(1, t)
+            token = torch.where(next_forced < 0, token, next_forced)
             after |= {"token": token, "seen": before["seen"] | (tokens == token)}
             row = token
             if clock is not None:
@@ -228,28 +226,27 @@ class _Loop(_Sampler):
             if self.keeps:
                 after["position"] = before["position"] + 1
                 after = {name: _kept(t < until, after[name], before[name]) for name in names}
-            ends = (token == END) & (t < until) if self.keeps else token == END  # which no prompt has
-            until = torch.where(ends, _ENDED, until)
-            makes = (t >= reading) & (t < until)
-            made = made.scatter(1, torch.where(makes, place, width), row)
+            until = torch.where(token == END, torch.minimum(until, t), until)  # which no prompt has
+            made = made.scatter(1, column + t, row)
             return t + 1, made, until, *_as_it_came(after[name] for name in names)
 
-        # What is made at each place, and one column more for what is not.
-        made = torch.full((seed.shape[0], width + 1), BEGIN)
-        until = torch.where(state["done"][:, None], _ENDED, reading + most)
+        made = torch.full((seed.shape[0], total), BEGIN)  # in each step
+        until = torch.where(state["done"][:, None], _ENDED, last)
         apart = self.network.split({name: part for name, part in state.items() if name != "done"})
         single = ("token", *(clock.parts if clock is not None else ()))
         apart |= {name: apart[name][:, None] for name in single}
         names = list(apart)
         # No input of the graph may be carried as it is.
-        carried = (torch.tensor(0), made, until, *(part.clone() for part in apart.values()))
+        carried = (torch.zeros(1, dtype=torch.int64), made, until, *(part.clone() for part in apart.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
         _, made, until, *parts = loop(goes_on, step, carried)
-        after = dict(zip(names, parts, strict=True)) | {"done": until[:, 0] == _ENDED}
+        after = dict(zip(names, parts, strict=True)) | {"done": (until < last)[:, 0]}
         after |= {name: after[name][:, 0] for name in single}
         others = {name: after[name] for name in state if name in after}
         state = self.network.join(after) | others
-        made = made[:, :width]
+        place = torch.arange(width)[None]
+        made = torch.gather(made, 1, (reading + place).clamp(max=total - 1))
+        made = torch.where(place < until - reading, made, BEGIN)
         if clock is not None:
             return (*clock.notes(made, controls["tempo"]), *clock.written(label, seed)), state
         content = self.codes[made]
@@ -335,6 +332,14 @@ class Score(_Sampler):
         _, log_p, *_ = loop(goes_on, step, carried)
         nats = -torch.logsumexp(log_p.view(n, kinds) + self.log_frequencies, 1)
         return torch.stack([nats, length.float()], 1)
+
+
+def _size(number: Tensor) -> int:
+    """Return a number of steps, which is at least one, as a size of tensors."""
+    size = int(number.item())
+    torch._check(size >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
+    torch._check(size <= _MOST_CHARACTERS)  # type: ignore[no-untyped-call]
+    return size
 
 
 def _while(condition: Any, body: Any, carried: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
