@@ -195,7 +195,7 @@ class _Loop(_Sampler):
         reading = (given - position).clamp(min=0)
         last = reading + most
         width, total = _size(most.max()), _size(last.max())
-        steps, column = torch.arange(total)[None], torch.zeros_like(given)
+        steps, column = torch.arange(total)[None], given * 0
         # What is known of all steps before the first: the tokens of the prompt, below 0 behind it, and the draws.
         at = torch.minimum(position + steps, torch.full_like(given, prompt.shape[1] - 1))
         forced = torch.where(steps < reading, torch.gather(self.tokens_of(prompt), 1, at), -1)
