@@ -2,6 +2,7 @@
 
 import json
 import wave
+import zipfile
 
 import mido
 import numpy as np
@@ -276,6 +277,56 @@ def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
     data = load_music(tmp_path)
     assert data.tempo == 150 and data.meter_names == ("3/4",) and KEYS[data.keys[0]] == "F#m"
     assert decode(data.row_codes(0)).tolist() == [[61, 80, 0, 48, 0, 0], [40, 96, 48, 1, 1, 128]]
+
+
+SCORE = """<?xml version="1.0" encoding="UTF-8"?>
+<score-partwise version="4.0">
+  <part-list>
+    <score-part id="P1"><part-name>Above</part-name></score-part>
+    <score-part id="P2"><part-name>Below</part-name></score-part>
+  </part-list>
+  <part id="P1">
+    <measure number="1">
+      <attributes><divisions>2</divisions><key><fifths>-1</fifths><mode>minor</mode></key>
+        <time><beats>3</beats><beat-type>4</beat-type></time></attributes>
+      <direction><direction-type><metronome><beat-unit>quarter</beat-unit><per-minute>90</per-minute></metronome>
+        </direction-type><sound tempo="90"/></direction>
+      <note><pitch><step>D</step><octave>5</octave></pitch><duration>4</duration></note>
+      <note><pitch><step>F</step><octave>5</octave></pitch><duration>2</duration><tie type="start"/></note>
+    </measure>
+    <measure number="2">
+      <note><pitch><step>F</step><octave>5</octave></pitch><duration>2</duration><tie type="stop"/></note>
+      <note><rest/><duration>2</duration></note>
+      <note><pitch><step>C</step><alter>1</alter><octave>5</octave></pitch><duration>1</duration></note>
+      <note><pitch><step>{last}</step><octave>5</octave></pitch><duration>1</duration></note>
+    </measure>
+  </part>
+  <part id="P2">
+    <measure number="1">
+      <attributes><divisions>1</divisions></attributes>
+      <note><pitch><step>D</step><octave>3</octave></pitch><duration>3</duration></note>
+    </measure>
+    <measure number="2">
+      <note><pitch><step>A</step><octave>3</octave></pitch><duration>3</duration></note>
+      <note><chord/><pitch><step>E</step><octave>4</octave></pitch><duration>3</duration></note>
+    </measure>
+  </part>
+</score-partwise>
+"""
+
+
+def test_musicxml_keeps_key_metre_tempo_parts_ties_and_chords(tmp_path):
+    (tmp_path / "1.musicxml").write_text(SCORE.format(last="D"))
+    with zipfile.ZipFile(tmp_path / "2.mxl", "w") as packed:
+        packed.writestr("score.musicxml", SCORE.format(last="E"))
+    (tmp_path / "3.musicxml").write_text(SCORE[:900])
+    data = load_music(tmp_path)
+    assert data.tempo == 90 and data.meter_names == ("3/4",) and [KEYS[key] for key in data.keys] == ["Dm", "Dm"]
+    above = [[74, 80, 0, 96, 0, 0], [77, 80, 96, 96, 0, 0], [73, 80, 240, 24, 0, 0], [74, 80, 264, 24, 0, 0]]
+    below = [[50, 80, 0, 144, 1, 0], [57, 80, 144, 144, 1, 0], [64, 80, 144, 144, 1, 0]]
+    assert sorted(decode(data.row_codes(0)).tolist()) == sorted(above + below)
+    assert decode(data.row_codes(1))[-1].tolist() == [76, 80, 264, 24, 0, 0]
+    assert data.report.skipped["unreadable"].examples[0].startswith("3.musicxml")
 
 
 @pytest.mark.parametrize("given", ["nowhere.mid", "text.txt", [1, 2], 7, []])
