@@ -126,9 +126,9 @@ def train(
         >>> rows, columns = np.indices((8, 8))
         >>> stripes = np.stack([(rows + i * columns) % 8 * 36 for i in range(99)]).astype("uint8")
         >>> folder = tempfile.mkdtemp() + "/stripes"
-        >>> run = sdk.train("vae", stripes, out=folder, epochs=1, latent=4, width=8)
+        >>> run = sdk.train("gan", stripes, out=folder, steps=4, latent=4, width=8)
         >>> sorted(run.models)
-        ['generate', 'inpaint', 'interpolate', 'reconstruct']
+        ['generate', 'interpolate']
         >>> len(sdk.generate(folder, 4, seed=7))
         4
     """

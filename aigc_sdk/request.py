@@ -236,7 +236,7 @@ def _known_text(control: Control, value: Any, where: str) -> str:
 
 def _known_events(control: Control, value: Any, where: str) -> list[int]:
     """Return the events of a piece, of the notes of a .mid file, or of their names, that a model can be fed."""
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(".mid")):
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith((".mid", ".midi"))):
         value = _notes_of_file(value, where)
     if isinstance(value, Music):
         value = value.to_ticks()
@@ -250,7 +250,8 @@ def _known_events(control: Control, value: Any, where: str) -> list[int]:
             f"{where} has {printable(', '.join(unknown[:_EXAMPLES]))}, which the model does not know; give"
             f" {control.allowed}."
         )
-    raise InvalidRequest(f"{where} is {shown(value)}; give {control.allowed}.")
+    count = f"{value.count(',') + 1:,} events" if found else shown(value)
+    raise InvalidRequest(f"{where} is {count}; give {control.allowed}.")
 
 
 def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:
@@ -263,6 +264,8 @@ def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:
     read = read_midi(str(path))
     if isinstance(read, Rejected):
         raise InvalidRequest(f"{where} is {path}, which cannot be read: {': '.join(read)}.")
+    if not len(read[0]):
+        raise InvalidRequest(f"{where} is {path}, which has no notes; give a file with some, or leave {where} out.")
     return in_order(read[0])
 
 

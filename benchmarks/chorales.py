@@ -89,6 +89,8 @@ def main() -> int:
     parts = {side: load_music(pieces(each), TRANSPOSE) for side, each in sides(read()).items()}
     if arguments.train:
         train(parts["train"], folder)
+    if not (folder / "made.json").exists():
+        parser.error(f"no finished run in {folder}; --train makes one, in half an hour")
     report = Report("aigc-sdk", "torch", "music21")
     print("made:", json.loads((folder / "made.json").read_text()))
     for side, data in parts.items():

@@ -231,9 +231,6 @@ def note(pitch=60, wait=0, lasts=480):
     return [message, mido.Message("note_off", note=pitch, time=lasts)]
 
 
-NO_METER = mido.MetaMessage("time_signature", numerator=0, denominator=4)
-
-
 @pytest.mark.parametrize(
     ("name", "messages", "options", "reason"),
     [
@@ -329,6 +326,32 @@ def test_musicxml_keeps_key_metre_tempo_parts_ties_and_chords(tmp_path):
     assert data.report.skipped["unreadable"].examples[0].startswith("3.musicxml")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"meter": "0/4"}, "a metre that is none"),
+        ({"meter": "x"}, "a metre that is none"),
+        ({"key": 200}, "a key that is none"),
+        ({"key": "D"}, "a key that is none"),
+        ({"tempo": 0}, "a tempo that is none"),
+        ({"notes": np.array([[200, 80, 0, 24, 0, 0]])}, "notes that are none"),
+        ({"notes": np.array([[60, 80, -1, 24, 0, 0]])}, "notes that are none"),
+        ({"notes": np.array([[60, 80, 0, 0, 0, 0]])}, "notes that are none"),
+        ({"notes": np.array([[60, 80, 0, 24]])}, "notes that are none"),
+        ({"notes": np.array([[60, 80, 0, 24.5, 0, 0]])}, "notes that are none"),
+    ],
+)
+def test_piece_made_in_python_that_is_none_is_left_out_and_named(wrong, reason):
+    good = [Piece(f"{pitch}", np.array([[pitch, 80, 0, 96, 0, 0]])) for pitch in (60, 62)]
+    report = load_music([*good, good[0]._replace(name="wrong", **wrong)], full_bars=False).report
+    assert report.n == 2 and report.skipped[reason].examples[0].startswith("wrong")
+
+
+def test_tune_without_a_metre_is_named(tmp_path):
+    (tmp_path / "book.abc").write_text("X:1\nT:None\nL:1/8\nK:D\nDEFG|\n\n" + BOOK)
+    assert "None" in load_music(tmp_path / "book.abc").report.skipped["a metre that is none"].examples[0]
+
+
 @pytest.mark.parametrize("given", ["nowhere.mid", "text.txt", [1, 2], 7, []])
 def test_music_of_nothing_is_refused(tmp_path, given):
     (tmp_path / "text.txt").write_text("x")
@@ -368,7 +391,7 @@ def test_saved_midi_holds_the_notes_and_nothing_is_stuck(tmp_path, seed):
                 sounding.remove((message.channel, message.note))
     assert not sounding
     kinds = {message.type: message for message in file.tracks[0]}
-    assert kinds["key_signature"].key == "F" and kinds["time_signature"].numerator == 6
+    assert kinds["key_signature"].key == "Dm" and kinds["time_signature"].numerator == 6
     assert json.loads(kinds["text"].text.partition("=")[2]) == piece.provenance
 
 
@@ -444,10 +467,13 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     assert of_piece.data[:, 2].min() >= end - 1
     words = of_piece.provenance["controls"]["prompt"]
     assert of_piece == model.generate(seed=2, key="C", prompt=words)[0]
+    midi(tmp_path / "empty.mid")
     for wrong, message in (
         ("note 1", "does not know"),
         ("x", "does not know"),
         ("no.mid", "no such file"),
+        (tmp_path / "empty.mid", "no notes"),
+        (", ".join([words.split(", ")[0]] * 700), "700 events"),
         (7, "give"),
     ):
         with pytest.raises(InvalidRequest, match=message):

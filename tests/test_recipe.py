@@ -218,8 +218,8 @@ def test_run_goes_on_after_the_training_and_does_nothing_twice(finished, write, 
 @pytest.mark.slow
 def test_run_from_nothing_and_after_a_kill(write, tmp_path, digits_8x8, monkeypatch):
     np.savez(tmp_path / "digits.npz", images=digits_8x8[0], labels=digits_8x8[1])
-    config = "steps = 4\nlatent = 4\nwidth = 8\nblocks = 0\n"
-    recipe = write(f'data.path = "digits.npz"\n[train]\nfamily = "vae"\n[train.config]\n{config}')
+    config = "steps = 4\nlatent = 4\nwidth = 8\n"
+    recipe = write(f'data.path = "digits.npz"\n[train]\nfamily = "gan"\n[train.config]\n{config}')
     monkeypatch.chdir(tmp_path)
     code = (
         "import os\nfrom aigc_sdk.training import loop\n"

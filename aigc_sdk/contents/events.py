@@ -47,7 +47,7 @@ def encode(notes: Notes) -> NDArray[np.int32]:
     """
     events = list[int]()
     clock, duration, velocity, instrument = 0, FIRST_DURATION, FIRST_VELOCITY, 0
-    begins = [*notes[1:, 2].tolist(), -1]
+    begins = [*notes[1:, 2].tolist(), -1][: len(notes)]
     for (pitch, loudness, onset, ticks, voice, program), following in zip(notes.tolist(), begins, strict=True):
         events += _spread(TIME, onset - clock)
         clock = onset

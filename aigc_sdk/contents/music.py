@@ -113,7 +113,9 @@ class Music(Item):
             beats, unit = map(int, self.meter.split("/"))
             head.append(mido.MetaMessage("time_signature", numerator=beats, denominator=unit))
         if self.key:
-            head.append(mido.MetaMessage("key_signature", key=_SIGNATURES[5 + key_sharps(self.key)]))
+            # MIDI knows major and minor; another mode is the major key of its signature.
+            signature = self.key if self.key.endswith("m") else _SIGNATURES[5 + key_sharps(self.key)]
+            head.append(mido.MetaMessage("key_signature", key=signature))
         file.tracks.append(head)
         notes = self.to_ticks()
         for voice in np.unique(notes[:, 4]).tolist():

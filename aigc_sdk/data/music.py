@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import TICKS, VELOCITY, Notes, encode, in_order, transposed
+from aigc_sdk.contents.events import PROGRAMS, TICKS, VELOCITY, VOICES, Notes, encode, in_order, transposed
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
@@ -38,6 +38,9 @@ MOST_BYTES = 2**23
 _SECTION_NOTES = 600
 
 _DEFAULT_TEMPO = 120.0
+
+# Pitch, velocity, onset, duration, voice and program.
+_LEAST_NOTE, _MOST_NOTE = (0, 0, 0, 1, 0, 0), (127, 127, 2**31, 2**31, VOICES - 1, PROGRAMS - 1)
 
 # Tunes of a book that one call of a worker reads.
 _TUNES = 32
@@ -192,7 +195,7 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             raise storage_error("read", path, error) from error
     elif isinstance(source, Sequence) and all(isinstance(piece, Piece) for piece in source):
-        name, found = "pieces", list(source)
+        name, found = "pieces", list(_usable(source, report))
     else:
         raise InvalidData(f"data is {shown(source)}; give a path, or a list of pieces.")
     if full_bars:
@@ -201,6 +204,16 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
             report.skip("bars that do not sum up", piece.name, f"to {piece.meter}")
         found = list(itertools.compress(found, regular))
     return _dataset(name, found, transpose, report)
+
+
+def _usable(pieces: Sequence[Piece], report: DataReport) -> Iterator[Piece]:
+    """Yield pieces that were made in Python, held to what files are held to."""
+    for piece in pieces:
+        read = _checked((piece.notes, piece.key, str(piece.meter), piece.tempo))
+        if isinstance(read, Rejected):
+            report.skip(read.reason, piece.name, read.detail)
+        else:
+            yield Piece(piece.name, *read)
 
 
 def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) -> MusicDataset:
@@ -372,7 +385,16 @@ def _checked(read: Any) -> Any:
         return Rejected("a tempo that is none", f"{tempo:g} quarter notes a minute; 1 to 1,000 are")
     if not len(notes):
         return Rejected("no notes", "")
+    if not _are_notes(notes):
+        return Rejected("notes that are none", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
+    if key not in (None, *range(len(KEYS))):
+        return Rejected("a key that is none", f"{key!r}; an index in KEYS is")
     seconds = int((notes[:, 2] + notes[:, 3]).max()) / TICKS * 60 / (tempo or _DEFAULT_TEMPO)
     if seconds > MOST_SECONDS:
         return Rejected("longer than an hour", f"{seconds / 3600:.1f} hours; cut it into pieces")
     return in_order(notes), key, meter, tempo
+
+
+def _are_notes(notes: Any) -> bool:
+    is_table = isinstance(notes, np.ndarray) and notes.dtype.kind in "iu" and notes.shape[1:] == (6,)
+    return is_table and bool(((notes >= _LEAST_NOTE) & (notes <= _MOST_NOTE)).all())

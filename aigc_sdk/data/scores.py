@@ -119,8 +119,10 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
 def _of_score(score: Any) -> Read | Rejected:
     parts = [[*part.getElementsByClass("Measure")] or [part] for part in score.parts]
     meters = [*score.recurse().getElementsByClass("TimeSignature")]
-    meter = f"{meters[0].numerator}/{meters[0].denominator}" if meters else "4/4"
-    if not parts or not meters[:1] or not meters[0].numerator:
+    meter = f"{meters[0].numerator}/{meters[0].denominator}" if meters else ""
+    if not meters:
+        return Rejected("a metre that is none", "none is written")
+    if not parts or not meters[0].numerator:
         return np.zeros((0, 6), np.int64), None, meter, None
     bar = float(meters[0].barDuration.quarterLength)
 
