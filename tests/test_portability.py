@@ -27,7 +27,8 @@ def test_trained_file_makes_the_same_in_javascript(run, javascript, task, runtim
     got = run_in_javascript(runtime, path, {"seed": seeds, **controls})["content"]
     gap = np.abs(got.astype(int) - exported.run(seeds, controls)["content"])
     assert gap.max() <= 1
-    assert (gap > 0).mean() <= share
+    expected = share * gap.size
+    assert (gap > 0).sum() <= expected + 3 * expected**0.5  # of so few, more may differ by chance
 
 
 @pytest.mark.slow
