@@ -250,8 +250,8 @@ def _known_events(control: Control, value: Any, where: str) -> list[int]:
             f"{where} has {printable(', '.join(unknown[:_EXAMPLES]))}, which the model does not know; give"
             f" {control.allowed}."
         )
-    count = f"{value.count(',') + 1:,} events" if found else shown(value)
-    raise InvalidRequest(f"{where} is {count}; give {control.allowed}.")
+    given = f"{value.count(',') + 1:,} events" if found else shown(value)
+    raise InvalidRequest(f"{where} is {given}; give {control.allowed}.")
 
 
 def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:

@@ -347,9 +347,18 @@ def test_piece_made_in_python_that_is_none_is_left_out_and_named(wrong, reason):
     assert report.n == 2 and report.skipped[reason].examples[0].startswith("wrong")
 
 
-def test_tune_without_a_metre_is_named(tmp_path):
-    (tmp_path / "book.abc").write_text("X:1\nT:None\nL:1/8\nK:D\nDEFG|\n\n" + BOOK)
-    assert "None" in load_music(tmp_path / "book.abc").report.skipped["a metre that is none"].examples[0]
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ("L:1/8", "a metre that is none"),
+        ("M:4/4\nQ:1/4=0", "a tempo that is none"),
+        ("M:4/4\nQ:0", "a tempo that is none"),
+    ],
+)
+def test_tune_without_metre_or_tempo_is_named(tmp_path, head, reason):
+    (tmp_path / "book.abc").write_text(f"X:9\nT:Wrong\n{head}\nK:D\nDEFG|\n\n{BOOK}")
+    report = load_music(tmp_path / "book.abc").report
+    assert report.n == 2 and "Wrong" in report.skipped[reason].examples[0]
 
 
 @pytest.mark.parametrize("given", ["nowhere.mid", "text.txt", [1, 2], 7, []])

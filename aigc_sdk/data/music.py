@@ -221,9 +221,6 @@ def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) 
     codes, keys, meters, first = list[NDArray[np.int32]](), list[int](), list[str](), dict[tuple[Any, ...], str]()
     guessed = cut = 0
     for piece in found:
-        if not len(piece.notes):
-            report.skip("no notes", piece.name)
-            continue
         guessed += piece.key is None
         key = find_key(piece.notes) if piece.key is None else piece.key
         sections = _sections(piece.notes, bar_ticks(piece.meter))

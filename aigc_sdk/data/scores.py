@@ -156,8 +156,9 @@ def _of_score(score: Any) -> Read | Rejected:
                         tied.pop(pitch, None)
     keys = [*score.recurse().getElementsByClass("Key")]
     key = _key_of_score(keys[0]) if keys else None
-    marks = [mark.getQuarterBPM() for mark in score.recurse().getElementsByClass("MetronomeMark")]
-    return np.array(rows, np.int64).reshape(-1, 6), key, meter, float(marks[0]) if marks and marks[0] else None
+    marks = [*score.recurse().getElementsByClass("MetronomeMark")]
+    tempo = _tempo_of_score(marks[0]) if marks else None
+    return np.array(rows, np.int64).reshape(-1, 6), key, meter, tempo
 
 
 def _place(element: Any, measure: Any, length: float) -> tuple[float, float]:
@@ -171,6 +172,13 @@ def _first_endings(part: Any) -> list[Any]:
     numbers = [min(bracket.numberRange or [1]) for bracket in brackets]
     taken = [bracket for bracket, number, later in zip(brackets, numbers, numbers[1:], strict=False) if later > number]
     return [measure for bracket in taken for measure in bracket.getSpannedElements()]
+
+
+def _tempo_of_score(mark: Any) -> float | None:
+    if mark.number == 0:  # by which music21 would divide
+        return 0.0
+    tempo = mark.getQuarterBPM()
+    return None if tempo is None else float(tempo)
 
 
 def _key_of_score(key: Any) -> int | None:

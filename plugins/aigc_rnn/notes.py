@@ -271,7 +271,7 @@ class Clock(nn.Module):
         # The last note may end at a bar line, or as long before one as the upbeat is.
         since = end + before["begin"] - _LATEST
         ends_well = (end > 0) & ((end % bars.ticks) * (since % bars.ticks) == 0)
-        is_full = ends_well & (since >= bars.most) if most_bars else end < 0
+        is_full = ends_well & (since >= bars.most) if most_bars else end < 0  # which is never
         of_kinds = torch.cat([(lasts > room) | is_full, ~ends_well, is_full], -1)
         return (self.adding > room - lasts * adds) | of_kinds.index_select(-1, self.kind)
 
