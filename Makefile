@@ -10,7 +10,7 @@ demo: .venv/core
 
 test: .venv/dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile  # each trains what its files share
 	-$(BIN)/coverage combine --quiet  # a process that a test killed may have left half a file
 	$(BIN)/coverage report
 
