@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
-from aigc_sdk.contents import Contents, Image, Text
+from aigc_sdk.contents import Contents, Image, Music, Text
 from aigc_sdk.files import as_path
 from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins, stream
 from aigc_sdk.hookspecs import hookimpl
@@ -53,6 +53,7 @@ __all__ = [
     "ModelCard",
     "ModelFile",
     "ModelSpec",
+    "Music",
     "ReaderSpec",
     "Report",
     "Score",
@@ -99,9 +100,11 @@ def train(
 
     Args:
         family: the name of a family, for example "vae".
-        data: an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), a `.csv`, `.tsv` or
-            `.parquet` table of images and labels, a file that a plugin reads, an array uint8 (n, height, width,
-            channels), or a pair of such an array and its labels (n,).
+        data: for a family of images an `.npz`, `.npy` or IDX file, a folder of images (sub-folders are labels), a
+            `.csv`, `.tsv` or `.parquet` table of images and labels, a file that a plugin reads, an array uint8 (n,
+            height, width, channels), or a pair of such an array and its labels (n,). For one of texts a `.txt`,
+            `.jsonl` or `.csv` file, a folder of these, or a list of texts. For one of music MIDI, ABC or MusicXML, a
+            folder of these, or a list of `aigc_sdk.data.Piece`.
         out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
         resume: go on with the run in `out`, which has to be of the same family, config, seed and data.
@@ -182,7 +185,8 @@ def reproduce(
     reproduced too; a warning is logged.
 
     Args:
-        path: a PNG that carries its provenance inside, or another image with its provenance beside as PATH.json.
+        path: a PNG or a MIDI file, which carry their provenance inside, or another image, a text, or a piece as
+            .wav, with its provenance beside as PATH.json.
         model: what made it, as in `aigc_sdk.load`; without it, the ready-made model of that name.
         device: as in `aigc_sdk.load`.
         controls: images and masks that the item was made from; the file holds only their hashes.

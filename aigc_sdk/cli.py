@@ -70,7 +70,7 @@ def app() -> None:
 @task_option
 @assignments("control")
 @click.option("-o", "--out", type=_PATH, help="folder to write to; if left out ./MODEL-SEED, or for texts the screen")
-@click.option("--stream", is_flag=True, help="show one text while it is made")
+@click.option("--stream", is_flag=True, help="show one text or piece while it is made")
 @device_option
 @json_option
 def generate(
@@ -91,7 +91,7 @@ def generate(
     """
     stdout = sys.stdout
     if stream and (n not in (None, 1) or task is not None or out is not None or as_json):
-        raise InvalidRequest("--stream shows one text; leave out -n, --task, -o and --json.")
+        raise InvalidRequest("--stream shows one item; leave out -n, --task, -o and --json.")
     # What a plugin prints is not what this command has to say.
     with redirect_stdout(sys.stderr), sdk.load(model, task="stream" if stream else task, device=device) as loaded:
         controls = _controls(loaded.card, control)
@@ -181,8 +181,9 @@ def train(
     """Train a model of a family on data; ends with verified model files in the run folder.
 
     DATA is an .npz, .npy or IDX file, a folder of images, a .csv, .tsv or .parquet table of images, or what a plugin
-    reads; `aigc plugins` lists the families. Ctrl-C and SIGTERM
-    save a checkpoint and leave with exit code 130 or 143; the same command with --resume goes on.
+    reads; for texts a .txt, .jsonl or .csv file, for music MIDI, ABC or MusicXML, or a folder of these. `aigc plugins`
+    lists the families. Ctrl-C and SIGTERM save a checkpoint and leave with exit code 130 or 143; the same command with
+    --resume goes on.
     """
     if options:
         _print_options(family)

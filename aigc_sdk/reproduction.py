@@ -53,7 +53,7 @@ class Provenance:
 
     @classmethod
     def read(cls, path: Path) -> "Provenance":
-        """Read the provenance inside a PNG, or beside another file, as PATH.json.
+        """Read the provenance inside a PNG or MIDI file, or beside another one, as PATH.json.
 
         Raises:
             InvalidProvenance: there is none, or it is not what this SDK writes; says where.

@@ -393,7 +393,7 @@ def test_command_line_shows_texts_and_saves_them(trained_rnn, tmp_path, monkeypa
     assert [row["text"] for row in json.loads(aigc("-n", "3", "--json"))] == texts
     aigc("-n", "3", "-o", "out")
     assert [path.read_text() for path in sorted((tmp_path / "out").glob("*.txt"))] == texts
-    with pytest.raises(InvalidRequest, match="--stream shows one text"):
+    with pytest.raises(InvalidRequest, match="--stream shows one item"):
         CliRunner().invoke(cli.app, ["generate", folder, "--stream", "-n", "2"], catch_exceptions=False)
 
 
