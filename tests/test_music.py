@@ -160,17 +160,41 @@ def test_no_event_of_full_bars_is_barred_and_all_that_would_break_them_are():
     assert told == [{"end"}, {"end", 48, 72}, set(), {72}, {"end", 72}, {"end", 48, 72}, {48, 72}]
 
 
-def test_a_piece_ends_when_it_has_its_most_bars():
+def test_a_piece_ends_when_it_has_its_bars():
     codes = (-1, -1, 4096 + 24, 4096 + 48, 60, 62, 8192 + 24)
-    clock = Clock(codes, [], [(2, 4)], 1, 2)
+    clock = Clock(codes, [], [(2, 4)], 1, counts_bars=True)
     state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
-    bars, left = clock.bars_of(torch.tensor([[0]])), []
+    bars = clock.bars_of(torch.tensor([[0]]), torch.tensor([2]))
+    left_out, left = list[list[bool]](), list[int]()
     for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
-        left.append(clock.left_out(state, bars)[0].tolist())
+        left_out.append(clock.left_out(state, bars)[0].tolist())
+        left.append(int((clock.place(state, bars) - clock.offsets)[0, -1]))
         _, state = clock.read(torch.tensor([[token]]), state)
-    only_the_end = [True, False, True, True, True, True, True]
-    assert clock.left_out(state, bars)[0].tolist() == only_the_end and only_the_end not in left
-    assert not any(each[1] for each in left[4:5])  # the first full bar could be the last one
+    # It could end at the bar line in its second bar; before the last note there is room for the eighth that it takes.
+    assert [each[1] for each in left_out] == [i != 7 for i in range(10)] and left == [2] * 7 + [1] * 3
+    assert left_out[-1] == [False, True, True, True, False, False, True]
+    assert clock.left_out(state, bars)[0].tolist() == [True, False, True, True, True, True, True]
+
+
+def test_bars_left_are_counted_in_training_as_in_the_loop():
+    codes = (-1, -1, 4096 + 24, 4096 + 48, 60, 62, 8192 + 24)
+    clock = Clock(codes, [], [(2, 4)], 1, counts_bars=True)
+    tokens = [6, 6, 6, 4, 3, 4, 5, 2, 4, 4, 4, 1]  # an upbeat, a bar, and a last one that it makes full
+    before = clock.before(torch.tensor([[codes[token] for token in tokens[:-1]]]), clock.bars_of(torch.tensor([[0]])))
+    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
+    bars = clock.bars_of(torch.tensor([[0]]), torch.tensor([2]))
+    for i, token in enumerate(tokens):
+        assert torch.equal(clock.place(state, bars)[0], before.place[0, i])
+        assert torch.equal(clock.left_out(state, bars)[0], before.barred[0, i]) and not before.barred[0, i, token]
+        _, state = clock.read(torch.tensor([[token]]), state)
+
+
+def test_silence_before_the_first_note_is_no_bar_of_the_piece():
+    clock = Clock((-1, -1, 4096 + 24, 60, 8192 + 192), [], [(2, 4)], 1, counts_bars=True)
+    events = torch.tensor([[8192 + 192, 8192 + 192, 60, 60, 60, 60]])  # four bars of silence, and one of eighths
+    before = clock.before(events, clock.bars_of(torch.tensor([[0]])))
+    assert not before.barred[0, range(7), [4, 4, 3, 3, 3, 3, 1]].any()
+    assert (before.place - clock.offsets)[0, :, -1].tolist() == [1, 1, 1, 1, 1, 1, 0]
 
 
 BOOK = """X:1
@@ -445,7 +469,7 @@ def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music)
     np.testing.assert_allclose(slow[:, 2:4], 2 * fast[:, 2:4], rtol=1e-5)
 
 
-def test_a_model_of_full_bars_makes_full_bars_and_no_more_than_it_may(tmp_path, no_export):
+def test_a_model_of_full_bars_makes_as_many_as_it_is_asked_for(tmp_path, no_export):
     rng = np.random.default_rng(0)
     tunes = []
     for i in range(12):
@@ -455,11 +479,16 @@ def test_a_model_of_full_bars_makes_full_bars_and_no_more_than_it_may(tmp_path, 
         notes = np.stack([rng.integers(60, 72, len(onsets)), same[0], onsets, lasts, same[1], same[1]], 1)
         tunes.append(Piece(f"{i}", notes, 0, "2/4"))
     options = {"steps": 2, "width": 8, "layers": 1, "transpose": 0, "max_length": 200, "validation_fraction": 0}
-    run = sdk.train("music-rnn", tunes, out=tmp_path / "run", full_bars=True, most_bars=3, min_count=1, **options)
+    options["conditions"] = "key,meter,bars"
+    run = sdk.train("music-rnn", tunes, out=tmp_path / "run", full_bars=True, min_count=1, **options)
     sdk.export(run, tmp_path / "tunes.onnx")
-    made = [piece.to_ticks() for piece in sdk.generate(tmp_path / "tunes.onnx", 40, seed=1)]
-    assert all(in_full_bars(notes, 96) for notes in made)
-    assert max((notes[:, 2] + notes[:, 3]).max() - notes[:, 2].min() for notes in made) == 3 * 96
+    for asked, bars in ([1, 2, 3, 4] * 10, None), (0, 4):
+        made = [piece.to_ticks() for piece in sdk.generate(tmp_path / "tunes.onnx", 40, seed=1, bars=asked)]
+        assert all(in_full_bars(notes, 96) for notes in made)
+        found = [-(-int((notes[:, 2] + notes[:, 3]).max() - notes[:, 2].min()) // 96) for notes in made]
+        assert found == (asked if bars is None else [bars] * 40)  # all of these tunes have four
+    with pytest.raises(InvalidRequest, match="bars is 5; give a whole number from 0 to 4"):
+        sdk.generate(tmp_path / "tunes.onnx", bars=5)
 
 
 def test_streamed_notes_are_those_made_at_once(trained_music):

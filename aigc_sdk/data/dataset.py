@@ -26,11 +26,13 @@ class MusicSpec:
         keys: how often each key occurs in the training part, by its name; 0 for those that pieces are only moved to.
         meters: the same of metres.
         tempo: what most pieces are played at, quarter notes a minute.
+        bars: how often pieces have so many bars; one that is begun counts.
     """
 
     keys: Mapping[str, float]
     meters: Mapping[str, float]
     tempo: float
+    bars: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

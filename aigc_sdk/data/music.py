@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import PROGRAMS, TICKS, VELOCITY, VOICES, Notes, encode, in_order, transposed
+from aigc_sdk.contents.events import PROGRAMS, TICKS, VELOCITY, VOICES, Notes, decode, encode, in_order, transposed
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
@@ -134,6 +134,11 @@ class MusicDataset(Sequences):
         low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (0, 127)
         return range(max(-self.transpose, -low), min(self.transpose, 127 - high) + 1)
 
+    def _bars(self, row: int) -> int:
+        """Return how many bars a piece has, from its first note on; one that is begun counts."""
+        notes, bar = decode(self.row_codes(row)), bar_ticks(self.meter_names[self.meters[row]])
+        return -int((notes[:, 2].min() - (notes[:, 2] + notes[:, 3]).max()) // bar)
+
     def spec(self, train: NDArray[np.int64]) -> DataSpec:
         """Describe the data to a family; `train` are the indices of the training part."""
         events, keys = Counter[int](), np.zeros(len(KEYS))
@@ -145,10 +150,12 @@ class MusicDataset(Sequences):
                 keys[moved_key(int(self.keys[row]), move)] += 1
         own = np.bincount(self.keys[train], minlength=len(KEYS)) / len(train)
         meters = np.bincount(self.meters[train], minlength=len(self.meter_names))
+        bars = Counter(self._bars(row) for row in train.tolist())
         music = MusicSpec(
             {KEYS[i]: float(own[i]) for i in np.flatnonzero(keys)},
             dict(zip(self.meter_names, (meters / len(train)).tolist(), strict=True)),
             self.tempo,
+            {n: count / len(train) for n, count in sorted(bars.items())},
         )
         longest = int(np.diff(self.starts)[train].max())
         characters = {chr(code): count for code, count in sorted(events.items())}

@@ -33,6 +33,7 @@ class Stream(IntEnum):
     TOKEN_IN_BLOCK = 6
     KEY = 7
     METER = 8
+    BARS = 9
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

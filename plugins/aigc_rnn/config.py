@@ -53,8 +53,10 @@ class RNNConfig(NetworkConfig, TextFamilyConfig):
 class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
     """The options of the family of music."""
 
-    conditions: tuple[Literal["key", "meter"], ...] = Field(
-        ("key", "meter"), description="what of a piece the network is told; with the metre also the place in the bar"
+    conditions: tuple[Literal["key", "meter", "bars"], ...] = Field(
+        ("key", "meter"),
+        description="what of a piece the network is told; with the metre also the place in the bar, with bars how many"
+        " are left, for full_bars",
     )
     max_length: int | None = Field(
         None,
@@ -63,14 +65,10 @@ class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
         description="the most events that the model makes; those of the longest piece if left out",
     )
 
-    most_bars: int | None = Field(
-        None, ge=1, description="a piece that is made ends when it has so many; for full_bars, and no bound if left out"
-    )
-
     _split = field_validator("conditions", mode="before")(split_at_commas)
 
     @model_validator(mode="after")
     def _bars_are_counted(self) -> Self:
-        if self.most_bars is not None and not (self.full_bars and "meter" in self.conditions):
-            raise ValueError("most_bars needs full_bars=true, and meter among the conditions")
+        if "bars" in self.conditions and not (self.full_bars and "meter" in self.conditions):
+            raise ValueError("bars among the conditions need full_bars=true, and meter there too")
         return self

@@ -1,7 +1,7 @@
 """How a recurrent network over events of music is trained (Eck & Schmidhuber 2002; Oore et al. 2018 for the events)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -61,7 +61,7 @@ class MusicRNN(Family):
         self.register_buffer("key_labels", torch.tensor(key_labels), persistent=False)
         meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
         events, keys = (*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys]
-        self.clock = Clock(events, keys, meters, END if config.full_bars else None, config.most_bars)
+        self.clock = Clock(events, keys, meters, END if config.full_bars else None, "bars" in config.conditions)
         labels = len(self.keys) + len(self.meters)
         self.network = network_of(config, len(codes), labels, self.clock.places)
 
@@ -134,6 +134,7 @@ class MusicRNN(Family):
                 default=min(max(self.music.tempo, _SLOWEST), _FASTEST),
                 help="quarter notes a minute",
             ),
+            *self._bars_control(),
             Control(
                 name="prompt",
                 kind="music",
@@ -153,6 +154,17 @@ class MusicRNN(Family):
             *choosing_controls(self.config, len(self.codes), "event"),
         ]
 
+    def _bars_control(self) -> Iterator[Control]:
+        if self.clock.counts_bars:
+            yield Control(
+                name="bars",
+                kind="integer",
+                minimum=0,
+                maximum=max(self.music.bars),
+                default=0,
+                help="bars of the piece, those of the prompt among them; 0 leaves it to the seed",
+            )
+
     def output(self, task: str) -> OutputSpec:
         """Return notes."""
         return OutputSpec(dtype="float32", shape=(self.most, 6), length=True)
@@ -169,8 +181,9 @@ class MusicRNN(Family):
 
     def _parts(
         self,
-    ) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]], Clock]:
+    ) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]], Clock, Mapping[int, float] | None]:
         music: MusicSpec = self.music
         told = {"key": (self.keys, music.keys), "meter": (self.meters, music.meters)}
         frequencies = {name: tuple(shares[each] for each in names) for name, (names, shares) in told.items() if names}
-        return self.network, tuple(self.codes.tolist()), frequencies, self.clock
+        bars = music.bars if self.clock.counts_bars else None
+        return self.network, tuple(self.codes.tolist()), frequencies, self.clock, bars

@@ -35,14 +35,17 @@ _PLACE_TICKS = 1 << _PLACE_BITS
 _BARS_BACK = (1, 2, 4, 8)
 _BACK_BITS, _BACK_DURATIONS = 14, 64
 
+# And of some how many bars are left, of which all from this one on are the same.
+_BARS_LEFT = 32
+
 # While the loop runs an event is kept as one number, from the lowest bit on: whether it is a note, its pitch, velocity,
 # instrument, duration and onset.
 _PITCH, _VELOCITY, _INSTRUMENT, _DURATION, _ONSET = 1, 8, 12, 24, 38
 _MOST_DURATION = (1 << _ONSET - _DURATION) - 1
 _LATEST = 1 << 63 - _ONSET
 
-# Tokens that bars bar together, besides durations, which each have their own room.
-_NOTES, _END, _OTHERS = range(3)
+# Kinds of tokens, which each have a limit of their own where bars have to be full.
+_NOTES, _END, _DURATIONS, _OTHERS = range(4)
 
 State = dict[str, Tensor]
 
@@ -87,7 +90,8 @@ class Bars(NamedTuple):
     phrase: Tensor  # (n, 1)
     phrases: Tensor  # where they begin, but for the first, (n, k)
     back: Tensor  # how many places to go back, (n, k)
-    most: Tensor  # of a piece, (n, 1)
+    whole: Tensor  # of the piece, from its first note on, (n, 1)
+    left: Tensor  # of so many bars that are left, (n, k)
 
 
 class Clock(nn.Module):
@@ -98,7 +102,7 @@ class Clock(nn.Module):
         keys: the keys that the network is told of, () where it is told of none; indices in KEYS.
         meters: the same of metres: beats and their unit. Their labels come after those of keys.
         end: the token of the end, where bars have to be full (`aigc_sdk.data.music.in_full_bars`); else None.
-        most_bars: where bars have to be full, a piece that is made ends when it has so many; None for no bound.
+        counts_bars: whether it is known how many bars a piece is to have, where they have to be full.
     """
 
     keys: Tensor
@@ -107,7 +111,7 @@ class Clock(nn.Module):
     backs: Tensor
     offsets: Tensor
     kind: Tensor
-    adding: Tensor
+    amount: Tensor
     order: Tensor
     voice: Tensor
     looked_up: Tensor
@@ -118,10 +122,9 @@ class Clock(nn.Module):
         keys: Sequence[int],
         meters: Sequence[tuple[int, int]],
         end: int | None = None,
-        most_bars: int | None = None,
+        counts_bars: bool = False,
     ) -> None:
         super().__init__()
-        self.most_bars = most_bars
         events = torch.tensor(codes, dtype=torch.int64)
         bars = [beats * 4 * TICKS // unit for beats, unit in meters]
         is_note = (events >= 0) & (events < VELOCITY)
@@ -129,12 +132,15 @@ class Clock(nn.Module):
         self.has_instruments = bool(((events >= INSTRUMENT) & (events < DURATION)).any())
         self.is_polyphonic = bool(((events >= HELD) & (events < VELOCITY)).any())
         self.fills_bars = end is not None and bool(bars)
+        self.counts_bars = counts_bars and self.fills_bars
         pitch = events % HELD
         self.lowest, self.pitches = _range_of(pitch[is_note])
 
-        # The places of a bar, bars of a phrase, phrases, and for each of the bars back the pitch and the duration.
+        # The places of a bar, bars of a phrase, phrases, for each of the bars back the pitch and the duration, and the
+        # bars left.
         sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS, _PHRASES]
-        sizes += [1 + self.pitches, _BACK_DURATIONS] * len(_BARS_BACK)
+        sizes += [1 + self.pitches] * len(_BARS_BACK) + [_BACK_DURATIONS] * len(_BARS_BACK)
+        sizes += [1 + _BARS_LEFT] * self.counts_bars
         starts = [0, *accumulate(sizes)]
         self.places = starts[-1] if bars else 0
         # What began is kept by its place, in a ring that is longer than all those bars.
@@ -147,7 +153,9 @@ class Clock(nn.Module):
         # A velocity that is never told is a part of each note.
         word = 1 + (pitch << _PITCH) + (0 if self.has_velocities else FIRST_VELOCITY << _VELOCITY)
         is_held = is_note & (events >= HELD)
-        kind = torch.where(is_note, _NOTES, _OTHERS)
+        kind = torch.where(is_note, _NOTES, torch.where(is_duration, _DURATIONS, _OTHERS))
+        amount = torch.where(is_note, 0, lasts + torch.where(events >= TIME, events - TIME, 0))
+        is_end = torch.arange(len(events)) == (-1 if end is None else end)
         looked_up = [
             is_duration.to(torch.int64),
             (~is_duration).to(torch.int64),
@@ -166,9 +174,9 @@ class Clock(nn.Module):
             "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
             "bars": torch.tensor(bars, dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
-            "offsets": torch.tensor([*starts[:3], *starts[3:-1:2], *starts[4::2]]),
-            "kind": torch.where(torch.arange(len(events)) == (-1 if end is None else end), _END, kind),
-            "adding": torch.where(is_duration, lasts, -_LATEST),
+            "offsets": torch.tensor(starts[:-1]),
+            "kind": torch.where(is_end, _END, kind),
+            "amount": amount + is_end,
             "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
             "looked_up": torch.stack(looked_up, 1),
@@ -193,8 +201,13 @@ class Clock(nn.Module):
         parts = dict.fromkeys(self.parts, torch.zeros(n, dtype=torch.int64))
         return parts | ({"began": torch.zeros(n, self.ring, dtype=torch.int64)} if self.places else {})
 
-    def bars_of(self, label: Tensor | None) -> Bars | None:
-        """Return the bars of labels (n, k), of which the last is the metre; None if the network is not told of it."""
+    def bars_of(self, label: Tensor | None, whole: Tensor | None = None) -> Bars | None:
+        """Return what follows from labels (n, k), of which the last is the metre; None if there is none.
+
+        Args:
+            label: as for the network.
+            whole: how many bars the piece is to have, int64 (n,), where they are counted.
+        """
         if label is None or not len(self.bars):
             return None
         ticks = self.bars.index_select(0, label[:, -1] - len(self.keys))[:, None]
@@ -206,7 +219,8 @@ class Clock(nn.Module):
             phrase,
             phrase * phrases.to(ticks.device),
             ((ticks * self.backs) >> _PLACE_BITS).clamp(min=1),
-            ticks * (self.most_bars or 0),
+            ticks * (1 if whole is None else whole[:, None]),
+            ticks * torch.arange(_BARS_LEFT if self.counts_bars else 0).to(ticks.device),
         )
 
     def before(self, codes: Tensor, bars: Bars | None) -> Before:
@@ -225,21 +239,25 @@ class Clock(nn.Module):
         wanted = (clock >> _PLACE_BITS)[:, :, None] - bars.back
         found = kept.gather(1, wanted.clamp(0, kept.shape[1] - 1).flatten(1)).view(wanted.shape)
         found = torch.where((wanted >= 0) & (wanted < kept.shape[1]), found, 0)
-        barred = None
+        barred, parts = None, {"clock": clock}
         if self.fills_bars:
             ends = F.pad(torch.where(is_note, onset + events.lasts, 0).cummax(1).values, (1, 0))
             begin = F.pad(torch.where(is_note, _LATEST - onset, 0).cummax(1).values, (1, 0))
             lasts, adds = F.pad(events.lasts, (1, 0), value=FIRST_DURATION), F.pad(events.adds, (1, 0))
-            parts = {"clock": clock, "duration": lasts - FIRST_DURATION, "adds": adds, "end": ends, "begin": begin}
-            barred = self._barred({name: part[:, :, None] for name, part in parts.items()}, bars)
-        return Before(self._place(clock[:, :, None], bars, found), barred)
+            parts |= {"duration": lasts - FIRST_DURATION, "adds": adds, "end": ends, "begin": begin}
+            since = (ends + begin - _LATEST)[:, -1:, None]
+            bars = bars._replace(whole=-(-since // bars.ticks) * bars.ticks)  # each has as many bars as it has
+        before = {name: part[:, :, None] for name, part in parts.items()}
+        if self.fills_bars:
+            barred = self._barred(before, bars)
+        return Before(self._place(before, bars, found), barred)
 
     def place(self, before: State, bars: Bars) -> Tensor:
         """Return what the network is told, int64 (n, k), of what is carried."""
         wanted = (before["clock"] >> _PLACE_BITS) - bars.back
         kept = torch.gather(before["began"], 1, wanted & (self.ring - 1))
         found = torch.where(kept >> _BACK_BITS == wanted, kept & ((1 << _BACK_BITS) - 1), 0)
-        return self._place(before["clock"], bars, found)
+        return self._place(before, bars, found)
 
     def left_out(self, before: State, bars: Bars | None) -> Tensor | None:
         """Return the tokens that may not come next, bool (n, tokens); None if all may.
@@ -249,11 +267,12 @@ class Clock(nn.Module):
         disorders = self.disorders(before) if self.is_polyphonic else None
         if bars is None or not self.fills_bars:
             return disorders
-        barred = self._barred(before, bars, self.most_bars)
+        barred = self._barred(before, bars)
         return barred if disorders is None else barred | disorders
 
-    def _place(self, clock: Tensor, bars: Bars, found: Tensor) -> Tensor:
-        """Return int64 (..., k) of clocks (..., 1) and the notes found in the bars back (..., bars)."""
+    def _place(self, before: State, bars: Bars, found: Tensor) -> Tensor:
+        """Return int64 (..., k) of what is carried (..., 1), and the notes found in the bars back (..., bars)."""
+        clock = before["clock"]
         # Exporters round quotients of whole numbers through floats, so that bars and phrases are counted.
         columns = [
             (clock % bars.ticks) >> _PLACE_BITS,
@@ -262,18 +281,30 @@ class Clock(nn.Module):
             found >> _BACK_DURATIONS.bit_length() - 1,
             found & (_BACK_DURATIONS - 1),
         ]
+        if self.counts_bars:
+            left = torch.minimum(self._left(before, bars), bars.whole)
+            columns.append((left > bars.left).to(torch.int64).sum(-1, keepdim=True))
         return torch.cat(columns, -1) + self.offsets
 
-    def _barred(self, before: State, bars: Bars, most_bars: int | None = None) -> Tensor:
-        """Return the tokens that would break a bar, or come after the last one, bool (..., tokens) of (..., 1)."""
-        end, adds, lasts = before["end"], before["adds"], before["duration"] + FIRST_DURATION
+    def _left(self, before: State, bars: Bars) -> Tensor:
+        """Return how many ticks of the piece are left, (..., 1); before its first note very many."""
+        return bars.whole - (before["clock"] + before["begin"] - _LATEST)
+
+    def _barred(self, before: State, bars: Bars) -> Tensor:
+        """Return the tokens that would break a bar, or the number of bars, bool (..., tokens) of (..., 1)."""
+        end, lasts = before["end"], before["duration"] + FIRST_DURATION
         room = bars.ticks - before["clock"] % bars.ticks
         # The last note may end at a bar line, or as long before one as the upbeat is.
         since = end + before["begin"] - _LATEST
-        ends_well = (end > 0) & ((end % bars.ticks) * (since % bars.ticks) == 0)
-        is_full = ends_well & (since >= bars.most) if most_bars else end < 0  # which is never
-        of_kinds = torch.cat([(lasts > room) | is_full, ~ends_well, is_full], -1)
-        return (self.adding > room - lasts * adds) | of_kinds.index_select(-1, self.kind)
+        may_end = (end > 0) & ((end % bars.ticks) * (since % bars.ticks) == 0)
+        left = room + _LATEST
+        if self.counts_bars:
+            left = self._left(before, bars)
+            room = torch.minimum(room, left)
+            may_end = may_end & (since > bars.whole - bars.ticks)
+        # Of a note that is what is left over of the bar; of the end 1 or 0; and a rest has to end before all does.
+        limits = [room - lasts, may_end.to(torch.int64), room - lasts * before["adds"], left - 1]
+        return self.amount > torch.cat(limits, -1).index_select(-1, self.kind)
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""

@@ -146,7 +146,12 @@ class _Loop(_Sampler):
     Args:
         network, codes, frequencies: as for `_Sampler`.
         clock: what reads events; None for characters.
+        bars: how often pieces have so many bars, where they are counted.
     """
+
+    cumulative_bars: Tensor
+    bars: Tensor
+    least: Tensor
 
     # Whether an item that has made all it may is left as it is, for a later call.
     keeps = False
@@ -157,9 +162,15 @@ class _Loop(_Sampler):
         codes: tuple[int, ...],
         frequencies: Mapping[str, tuple[float, ...]],
         clock: Clock | None = None,
+        bars: Mapping[int, float] | None = None,
     ) -> None:
         super().__init__(network, codes, frequencies)
         self.clock = clock
+        if bars:
+            self.register_buffer("cumulative_bars", cumulative(tuple(bars.values())))
+            self.register_buffer("bars", torch.tensor(list(bars)))
+        # What is left out gets these logits: where that is all, the end comes.
+        self.register_buffer("least", torch.where(torch.arange(len(self.codes)) == END, MASKED / 10, MASKED))
 
     def start(self, n: int) -> State:
         """Return what the loop carries before the first token: zeros."""
@@ -170,6 +181,13 @@ class _Loop(_Sampler):
             "done": torch.zeros(n, dtype=torch.bool),
         }
         return parts | (self.clock.start(n) if self.clock else {})
+
+    def whole(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor | None:
+        """Return how many bars a piece is to have, int64 (n,), drawn from the seed where none is asked for."""
+        if "bars" not in controls:
+            return None
+        drawn = self.bars[draw_choices(seed, 1, self.cumulative_bars, Stream.BARS)[:, 0]]
+        return torch.where(controls["bars"] > 0, controls["bars"], drawn)
 
     def loop(
         self, seed: Tensor, controls: dict[str, Tensor], state: State, position: Tensor
@@ -203,7 +221,7 @@ class _Loop(_Sampler):
         streams = (Stream.TOKEN, Stream.TOKEN_IN_BLOCK)[: 1 + (len(self.codes) > _MANY)]
         u = [uniform_at(seed, places, stream).double() for stream in streams]
         tokens = torch.arange(len(self.codes))[None]
-        bars = None if clock is None else clock.bars_of(label)
+        bars = None if clock is None else clock.bars_of(label, self.whole(seed, controls))
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
             return t[0] < until.max()
@@ -213,7 +231,7 @@ class _Loop(_Sampler):
             share = read(before["token"], None if clock is None or bars is None else clock.place(before, bars))
             logits, after = self.network.step(share, before, self.barred)
             left_out = None if clock is None else clock.left_out(before, bars)
-            logits = logits if left_out is None else torch.where(left_out, MASKED, logits)
+            logits = logits if left_out is None else torch.where(left_out, self.least, logits)
             drawn = [each.index_select(1, t) for each in u]
             token = choose(logits, before["seen"], torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], how)
             next_forced = forced.index_select(1, t)
