@@ -179,10 +179,10 @@ def check_tunes(report: Report) -> None:
         for mode, is_major in (("major", True), ("other", False)):
             found = [_ends_on_tonic(*piece) for piece in pieces if (piece[1] in KEYS[:12]) == is_major]
             report.figure(f"{whose}: share of those in {mode} keys that end on the tonic", float(np.mean(found)))
-    most = int(str(load(NAME).card.config["most_bars"]))
-    for whose, pieces in (("tunes", told), ("book", book)):
-        share = float(np.mean([_bars(*piece) >= most for piece in pieces]))
-        report.figure(f"{whose}: share of {most} bars or more", share)
+    asked = list(range(1, 51))
+    more = [tune for meter in full for tune in sdk.generate(NAME, meter=meter, bars=asked, seed=TUNES)]
+    wanted = [_bars(tune.to_ticks(), "", tune.meter) == n for tune, n in zip(more, asked * len(full), strict=True)]
+    report.figure(f"of {len(more)} tunes that are asked for 1 to {asked[-1]} bars, share with so many", np.mean(wanted))
 
 
 def _share_from(tunes: Iterator[tuple[Notes, str]], least: float) -> float:
@@ -194,7 +194,7 @@ def _count(notes: Notes, _key: str, _meter: str) -> float:
 
 
 def _bars(notes: Notes, _key: str, meter: str) -> float:
-    return float((notes[:, 2] + notes[:, 3]).max() - notes[:, 2].min()) / bar_ticks(meter)
+    return math.ceil(int((notes[:, 2] + notes[:, 3]).max() - notes[:, 2].min()) / bar_ticks(meter))
 
 
 def _ends_on_tonic(notes: Notes, key: str, _meter: str) -> bool:

@@ -3,9 +3,9 @@
     python benchmarks/music_speed.py
 
 What `text_speed` does of texts: an LSTM of 2 layers of 192 units over about as many events as `folk-tunes` has, of
-random weights, makes 200 of them, in full bars, told of the key, the metre, and which notes began in the bars before.
-The other loops make the very same notes; what their network is told of the bars, and what would break one, they work
-out in numpy, for all tunes at once.
+random weights, makes 200 of them, in full bars, told of the key, the metre, which notes began in the bars before, and
+how many bars are left. The other loops make the very same notes; what their network is told of the bars, and what would
+break one, they work out in numpy, for all tunes at once.
 """
 
 import argparse
@@ -40,8 +40,11 @@ METERS = ("2/2", "6/8", "2/4", "4/4", "3/4", "9/8")
 PITCHES, LENGTHS = np.arange(55, 92), np.array([2, 4, 6, 8, 12, 16, 18, 24, 36, 48, 72, 96, 144])
 PROMPT = ("duration 24", "note 62", "note 66", "note 69", "note 66")
 
-# Ticks of a place in a bar; bits of a note that began there, and of its duration among them; bars of a phrase, phrases.
-PLACE, WORD, LASTS, BARS, PHRASES = 4, 14, 6, 8, 8
+# Ticks of a place in a bar; bits of a note that began there, and of its duration among them; bars of a phrase, phrases;
+# bars left.
+PLACE, WORD, LASTS, BARS, PHRASES, LEFT = 4, 14, 6, 8, 8, 32
+# Bars of the longest tune, which is not over after so many events.
+MOST_BARS = 200
 NEVER = 10**6
 
 
@@ -60,19 +63,21 @@ def main() -> int:
 def untrained(folder: Path) -> Run:
     """Return a run of one step on random tunes."""
     rng = np.random.default_rng(0)
-    tunes = [random_tune(rng, meter, key) for key in (0, 2, 7, 9) for meter in METERS for _ in range(4)]
+    tunes = [random_tune(rng, meter, key, 8) for key in (0, 2, 7, 9) for meter in METERS for _ in range(4)]
+    tunes.append(random_tune(rng, "2/4", 0, MOST_BARS))
     options = {"width": 192, "layers": 2, "max_length": STEPS, "min_count": 1, "full_bars": True, "transpose": 0}
+    options["conditions"] = "key,meter,bars"
     return sdk.train("music-rnn", tunes, out=folder, steps=1, validation_fraction=0, **options)
 
 
-def random_tune(rng: np.random.Generator, meter: str, key: int) -> Piece:
-    """Return eight bars of notes and chords of two, some of which are followed by a rest as long as they are."""
+def random_tune(rng: np.random.Generator, meter: str, key: int, bars: int) -> Piece:
+    """Return bars of notes and chords of two, some of which are followed by a rest as long as they are."""
     bar, clock = bar_ticks(meter), 0
     notes = list[tuple[int, ...]]()
-    while clock < 8 * bar:
+    while clock < bars * bar:
         room = bar - clock % bar
         ticks = int(rng.choice(LENGTHS[room >= LENGTHS]))
-        rests = clock + ticks < 8 * bar and rng.random() < 0.2
+        rests = clock + ticks < bars * bar and rng.random() < 0.2
         pitches = sorted(rng.choice(PITCHES, rng.integers(1, 3), replace=False).tolist())
         notes += [(pitch, 80, clock, ticks // 2 if rests else ticks, 0, 0) for pitch in pitches]
         clock += ticks
@@ -86,6 +91,7 @@ class Events:
         clock, n = family.clock, len(fed["key"])
         self._label = np.stack([fed["key"], len(family.keys) + fed["meter"]], 1)
         self._bar, self._tempo = clock.bars.numpy()[fed["meter"]], fed["tempo"]
+        self._whole = self._bar * fed["bars"]
         self._offsets, self._lowest, self._ring = clock.offsets.numpy(), clock.lowest, clock.ring
         self._back = np.maximum(self._bar[:, None] * clock.backs.numpy() // PLACE, 1)
 
@@ -107,7 +113,7 @@ class Events:
         self._began = np.zeros((n, self._ring), np.int64)
 
     def told(self) -> dict[str, NDArray[np.int64]]:
-        """Return key and metre, the place in bar, phrase and tune, and which notes began in earlier bars."""
+        """Return key and metre, the place in bar, phrase and tune, which notes began before, and the bars left."""
         wanted = (self._clock // PLACE)[:, None] - self._back
         kept = self._began[self._rows, wanted & (self._ring - 1)]
         found = np.where(kept >> WORD == wanted, kept & ((1 << WORD) - 1), 0)
@@ -115,19 +121,26 @@ class Events:
         place[:, 0] = self._clock % self._bar // PLACE
         bars = self._clock // self._bar
         place[:, 1], place[:, 2] = bars % BARS, np.minimum(bars // BARS, PHRASES - 1)
-        place[:, 3:7], place[:, 7:] = found >> LASTS, found & ((1 << LASTS) - 1)
+        place[:, 3:7], place[:, 7:11] = found >> LASTS, found & ((1 << LASTS) - 1)
+        place[:, 11] = np.clip(-(-self._left() // self._bar), 0, LEFT)
         place += self._offsets
         return {"label": self._label, "place": place}
 
     def barred(self) -> NDArray[np.bool_]:
-        """Return what would go over a bar line, end within a bar, or put a chord out of order."""
-        room = (self._bar - self._clock % self._bar)[:, None]
+        """Return what would go over a bar line or the last bar, end before, or put a chord out of order."""
+        left = self._left()
+        room = np.minimum(self._bar - self._clock % self._bar, left)[:, None]
         barred = self._is_note & (self._duration[:, None] > room)
         barred |= self._needs + self._added[:, None] > room
         barred |= self._pitch <= self._held[:, None]
+        barred |= (self._time >= left[:, None]) & (self._begin >= 0)[:, None]
         is_whole = (self._end % self._bar == 0) | ((self._end - self._begin) % self._bar == 0)
-        barred[:, END] |= (self._begin < 0) | ~is_whole
+        is_last = self._end - self._begin > self._whole - self._bar
+        barred[:, END] = (self._begin < 0) | ~is_whole | ~is_last
         return barred
+
+    def _left(self) -> NDArray[np.int64]:
+        return self._whole - np.where(self._begin < 0, 0, self._clock - self._begin)
 
     def read(self, token: NDArray[np.int64]) -> None:
         """Go on by an event of each tune."""

@@ -185,11 +185,12 @@ def lasting(run: Run, options: dict[str, Any], n: int) -> tuple[NDArray[np.int64
 
 
 def controls(run: Run, n: int, steps: int, prompt: Sequence[int] = ()) -> dict[str, Array]:
-    """Return the controls of n items, which have all labels in turn."""
+    """Return the controls of n items, which have all labels in turn, and as many bars as there can be."""
     fed = {"prompt": np.array([[*prompt] or [-1]] * n, np.int32), "max_length": np.full(n, steps)}
     for each in sdk.load(run.folder).card.controls:
         if each.name not in fed:
-            value = np.arange(n) % len(each.choices) if each.kind == "choice" else each.default
+            default = each.maximum if each.name == "bars" else each.default
+            value = np.arange(n) % len(each.choices) if each.kind == "choice" else default
             fed[each.name] = np.full(n, value, each.dtype)
     return fed
 

@@ -146,25 +146,27 @@ def test_shakespeare_goes_on_in_verse_and_streams():
     assert np.mean([word in {"the", "and", "to", "of", "i", "you", "my", "a", "that", "in"} for word in words]) > 0.1
 
 
-def test_folk_tunes_fill_their_bars_in_the_key_and_the_metre_asked_for():
+def test_folk_tunes_fill_the_bars_asked_for_in_the_key_and_the_metre():
     from aigc_metrics.music import scale_consistency
     from aigc_sdk.data.music import bar_ticks, in_full_bars
 
     asked = [(key, meter) for key in ("D", "Am", "G", "Ador") for meter in ("6/8", "2/2", "3/4", "9/8")]
     keys, meters = map(list, zip(*asked, strict=True))
-    tunes = list(sdk.generate("folk-tunes", key=keys, meter=meters, seed=7))
+    tunes = list(sdk.generate("folk-tunes", key=keys, meter=meters, bars=[8, 12, 16, 20] * 4, seed=7))
     assert [(tune.key, tune.meter) for tune in tunes] == asked
-    # One of 512 events may be cut within a bar.
-    assert np.mean([in_full_bars(tune.to_ticks(), bar_ticks(tune.meter)) for tune in tunes]) > 0.9
+    assert all(in_full_bars(tune.to_ticks(), bar_ticks(tune.meter)) for tune in tunes)
+    spans = [int((tune.to_ticks()[:, 2:4].sum(1)).max() - tune.to_ticks()[0, 2]) for tune in tunes]
+    assert [-(-span // bar_ticks(tune.meter)) for span, tune in zip(spans, tunes, strict=True)] == [8, 12, 16, 20] * 4
     assert np.mean([scale_consistency(tune.to_ticks(), tune.key) for tune in tunes]) > 0.95
     assert 20 < np.mean([len(tune.data) for tune in tunes]) < 250
 
 
 def test_a_folk_tune_goes_on_behind_another_and_streams():
-    tune = sdk.generate("folk-tunes", seed=3, key="G", meter="6/8")[0]
-    after = sdk.generate("folk-tunes", seed=4, key="G", meter="6/8", prompt=tune, max_length=60)[0]
+    tune = sdk.generate("folk-tunes", seed=3, key="G", meter="6/8", bars=8)[0]
+    asked = {"seed": 4, "key": "G", "meter": "6/8", "bars": 16, "prompt": tune, "max_length": 60}
+    after = sdk.generate("folk-tunes", **asked)[0]
     assert after.data[0, 2] >= tune.data[:, 2].max()  # it begins where the prompt ends
-    parts = list(sdk.stream("folk-tunes", seed=4, key="G", meter="6/8", prompt=tune, max_length=60, chunk_size=2))
+    parts = list(sdk.stream("folk-tunes", **asked, chunk_size=2))
     assert len(parts) > 1 and np.array_equal(np.concatenate(parts), after.data)
 
 
