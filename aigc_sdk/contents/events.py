@@ -24,13 +24,26 @@ NOTE, HELD, VELOCITY, INSTRUMENT, DURATION, TIME = 0, 128, 256, 1024, 4096, 8192
 
 # The most ticks of one event; what is longer takes several.
 MOST_TICKS = 20 * TICKS
-VOICES, PROGRAMS = 16, 129
+VOICES, PROGRAMS, DRUMS = 16, 129, 128
+# No note is longer, in ticks.
+LONGEST = 2**14 - 1
 FIRST_DURATION, FIRST_VELOCITY = TICKS // 2, 5
 
 _BEGINS = {"note": NOTE, "held": HELD, "velocity": VELOCITY, "instrument": INSTRUMENT, "duration": DURATION}
 _BEGINS["time"] = TIME
 
 Notes = NDArray[np.int64]
+
+
+def bar_ticks(meter: str) -> int:
+    """Return the ticks of a bar.
+
+    Example:
+        >>> bar_ticks("6/8"), bar_ticks("4/4")
+        (144, 192)
+    """
+    beats, unit = map(int, meter.split("/"))
+    return beats * 4 * TICKS // unit
 
 
 def in_order(notes: Notes) -> Notes:
@@ -122,7 +135,7 @@ def transposed(events: NDArray[np.int32], semitones: int) -> NDArray[np.int32]:
     instrument = np.where((events >= INSTRUMENT) & (events < DURATION), events - INSTRUMENT, 0)
     if instrument.any():  # which pitches are drums'
         last = np.maximum.accumulate(np.where((events >= INSTRUMENT) & (events < DURATION), np.arange(len(events)), -1))
-        moves &= ~((last >= 0) & (instrument[last] % PROGRAMS == PROGRAMS - 1))
+        moves &= ~((last >= 0) & (instrument[last] % PROGRAMS == DRUMS))
     return np.where(moves, events + semitones, events).astype(np.int32)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.base import PROVENANCE_KEY, Array, Item, Origin
-from aigc_sdk.contents.events import PROGRAMS, TICKS, VOICES, Notes, in_order
+from aigc_sdk.contents.events import DRUMS, PROGRAMS, TICKS, VOICES, Notes, in_order
 from aigc_sdk.contents.keys import KEYS, key_sharps
 from aigc_sdk.errors import GenerationFailed, InvalidRequest, MissingPackage, shown
 from aigc_sdk.files import as_path, atomic_write
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".mid", ".wav", ".musicxml")
 _MIDI_TICKS = 480  # of a quarter note
-_DRUMS, _DRUMS_CHANNEL = 128, 9
+DRUMS_CHANNEL = 9
 
 # The largest value of each column that a note may have, and the longest piece, in seconds.
 _MOST = (127, 127, 3600, 3600, VOICES - 1, PROGRAMS - 1)
@@ -153,14 +153,14 @@ def _messages(mido: Any, notes: Notes, voice: int) -> list[Any]:
     timed = list[tuple[int, int, Any]]()
     ends = dict[tuple[int, int], int]()  # (channel, pitch) -> when it is struck again
     for pitch, velocity, onset, duration, _, program in notes[::-1].tolist():
-        channel = _DRUMS_CHANNEL if program == _DRUMS else voice + (voice >= _DRUMS_CHANNEL and voice < VOICES - 1)
+        channel = DRUMS_CHANNEL if program == DRUMS else voice + (voice >= DRUMS_CHANNEL and voice < VOICES - 1)
         end = min(onset + duration, ends.get((channel, pitch), onset + duration))
         if end <= onset:  # two at once sound as one
             continue
         ends[channel, pitch] = onset
         on, off = (mido.Message(f"note_{kind}", channel=channel, note=pitch) for kind in ("on", "off"))
         timed += [(scale * onset, 2, on.copy(velocity=max(velocity, 1))), (scale * end, 0, off)]
-        if program != _DRUMS:
+        if program != DRUMS:
             timed.append((scale * onset, 1, mido.Message("program_change", channel=channel, program=program)))
     messages, now, last = list[Any](), 0, None
     for time, _, message in sorted(timed, key=lambda each: each[:2]):

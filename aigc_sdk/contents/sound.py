@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import TICKS, Notes
+from aigc_sdk.contents.events import DRUMS, TICKS, Notes, bar_ticks
 from aigc_sdk.contents.keys import KEYS, MODES
 from aigc_sdk.errors import MissingPackage
 
@@ -37,7 +37,7 @@ def wav_bytes(notes: NDArray[np.float32]) -> bytes:
     ends = notes[:, 2] + notes[:, 3]
     sound = np.zeros(int((float(ends.max(initial=0)) + _RELEASE_S + _DRUM_S) * RATE) + 1, np.float32)
     for pitch, velocity, onset, duration, _, program in notes.tolist():
-        heard = _drum(int(pitch)) if program == 128 else _tone(pitch, duration)
+        heard = _drum(int(pitch)) if program == DRUMS else _tone(pitch, duration)
         begin = int(onset * RATE)
         sound[begin : begin + len(heard)] += (heard * (velocity / 127))[: len(sound) - begin]
     loudest = float(np.abs(sound).max(initial=0))
@@ -82,8 +82,7 @@ def piano_roll(notes: Notes, meter: str | None) -> "PilImage":
         if pitch % 12 in (1, 3, 6, 8, 10):  # the black keys
             top = (high - 1 - pitch) * _PITCH_PIXELS
             draw.rectangle((0, top, image.width, top + _PITCH_PIXELS - 1), (242, 242, 244))
-    beats, unit = map(int, (meter or "4/4").split("/"))
-    bar = beats * 4 * TICKS / unit
+    bar = bar_ticks(meter or "4/4")
     for k in range(int(end / bar) + 1 if bar * scale >= 4 else 0):
         draw.line((k * bar * scale, 0, k * bar * scale, height), (205, 205, 212))
     for pitch, velocity, onset, duration, voice, _ in notes.tolist():

@@ -6,9 +6,10 @@ import json
 import operator
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -16,7 +17,19 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import PROGRAMS, TICKS, VELOCITY, VOICES, Notes, decode, encode, in_order, transposed
+from aigc_sdk.contents.events import (
+    DRUMS,
+    LONGEST,
+    PROGRAMS,
+    TICKS,
+    VOICES,
+    Notes,
+    bar_ticks,
+    decode,
+    encode,
+    in_order,
+    transposed,
+)
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
@@ -64,17 +77,6 @@ class Piece(NamedTuple):
     tempo: float | None = None
 
 
-def bar_ticks(meter: str) -> int:
-    """Return the ticks of a bar.
-
-    Example:
-        >>> bar_ticks("6/8"), bar_ticks("4/4")
-        (144, 192)
-    """
-    beats, unit = map(int, meter.split("/"))
-    return beats * 4 * TICKS // unit
-
-
 @dataclass(frozen=True)
 class MusicDataset(Sequences):
     """Pieces of music; the codes are events.
@@ -104,7 +106,7 @@ class MusicDataset(Sequences):
         """64 bits that tell pieces apart but for their key, uint64 (n,): by them they are split."""
 
         def digest(codes: NDArray[np.int32]) -> int:
-            pitches = codes[codes < VELOCITY] % 128
+            pitches = _pitches(decode(codes))
             lowest = transposed(codes, -int(pitches.min())) if len(pitches) else codes
             return int.from_bytes(hashlib.blake2b(lowest.tobytes(), digest_size=8).digest(), "big")
 
@@ -129,24 +131,29 @@ class MusicDataset(Sequences):
 
     def moves(self, row: int) -> range:
         """Return by how many semitones a piece may be moved: no pitch leaves MIDI's."""
-        codes = self.row_codes(row)
-        pitches = codes[codes < VELOCITY] % 128
+        pitches = _pitches(decode(self.row_codes(row)))
         low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (0, 127)
         return range(max(-self.transpose, -low), min(self.transpose, 127 - high) + 1)
 
     def _bars(self, row: int) -> int:
         """Return how many bars a piece has, from its first note on; one that is begun counts."""
-        notes, bar = decode(self.row_codes(row)), bar_ticks(self.meter_names[self.meters[row]])
-        return -int((notes[:, 2].min() - (notes[:, 2] + notes[:, 3]).max()) // bar)
+        notes = decode(self.row_codes(row))
+        return -int((notes[:, 2].min() - (notes[:, 2] + notes[:, 3]).max()) // self._bar(row))
+
+    def _bar(self, row: int) -> int:
+        return bar_ticks(self.meter_names[self.meters[row]])
+
+    def is_in_full_bars(self, row: int) -> bool:
+        """Whether the bars of a piece are full, see `in_full_bars`."""
+        return in_full_bars(decode(self.row_codes(row)), self._bar(row))
 
     def spec(self, train: NDArray[np.int64]) -> DataSpec:
         """Describe the data to a family; `train` are the indices of the training part."""
         events, keys = Counter[int](), np.zeros(len(KEYS))
         for row in train.tolist():
-            codes, counts = np.unique(self.row_codes(row), return_counts=True)
-            moves = self.moves(row)
-            for move in moves:
-                events.update(dict(zip(transposed(codes, move).tolist(), counts.tolist(), strict=True)))
+            for move in self.moves(row):
+                codes, counts = np.unique(transposed(self.row_codes(row), move), return_counts=True)
+                events.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
                 keys[moved_key(int(self.keys[row]), move)] += 1
         own = np.bincount(self.keys[train], minlength=len(KEYS)) / len(train)
         meters = np.bincount(self.meters[train], minlength=len(self.meter_names))
@@ -160,6 +167,12 @@ class MusicDataset(Sequences):
         longest = int(np.diff(self.starts)[train].max())
         characters = {chr(code): count for code, count in sorted(events.items())}
         return DataSpec((longest,), (), (), len(train), characters, music=music)
+
+
+def _pitches(notes: Notes) -> NDArray[np.int64]:
+    """Return the pitches of all notes but drums."""
+    pitches: NDArray[np.int64] = notes[notes[:, 5] != DRUMS, 0]
+    return pitches
 
 
 def moved_key(key: int, semitones: int) -> int:
@@ -191,7 +204,9 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
         (2, [60, 61, 62, 63, 64, 65, 66, 67], 'C')
     """
     if isinstance(source, MusicDataset):
-        return source
+        if full_bars and not all(map(source.is_in_full_bars, range(source.n))):
+            raise InvalidData("Not all pieces of this data are in full bars; read it with full_bars=True.")
+        return replace(source, transpose=max(transpose, source.transpose))
     report = DataReport(what="piece")
     if isinstance(source, str | os.PathLike):
         path = as_path(source, "data")
@@ -216,7 +231,7 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
 def _usable(pieces: Sequence[Piece], report: DataReport) -> Iterator[Piece]:
     """Yield pieces that were made in Python, held to what files are held to."""
     for piece in pieces:
-        read = _checked((piece.notes, piece.key, str(piece.meter), piece.tempo))
+        read = checked((piece.notes, piece.key, str(piece.meter), piece.tempo))
         if isinstance(read, Rejected):
             report.skip(read.reason, piece.name, read.detail)
         else:
@@ -225,17 +240,17 @@ def _usable(pieces: Sequence[Piece], report: DataReport) -> Iterator[Piece]:
 
 def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) -> MusicDataset:
     """Make a dataset of the pieces that can be used: of copies the first."""
-    codes, keys, meters, first = list[NDArray[np.int32]](), list[int](), list[str](), dict[tuple[Any, ...], str]()
+    codes, keys, meters, first = list[NDArray[np.int32]](), list[int](), list[str](), dict[tuple[Any, ...], int]()
     guessed = cut = 0
-    for piece in found:
+    for number, piece in enumerate(found):
         guessed += piece.key is None
         key = find_key(piece.notes) if piece.key is None else piece.key
         sections = _sections(piece.notes, bar_ticks(piece.meter))
         cut += len(sections) > 1
         for section in sections:
             events = encode(section)
-            if (other := first.setdefault((events.tobytes(), key, piece.meter), piece.name)) != piece.name:
-                report.skip("copy", piece.name, f"of {other}")
+            if (other := first.setdefault((events.tobytes(), key, piece.meter), number)) != number:
+                report.skip("copy", piece.name, f"of {found[other].name}")
                 continue
             codes.append(events)
             keys.append(key)
@@ -308,7 +323,7 @@ def find_key(notes: Notes) -> int:
         >>> KEYS[find_key(np.array([[57, 80, 0, 48, 0, 0], [60, 80, 48, 24, 0, 0], [64, 80, 72, 48, 0, 0]]))]
         'Am'
     """
-    pitched = notes[notes[:, 5] < 128]
+    pitched = notes[notes[:, 5] != DRUMS]
     heard = np.bincount(pitched[:, 0] % 12, pitched[:, 3], minlength=12)
     profiles = np.concatenate([[np.roll(profile, tonic) for tonic in range(12)] for profile in _PROFILES])
     centred = profiles - profiles.mean(1, keepdims=True)
@@ -347,7 +362,7 @@ def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple
             report.skip("hidden", name)
         elif suffix not in SUFFIXES:
             report.skip("no music by its name", name)
-        elif (size := path.stat().st_size) > MOST_BYTES:
+        elif (size := _size_of(path)) > MOST_BYTES:
             report.skip("too large", name, f"{size:,} bytes; at most {MOST_BYTES:,} are read")
         elif suffix == ".abc":
             tunes = _tunes(name, read_text(path, "latin-1"))
@@ -359,40 +374,59 @@ def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple
             yield ("midi" if suffix in MIDI_SUFFIXES else "score"), [(name, str(path))]
 
 
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file, unpacked where it is one that is packed."""
+    if path.suffix.lower() != ".mxl":
+        return path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:  # its reader says so
+        return 0
+
+
 def _tunes(name: str, text: str) -> list[tuple[str, str]]:
     """Return the tunes of a book: a name for each, with its number and title, and its text with the book's fields."""
     head, *tunes = re.split(r"^(?=X:)", text, flags=re.MULTILINE)
-    fields = "".join(line for line in head.splitlines(keepends=True) if re.match("[MLQ]:", line))
+    fields = [line for line in head.splitlines() if re.match("[MLQ]:", line)]
     named = list[tuple[str, str]]()
     for tune in tunes:
-        number, _, rest = tune.partition("\n")
+        # A blank line ends it, and its own fields come before those of the book.
+        number, _, rest = re.split(r"\n[ \t]*\n", tune, maxsplit=1)[0].partition("\n")
+        left = [field for field in fields if not re.search(f"^{field[:2]}", rest, flags=re.MULTILINE)]
         title = re.search(r"^T:\s*(.*)", tune, flags=re.MULTILINE)
         words = f"{name}, {number.strip()}{f' ({title[1].strip()})' if title else ''}"
-        named.append((words, f"{number}\n{fields}{rest}"))
+        named.append((words, "\n".join([number, *left, rest])))
     return named
 
 
 def _read_some(how: str, named: list[tuple[str, Any]]) -> list[Any]:
     """Return (notes, key, meter, tempo) of each piece, or why it has none; made to run in a worker."""
-    return [_checked(read_midi(what) if how == "midi" else read_score(what, how == "abc")) for _, what in named]
+    return [checked(read_midi(what) if how == "midi" else read_score(what, how == "abc")) for _, what in named]
 
 
-def _checked(read: Any) -> Any:
+def checked(read: Any) -> Any:
+    """Return what was read of a piece, its notes in order, or why it cannot be used; `read` may hold anything."""
     if isinstance(read, Rejected):
         return read
     notes, key, meter, tempo = read
     beats, _, unit = meter.partition("/")
-    is_meter = beats.isdigit() and unit.isdigit() and 1 <= int(beats) <= 64 and int(unit) in UNITS
+    is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in UNITS
     if not is_meter:
         return Rejected("a metre that is none", meter)
-    if tempo is not None and not 1 <= tempo <= 1000:
-        return Rejected("a tempo that is none", f"{tempo:g} quarter notes a minute; 1 to 1,000 are")
-    if not len(notes):
-        return Rejected("no notes", "")
+    if tempo is not None and not (isinstance(tempo, int | float | np.number) and 1 <= tempo <= 1000):
+        return Rejected("a tempo that is none", f"{tempo} quarter notes a minute; 1 to 1,000 are")
     if not _are_notes(notes):
         return Rejected("notes that are none", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
-    if key not in (None, *range(len(KEYS))):
+    if not len(notes):
+        return Rejected("no notes", "")
+    if not isinstance(key, int | np.integer | None) or key not in (None, *range(len(KEYS))):
         return Rejected("a key that is none", f"{key!r}; an index in KEYS is")
+    notes = notes.astype(np.int64)
+    if (longest := int(notes[:, 3].max())) > LONGEST:
+        return Rejected(
+            "a note that is too long", f"{longest // TICKS:,} quarter notes; {LONGEST // TICKS} are the most"
+        )
     seconds = int((notes[:, 2] + notes[:, 3]).max()) / TICKS * 60 / (tempo or _DEFAULT_TEMPO)
     if seconds > MOST_SECONDS:
         return Rejected("longer than an hour", f"{seconds / 3600:.1f} hours; cut it into pieces")

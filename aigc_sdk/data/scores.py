@@ -2,12 +2,14 @@
 
 import warnings
 from collections import defaultdict
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from aigc_sdk.contents.events import TICKS, VOICES, Notes
+from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
 from aigc_sdk.contents.keys import MODES
+from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import reason
 from aigc_sdk.specs import missing_package
@@ -18,7 +20,6 @@ SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
 # Notes, key as an index in KEYS, metre and tempo, of which key and tempo may not be written.
 Read = tuple[Notes, int | None, str, float | None]
 
-_DRUMS_CHANNEL, _DRUMS = 9, 128
 _LOUDNESS = 80
 
 _MODE_NAMES = {"major": "", "minor": "m", "dorian": "dor", "mixolydian": "mix", "phrygian": "phr", "lydian": "lyd"}
@@ -44,32 +45,37 @@ def read_midi(path: str) -> Read | Rejected:
         return Rejected("MIDI of type 2", "its tracks are songs of their own; save each as a file")
     if file.ticks_per_beat <= 0 or file.ticks_per_beat >= 0x8000:
         return Rejected("MIDI in film frames", "its times are no parts of a quarter note")
-    rows, tempos, meters, keys, end = list[list[int]](), list[tuple[int, int]](), list[str](), list[str](), 0
-    voices = dict[tuple[int, int], int]()
+    timed, voices = list[tuple[int, int, Any]](), dict[tuple[int, int], int]()  # when, of which track, what
     for number, track in enumerate(file.tracks):
-        now, open_notes, programs = 0, dict[tuple[int, int], list[int]](), defaultdict[int, int](int)
-        for message in track:
-            now += message.time
-            if message.type == "set_tempo":
-                tempos.append((now, message.tempo))
-            elif message.type == "time_signature":
-                meters.append(f"{message.numerator}/{message.denominator}")
-            elif message.type == "key_signature":
-                keys.append(message.key)
-            elif message.type == "program_change":
-                programs[message.channel] = message.program
-            elif message.type in ("note_on", "note_off"):
-                place = (message.channel, message.note)
-                if place in open_notes:
-                    open_notes.pop(place)[3] = now
-                if message.type == "note_on" and message.velocity:
-                    voice = voices.setdefault((number, message.channel), len(voices)) % VOICES
-                    program = _DRUMS if message.channel == _DRUMS_CHANNEL else programs[message.channel]
-                    rows.append([message.note, message.velocity, now, now, voice, program])
-                    open_notes[place] = rows[-1]
-        for left in open_notes.values():  # of a track that ends before they do
-            left[3] = now
-        end = max(end, now)
+        times = accumulate(message.time for message in track)
+        timed += [(now, number, message) for now, message in zip(times, track, strict=True)]
+        for channel in [message.channel for message in track if message.type == "note_on" and message.velocity]:
+            voices.setdefault((number, channel), len(voices) % VOICES)
+    timed.sort(key=lambda each: each[0])
+    rows, tempos, meters, keys = list[list[int]](), list[tuple[int, int]](), list[str](), list[str]()
+    open_notes = dict[tuple[int, int, int], list[int]]()
+    programs, ends = defaultdict[int, int](int), defaultdict[int, int](int)
+    for now, number, message in timed:
+        ends[number] = now
+        if message.type == "set_tempo":
+            tempos.append((now, message.tempo))
+        elif message.type == "time_signature":
+            meters.append(f"{message.numerator}/{message.denominator}")
+        elif message.type == "key_signature":
+            keys.append(message.key)
+        elif message.type == "program_change":  # of a channel, in whichever track
+            programs[message.channel] = message.program
+        elif message.type in ("note_on", "note_off"):
+            place = (number, message.channel, message.note)
+            if place in open_notes:
+                open_notes.pop(place)[3] = now
+            if message.type == "note_on" and message.velocity:
+                program = DRUMS if message.channel == DRUMS_CHANNEL else programs[message.channel]
+                rows.append([message.note, message.velocity, now, now, voices[place[:2]], program])
+                open_notes[place] = rows[-1]
+    for (number, _, _), left in open_notes.items():  # of a track that ends before they do
+        left[3] = ends[number]
+    end = max(ends.values(), default=0)
     notes = np.array(rows, np.float64).reshape(-1, 6)
     notes[:, 2:4] = np.rint(notes[:, 2:4] / file.ticks_per_beat * TICKS)
     notes[:, 3] = np.maximum(notes[:, 3] - notes[:, 2], 1)
@@ -95,7 +101,8 @@ def _key_of_midi(name: str) -> int:
 def read_score(source: str, is_abc: bool) -> Read | Rejected:
     """Read one tune of ABC, or a MusicXML file by its path: each part is a voice, and what is repeated is read once.
 
-    Of endings that take turns the last one is read. Grace notes and chord symbols are left out.
+    Of endings that take turns the last one is read. Grace notes, chord symbols and percussion without a pitch are left
+    out, and instruments that transpose are read as they sound.
 
     Raises:
         MissingPackage: music21 is not installed.
@@ -110,8 +117,11 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parsed = music21.converter.parse(source, format="abc") if is_abc else music21.converter.parse(source)
-            return _of_score(parsed)
+            if is_abc:
+                return _of_score(music21.converter.parseData(source, format="abc"))
+            # It would take what it keeps of files, as pickles, from a folder that all users of a machine may write to.
+            parsed: Any = music21.converter.parseFile(source, forceSource=True, storePickle=False)
+            return _of_score(parsed.toSoundingPitch())
     except Exception as error:  # noqa: BLE001 - music21 has many errors, and a broken file may end in any
         return Rejected("unreadable", reason(error))
 
@@ -140,10 +150,13 @@ def _of_score(score: Any) -> Read | Rejected:
         for i, measure in enumerate(measures):
             for element in measure.recurse().notes if kept[i] else ():
                 length = float(element.duration.quarterLength)
-                if length <= 0 or "Harmony" in element.classes or not hasattr(element, "pitches"):
+                if length <= 0 or "Harmony" in element.classes:
                     continue
-                onset, end = (round(TICKS * (begins[i] + float(at))) for at in _place(element, measure, length))
+                begin = begins[i] + float(element.getOffsetInHierarchy(measure))
+                onset, end = round(TICKS * begin), round(TICKS * (begin + length))
                 for each in element.notes if hasattr(element, "notes") else (element,):
+                    if not hasattr(each, "pitch"):
+                        continue
                     pitch, tie = each.pitch.midi, each.tie and each.tie.type
                     loudness = each.volume.velocity or _LOUDNESS
                     if tie in ("stop", "continue") and pitch in tied:
@@ -159,11 +172,6 @@ def _of_score(score: Any) -> Read | Rejected:
     marks = [*score.recurse().getElementsByClass("MetronomeMark")]
     tempo = _tempo_of_score(marks[0]) if marks else None
     return np.array(rows, np.int64).reshape(-1, 6), key, meter, tempo
-
-
-def _place(element: Any, measure: Any, length: float) -> tuple[float, float]:
-    onset = float(element.getOffsetInHierarchy(measure))
-    return onset, onset + length
 
 
 def _first_endings(part: Any) -> list[Any]:

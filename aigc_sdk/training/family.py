@@ -239,7 +239,7 @@ def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[
         try:
             config = config_class(**values)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            problems = [_problem(e) for e in error.errors()]
             raise InvalidConfig(f"Options of the family {family}: {'; '.join(problems)}.") from error
     texts = {name: value for name, value in config if isinstance(value, str)}
     if broken := next((name for name, text in texts.items() if not _is_unicode(text)), None):
@@ -247,6 +247,12 @@ def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[
     if config.epochs is None and config.steps is None and config.minutes is None:
         raise InvalidConfig("Training would never stop: give epochs, steps or minutes.")
     return config
+
+
+def _problem(error: Any) -> str:
+    """Return what pydantic found, in words; what a family's own check says stands for itself."""
+    words = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, error['loc']))} is {error['input']!r}: {words}" if error["loc"] else words
 
 
 def _is_unicode(text: str) -> bool:

@@ -69,6 +69,8 @@ class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
 
     @model_validator(mode="after")
     def _bars_are_counted(self) -> Self:
-        if "bars" in self.conditions and not (self.full_bars and "meter" in self.conditions):
-            raise ValueError("bars among the conditions need full_bars=true, and meter there too")
+        if self.full_bars and "meter" not in self.conditions:
+            raise ValueError("full_bars needs meter among the conditions")
+        if "bars" in self.conditions and not self.full_bars:
+            raise ValueError("bars among the conditions need full_bars=true")
         return self

@@ -17,12 +17,14 @@ from aigc_sdk.contents.events import (
     FIRST_VELOCITY,
     HELD,
     INSTRUMENT,
+    LONGEST,
     NOTE,
     PROGRAMS,
     TICKS,
     TIME,
     VELOCITY,
     VOICES,
+    bar_ticks,
 )
 
 # The network is told where in a bar it is in steps of so many ticks, which bar of a phrase it is, and which phrase, of
@@ -41,7 +43,6 @@ _BARS_LEFT = 32
 # While the loop runs an event is kept as one number, from the lowest bit on: whether it is a note, its pitch, velocity,
 # instrument, duration and onset.
 _PITCH, _VELOCITY, _INSTRUMENT, _DURATION, _ONSET = 1, 8, 12, 24, 38
-_MOST_DURATION = (1 << _ONSET - _DURATION) - 1
 _LATEST = 1 << 63 - _ONSET
 
 # Kinds of tokens, which each have a limit of their own where bars have to be full.
@@ -126,7 +127,7 @@ class Clock(nn.Module):
     ) -> None:
         super().__init__()
         events = torch.tensor(codes, dtype=torch.int64)
-        bars = [beats * 4 * TICKS // unit for beats, unit in meters]
+        bars = [bar_ticks(f"{beats}/{unit}") for beats, unit in meters]
         is_note = (events >= 0) & (events < VELOCITY)
         self.has_velocities = bool(((events >= VELOCITY) & (events < INSTRUMENT)).any())
         self.has_instruments = bool(((events >= INSTRUMENT) & (events < DURATION)).any())
@@ -320,7 +321,7 @@ class Clock(nn.Module):
         is_note = word > 0
         # Of durations in a row the first one takes the place of what was before; what is carried is less the first.
         stays = (duration + FIRST_DURATION) * torch.maximum(before["adds"], is_other)
-        lasts = (stays + more).clamp(max=_MOST_DURATION)
+        lasts = (stays + more).clamp(max=LONGEST)
         row = word + (lasts << _DURATION) + (clock << _ONSET)
         moved = time + moves * lasts
         after = {"clock": clock + moved, "duration": lasts - FIRST_DURATION, "adds": given}
