@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
 from aigc_sdk.contents import Contents, Image, Music, Text
+from aigc_sdk.errors import missing_package
 from aigc_sdk.files import as_path
 from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins, stream
 from aigc_sdk.hookspecs import hookimpl
@@ -28,7 +29,6 @@ from aigc_sdk.specs import (
     ModelFile,
     ModelSpec,
     ReaderSpec,
-    missing_package,
     sdk_version,
 )
 

@@ -204,7 +204,7 @@ class Control(_Part):
                 return f"a text of at most {high} characters, of the {len(self.choices)} that the model knows"
             case "music":
                 return (
-                    f"a piece, a .mid file, or events such as 'duration 24, note 62', at most {high}, of the"
+                    f"a generated piece, a .mid file, or events such as 'duration 24, note 62', at most {high}, of the"
                     f" {len(self.choices)} kinds that the model knows"
                 )
             case "number":  # 9 digits tell all float32 values apart

@@ -128,6 +128,13 @@ class ContractBroken(AigcError, AssertionError):
     """A check of `aigc_sdk.testing` found a broken rule of the contract."""
 
 
+def missing_package(what: str, module: str, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:
+    """Make the error for an optional package that is not there, with the line that installs it."""
+    return MissingPackage(
+        f"{what} needs the package {module!r}, which is not installed. Run: pip install '{distribution}[{extra}]'"
+    )
+
+
 def reason(error: BaseException) -> str:
     """Return the type and the words of an error that any code may have raised, as one line of at most 500 characters.
 

@@ -39,14 +39,21 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from aigc_sdk.card import Limit, checked
 from aigc_sdk.data import ImageOptions, load_data
-from aigc_sdk.errors import AigcError, InvalidConfig, InvalidData, InvalidRequest, StorageError, UnknownName
+from aigc_sdk.errors import (
+    AigcError,
+    InvalidConfig,
+    InvalidData,
+    InvalidRequest,
+    StorageError,
+    UnknownName,
+    missing_package,
+)
 from aigc_sdk.evaluation import evaluate
 from aigc_sdk.evaluation.scores import add_scores
 from aigc_sdk.files import as_path, atomic_write, make_folder, read_file, write_bytes
 from aigc_sdk.generation import find_model, load, open_any
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
-from aigc_sdk.specs import missing_package
 
 if TYPE_CHECKING:
     from aigc_sdk.training import Run

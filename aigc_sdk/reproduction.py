@@ -21,6 +21,7 @@ from aigc_sdk.errors import (
     InvalidRequest,
     NotReproduced,
     UnknownName,
+    missing_package,
     reason,
     shown,
 )
@@ -28,7 +29,6 @@ from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.generation import Model, keep_loaded
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
-from aigc_sdk.specs import missing_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -82,6 +82,8 @@ def reproduce(
 ) -> tuple[Contents, str]:
     """Make the item of a file again and return it with what was measured; see `aigc_sdk.reproduce`."""
     file = as_path(path, "path")
+    if file.suffix.lower() == ".musicxml":
+        raise InvalidProvenance(f"{file} cannot be compared; a piece is reproduced from a .mid or a .wav file.")
     provenance = Provenance.read(file)
     loaded = _load(provenance, file, model, device)
     recorded = _recorded_controls(provenance, file, loaded.card, controls)

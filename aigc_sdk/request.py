@@ -237,11 +237,11 @@ def _known_text(control: Control, value: Any, where: str) -> str:
 def _known_events(control: Control, value: Any, where: str) -> list[int]:
     """Return the events of a piece, of the notes of a .mid file, or of their names, that a model can be fed."""
     if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith((".mid", ".midi"))):
-        value = _notes_of_file(value, where)
-    if isinstance(value, Music):
-        value = value.to_ticks()
-    if isinstance(value, np.ndarray):
-        value = to_words(encode_notes(value))
+        value = to_words(encode_notes(_notes_of_file(value, where)))
+    elif isinstance(value, Music):
+        if not len(value.data):
+            raise InvalidRequest(f"{where} is a piece without notes; give one with some, or leave {where} out.")
+        value = to_words(encode_notes(value.to_ticks()))
     if control.accepts(value):
         return [*map(int, from_words(value))]
     found = {name.strip() for name in value.split(",") if name.strip()} if isinstance(value, str) else set()

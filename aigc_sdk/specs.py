@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from aigc_sdk.errors import MissingPackage, PluginError, reason, shown
+from aigc_sdk.errors import PluginError, missing_package, reason, shown
 
 API_VERSION = 1
 
@@ -58,7 +58,7 @@ class _CodeSpec(_Spec):
         """Import and return the target.
 
         Raises:
-            MissingPackage: it needs a package that is not installed; says the pip line.
+            MissingPackage, missing_package: it needs a package that is not installed; says the pip line.
             PluginError: the target is not there, is not of its kind, or fails when imported.
         """
         module_name, _, attribute = self.target.partition(":")
@@ -267,13 +267,6 @@ class ModelSpec(_Spec):
 
 def _are_texts(values: object) -> bool:
     return isinstance(values, tuple) and all(isinstance(each, str) and each for each in values)
-
-
-def missing_package(what: str, module: str, extra: str, distribution: str = "aigc-sdk") -> MissingPackage:
-    """Make the error for an optional package that is not there, with the line that installs it."""
-    return MissingPackage(
-        f"{what} needs the package {module!r}, which is not installed. Run: pip install '{distribution}[{extra}]'"
-    )
 
 
 @lru_cache(maxsize=1)

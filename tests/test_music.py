@@ -1,6 +1,7 @@
 """Music: events and their inverse, readers, the decoding in the graph, and what is saved."""
 
 import json
+import os
 import wave
 import zipfile
 
@@ -17,9 +18,18 @@ from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
 from aigc_sdk.contents.keys import KEYS, key_sharps, scale
+from aigc_sdk.contents.sound import RATE
 from aigc_sdk.data import Piece, load_music
-from aigc_sdk.data.music import find_key, in_full_bars
-from aigc_sdk.errors import GenerationFailed, InvalidData, InvalidProvenance, InvalidRequest, NotReproduced
+from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
+from aigc_sdk.data.scores import read_midi, read_score
+from aigc_sdk.errors import (
+    GenerationFailed,
+    InvalidConfig,
+    InvalidData,
+    InvalidProvenance,
+    InvalidRequest,
+    NotReproduced,
+)
 from aigc_sdk.testing.families import example_data
 
 ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {"tempo": np.array([90], np.float32)})
@@ -243,9 +253,23 @@ def test_abc_book_with_errors_in_its_middle_gives_the_others(tmp_path):
     assert notes[6, 3] == 5 * 24 and notes[7, 2:4].tolist() == [3 * 144, 144]
 
 
-def midi(path, messages=(), ticks=480, kind=1):
+def test_fields_of_a_book_are_for_tunes_that_have_none_of_their_own(tmp_path):
+    (tmp_path / "book.abc").write_text("M:4/4\nL:1/4\n\nX:1\nM:6/8\nL:1/8\nK:D\nDEF GAB|\n\nX:2\nK:D\nDEFG|\n")
+    data = load_music(tmp_path / "book.abc")
+    assert [data.meter_names[meter] for meter in data.meters] == ["6/8", "4/4"]
+    assert [decode(data.row_codes(row))[0, 3] for row in range(2)] == [24, 48]
+
+
+def test_what_stands_between_tunes_is_no_tune(tmp_path):
+    first, second = "X:1\nM:4/4\nK:C\nCDEF|GABc|\n", "X:2\nM:4/4\nK:C\nC4|\n"
+    (tmp_path / "book.abc").write_text(f"{first} \nThis was collected by Fred\n\n{second}")
+    data = load_music(tmp_path / "book.abc")
+    assert [len(decode(data.row_codes(row))) for row in range(2)] == [8, 1]
+
+
+def midi(path, *tracks, ticks=480, kind=1):
     file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
-    file.tracks.append(mido.MidiTrack(messages))
+    file.tracks += map(mido.MidiTrack, tracks)
     file.save(path)
     return path
 
@@ -300,6 +324,16 @@ def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
     assert decode(data.row_codes(0)).tolist() == [[61, 80, 0, 48, 0, 0], [40, 96, 48, 1, 1, 128]]
 
 
+def test_midi_is_read_in_time_whichever_track_says_it(tmp_path):
+    meters = [mido.MetaMessage("time_signature", numerator=n, denominator=4, time=9000 * (n == 4)) for n in (4, 3)]
+    programs = [mido.Message("program_change", channel=1, program=40 + i, time=480 * i) for i in range(2)]
+    played = [message.copy(channel=1) for message in [*note(62), *note(64)]]
+    path = midi(tmp_path / "x.mid", [*programs, meters[0]], [meters[1], *note(60, wait=960)], played)
+    notes, _, meter, _ = read_midi(str(path))
+    assert meter == "3/4"  # the first in time; voices are in the order of tracks
+    assert sorted(notes[:, [0, 2, 4, 5]].tolist()) == [[60, 96, 0, 0], [62, 0, 1, 40], [64, 48, 1, 41]]
+
+
 SCORE = """<?xml version="1.0" encoding="UTF-8"?>
 <score-partwise version="4.0">
   <part-list>
@@ -350,9 +384,74 @@ def test_musicxml_keeps_key_metre_tempo_parts_ties_and_chords(tmp_path):
     assert data.report.skipped["unreadable"].examples[0].startswith("3.musicxml")
 
 
+def test_musicxml_is_read_from_the_file_itself_and_nothing_is_left_of_it(tmp_path):
+    import music21
+
+    path = tmp_path / "x.musicxml"
+    path.write_text(SCORE.format(last="D"))
+    first, _, _, _ = read_score(str(path), is_abc=False)
+    kept = music21.converter.PickleFilter(path).getPickleFp()
+    assert not kept.exists()
+    path.write_text(SCORE.format(last="E"))
+    os.utime(path, (0, 0))
+    second, _, _, _ = read_score(str(path), is_abc=False)
+    assert first[:, 0].max() == 77 and set(second[:, 0]) - set(first[:, 0]) == {76}
+
+
+def test_parts_are_read_as_they_sound_and_percussion_without_a_pitch_is_left_out(tmp_path):
+    transpose = "<transpose><diatonic>-1</diatonic><chromatic>-2</chromatic></transpose>"
+    text = SCORE.format(last="D").replace("<divisions>1</divisions>", f"<divisions>1</divisions>{transpose}")
+    drum = "<unpitched><display-step>F</display-step><display-octave>4</display-octave></unpitched>"
+    text = text.replace("<pitch><step>A</step><octave>3</octave></pitch><duration>3", f"{drum}<duration>1")
+    text = text.replace("<note><chord/>", "<note>")
+    (tmp_path / "x.musicxml").write_text(text)
+    notes, _, _, _ = read_score(str(tmp_path / "x.musicxml"), is_abc=False)
+    assert notes[notes[:, 4] == 1][:, 0].tolist() == [50 - 2, 64 - 2]
+
+
+def test_packed_score_that_is_large_is_left_out(tmp_path):
+    for i, last in enumerate("DE"):
+        (tmp_path / f"{i}.musicxml").write_text(SCORE.format(last=last))
+    with zipfile.ZipFile(tmp_path / "large.mxl", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("score.musicxml", bytes(MOST_BYTES + 1))
+    assert load_music(tmp_path).report.skipped["too large"].examples[0].startswith("large.mxl")
+
+
+def test_drums_stay_where_pieces_are_moved():
+    tune = [[60 + i, 80, 48 * i, 48, 0, 0] for i in range(8)]
+    drums = [[36, 80, 48 * i, 24, 1, 128] for i in range(8)]
+    same, higher, other = (
+        Piece(name, np.array([*[[row[0] + up, *row[1:]] for row in tune], *beats]))
+        for name, up, beats in (("same", 0, drums), ("higher", 3, drums), ("other", 0, drums[:4]))
+    )
+    data = load_music([same, higher, other], transpose=2)
+    events = {event_name(ord(character)) for character in data.spec(np.arange(3)).characters}
+    assert {each for each in events if each.startswith("held") and int(each.split()[1]) < 58} == {"held 36"}
+    digests = data.digests.tolist()
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_copies_of_one_name_are_copies():
+    up, down = (np.array([[60 + step * i, 80, 24 * i, 24, 0, 0] for i in range(8)]) for step in (1, -1))
+    report = load_music([Piece("", up), Piece("", up), Piece("", down)]).report
+    assert report.n == 2 and report.skipped["copy"].count == 1
+
+
+def test_data_that_is_read_is_held_to_the_options():
+    tunes = [Piece(f"{i}", np.array([[60 + i, 80, 48, 96, 0, 0]])) for i in range(2)]
+    data = load_music(tunes)
+    assert load_music(data, 5).transpose == 5 and load_music(load_music(data, 5)).transpose == 5
+    with pytest.raises(InvalidData, match="read it with full_bars=True"):
+        load_music(data, full_bars=True)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
+        ({"meter": "²/4"}, "a metre that is none"),
+        ({"tempo": "120"}, "a tempo that is none"),
+        ({"notes": None}, "notes that are none"),
+        ({"notes": np.array([[60, 80, 0, 2**14, 0, 0]])}, "a note that is too long"),
         ({"meter": "0/4"}, "a metre that is none"),
         ({"meter": "x"}, "a metre that is none"),
         ({"key": 200}, "a key that is none"),
@@ -367,8 +466,17 @@ def test_musicxml_keeps_key_metre_tempo_parts_ties_and_chords(tmp_path):
 )
 def test_piece_made_in_python_that_is_none_is_left_out_and_named(wrong, reason):
     good = [Piece(f"{pitch}", np.array([[pitch, 80, 0, 96, 0, 0]])) for pitch in (60, 62)]
-    report = load_music([*good, good[0]._replace(name="wrong", **wrong)], full_bars=False).report
+    broken = good[0]._replace(name="wrong", **wrong)
+    report = load_music([*good, broken], full_bars=False).report
     assert report.n == 2 and report.skipped[reason].examples[0].startswith("wrong")
+    with pytest.raises(InvalidRequest, match=f"Piece 0 of what to evaluate cannot be used: {reason}"):
+        sdk.evaluate([broken], good)
+
+
+def test_notes_of_few_bits_are_as_good_as_others():
+    # The last note ends at tick 288, which is no number of eight bits.
+    notes = [np.array([[60 + step * i, 80, 96 * i, 96, 0, 0] for i in range(3)], np.uint8) for step in (1, 2)]
+    assert load_music([Piece("", each, meter="2/4") for each in notes], full_bars=True).n == 2
 
 
 @pytest.mark.parametrize(
@@ -437,8 +545,13 @@ def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
         seconds = sound.getnframes() / sound.getframerate()
         samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
     assert 2 <= seconds < 2.5 and np.abs(samples).max() > 20_000
+    last = samples[int(1.1 * RATE) : int(1.9 * RATE)]  # the second half of it is the A above middle C
+    assert np.abs(np.fft.rfft(last)).argmax() * RATE / len(last) == pytest.approx(440, rel=0.01)
     score = music21.converter.parse(piece.save(tmp_path / "piece.musicxml"))
     assert [each.pitch.midi for each in score.recurse().notes] == [62, 65, 69]
+    assert [each.midiProgram for each in score.recurse().getElementsByClass("Instrument")] == [0]
+    with pytest.raises(InvalidProvenance, match="a piece is reproduced from"):
+        sdk.reproduce(tmp_path / "piece.musicxml")
     assert json.loads((tmp_path / "piece.musicxml.json").read_text()) == piece.provenance
     roll = np.asarray(piece.to_pil())
     assert len(np.unique(roll.reshape(-1, 3), axis=0)) >= 4
@@ -447,6 +560,23 @@ def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
     assert shown.count("<audio") == 4 and shown.endswith("6 x Music; 2 more are not shown")
     with pytest.raises(InvalidRequest, match=r"\.mid, \.wav, \.musicxml"):
         piece.save(tmp_path / "piece.mp3")
+
+
+def test_piece_of_hours_is_saved_but_not_as_sound(tmp_path):
+    piece = piece_of(np.array([[60, 80, 48 * i, 48, 0, 0] for i in range(400)]), tempo=4)
+    assert mido.MidiFile(piece.save(tmp_path / "piece.mid")).length == pytest.approx(6000)
+    with pytest.raises(InvalidRequest, match=r"lasts 1\.7 hours, as sound at most one; save it as \.mid"):
+        piece.save(tmp_path / "piece.wav")
+    shown = piece._repr_html_()
+    assert len(shown) < 4e6 and shown.endswith("of which the first minute is played")
+
+
+def test_full_bars_need_the_metre():
+    for wrong in ({"conditions": "key"}, {"conditions": "key,bars"}):
+        with pytest.raises(InvalidConfig, match="Options of the family music-rnn: full_bars needs meter"):
+            sdk.train("music-rnn", [], out="never", steps=1, full_bars=True, **wrong)
+    with pytest.raises(InvalidConfig, match="music-rnn: bars among the conditions need full_bars=true"):
+        sdk.train("music-rnn", [], out="never", steps=1, conditions="key,meter,bars")
 
 
 def test_notes_that_are_none_are_not_saved(tmp_path):
@@ -505,12 +635,17 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     assert of_piece.data[:, 2].min() >= end - 1
     words = of_piece.provenance["controls"]["prompt"]
     assert of_piece == model.generate(seed=2, key="C", prompt=words)[0]
-    midi(tmp_path / "empty.mid")
+    midi(tmp_path / "empty.mid", [])
+    assert model.generate(seed=2, key="C", prompt=begun.save(tmp_path / "begun.mid"))[0] == of_piece
+    empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, 0, 120, (4, 4), 0)
     for wrong, message in (
         ("note 1", "does not know"),
         ("x", "does not know"),
         ("no.mid", "no such file"),
         (tmp_path / "empty.mid", "no notes"),
+        (empty, "without notes"),
+        ([begun.data], "give a generated piece"),
+        (begun.to_ticks(), "give a generated piece"),
         (", ".join([words.split(", ")[0]] * 700), "700 events"),
         (7, "give"),
     ):

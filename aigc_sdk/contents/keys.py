@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 # What follows the tonic in a key's name, and which degree of a major scale the mode begins on, in semitones.
 MODES = {"": 0, "m": 9, "dor": 2, "mix": 7, "phr": 4, "lyd": 5, "loc": 11}
+MODE_NAMES = ("major", "minor", "dorian", "mixolydian", "phrygian", "lydian", "locrian")
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
 _SHARP = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.base import PROVENANCE_KEY, Array, Item, Origin
 from aigc_sdk.contents.events import DRUMS, PROGRAMS, TICKS, VOICES, Notes, in_order
 from aigc_sdk.contents.keys import KEYS, key_sharps
-from aigc_sdk.errors import GenerationFailed, InvalidRequest, MissingPackage, shown
+from aigc_sdk.errors import GenerationFailed, InvalidRequest, missing_package, shown
 from aigc_sdk.files import as_path, atomic_write
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ SUFFIXES = (".mid", ".wav", ".musicxml")
 _MIDI_TICKS = 480  # of a quarter note
 DRUMS_CHANNEL = 9
 
-# The largest value of each column that a note may have, and the longest piece, in seconds.
-_MOST = (127, 127, 3600, 3600, VOICES - 1, PROGRAMS - 1)
+# The largest value of each column that a note may have.
+_MOST = (127, 127, 10**6, 10**6, VOICES - 1, PROGRAMS - 1)
+
+# Seconds of the longest piece that is written as sound, and of what a notebook plays of one.
+_MOST_SOUND_S, _PLAYED_S = 3600, 60
 
 # The names that MIDI has for signatures: five flats to six sharps.
 _SIGNATURES = ("Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#")
@@ -75,7 +78,7 @@ class Music(Item):
         """Write the piece as .mid, with its provenance inside, or as .wav or .musicxml with it in PATH.json.
 
         Raises:
-            InvalidRequest: the suffix is another one.
+            InvalidRequest: the suffix is another one, or the sound would be longer than an hour.
             MissingPackage: mido, or for .musicxml music21, is not installed.
             GenerationFailed: a number is none that a note may have.
             StorageError: the file cannot be written.
@@ -101,9 +104,7 @@ class Music(Item):
         try:
             import mido
         except ImportError as error:
-            raise MissingPackage(
-                "Saving MIDI needs the package 'mido', which is not installed. Run: pip install 'aigc-sdk[music]'"
-            ) from error
+            raise missing_package("Saving MIDI", "mido", "music") from error
 
         file = mido.MidiFile(ticks_per_beat=_MIDI_TICKS)
         head = mido.MidiTrack()
@@ -125,10 +126,13 @@ class Music(Item):
         return stream.getvalue()
 
     def wav_bytes(self) -> bytes:
-        """Return the piece as a WAV file."""
+        """Return the piece as a WAV file; raises InvalidRequest when it is longer than an hour."""
         from aigc_sdk.contents.sound import wav_bytes
 
-        return wav_bytes(self._checked())
+        notes = self._checked()
+        if (end := float(notes[:, 2:4].sum(1).max(initial=0))) > _MOST_SOUND_S:
+            raise InvalidRequest(f"The piece lasts {end / 3600:.1f} hours, as sound at most one; save it as .mid.")
+        return wav_bytes(notes)
 
     def to_pil(self) -> "PilImage":
         """Return a piano roll: time to the right, pitch upwards, a colour for each voice, a line for each bar."""
@@ -137,13 +141,18 @@ class Music(Item):
         return piano_roll(self.to_ticks(), self.meter)
 
     def _repr_html_(self) -> str:
-        """Show the piano roll in a notebook, and a player."""
+        """Show the piano roll in a notebook, and a player of the first minute."""
         from aigc_sdk.contents.image import png_bytes
+        from aigc_sdk.contents.sound import wav_bytes
 
-        roll, sound = (base64.b64encode(data).decode() for data in (png_bytes(self.to_pil()), self.wav_bytes()))
+        notes = self._checked()
+        played = notes[notes[:, 2] < _PLAYED_S].copy()
+        played[:, 3] = np.minimum(played[:, 3], _PLAYED_S - played[:, 2])
+        roll, sound = (base64.b64encode(data).decode() for data in (png_bytes(self.to_pil()), wav_bytes(played)))
+        more = ", of which the first minute is played" if not np.array_equal(played, notes) else ""
         return (
             f'<img alt="piano roll" src="data:image/png;base64,{roll}"><br>'
-            f'<audio controls src="data:audio/wav;base64,{sound}"></audio><br>{repr(self)[1:-1]}'
+            f'<audio controls src="data:audio/wav;base64,{sound}"></audio><br>{repr(self)[1:-1]}{more}'
         )
 
 

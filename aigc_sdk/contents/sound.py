@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.events import DRUMS, TICKS, Notes, bar_ticks
-from aigc_sdk.contents.keys import KEYS, MODES
-from aigc_sdk.errors import MissingPackage
+from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES
+from aigc_sdk.errors import missing_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -104,9 +104,7 @@ def musicxml_bytes(piece: "Music") -> bytes:
             warnings.simplefilter("ignore")
             import music21
     except ImportError as error:
-        raise MissingPackage(
-            "Saving MusicXML needs the package 'music21', which is not installed. Run: pip install 'aigc-sdk[music]'"
-        ) from error
+        raise missing_package("Saving MusicXML", "music21", "music") from error
     m21: Any = music21
     notes = piece.to_ticks()
     score = m21.stream.Score()
@@ -116,7 +114,10 @@ def musicxml_bytes(piece: "Music") -> bytes:
         part.insert(0, m21.tempo.MetronomeMark(number=round(piece.tempo, 3)))
         if piece.key:
             part.insert(0, _key(m21, piece.key))
-        for pitch, velocity, onset, duration, _, _ in notes[notes[:, 4] == voice].tolist():
+        of_voice = notes[notes[:, 4] == voice]
+        if len(of_voice) and of_voice[0, 5] != DRUMS:
+            part.insert(0, m21.instrument.instrumentFromMidiProgram(int(of_voice[0, 5])))
+        for pitch, velocity, onset, duration, _, _ in of_voice.tolist():
             note = m21.note.Note(pitch, quarterLength=Fraction(duration, TICKS))
             note.volume.velocity = velocity
             part.insert(Fraction(onset, TICKS), note)
@@ -130,6 +131,5 @@ def musicxml_bytes(piece: "Music") -> bytes:
 
 def _key(m21: Any, name: str) -> Any:
     mode = KEYS.index(name) // 12
-    names = ("major", "minor", "dorian", "mixolydian", "phrygian", "lydian", "locrian")
     spelled = name.removesuffix(list(MODES)[mode]).replace("b", "-")
-    return m21.key.Key(spelled, names[mode])
+    return m21.key.Key(spelled, MODE_NAMES[mode])

@@ -12,8 +12,7 @@ from typing import Any
 
 from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.errors import InvalidData, printable, shown
-from aigc_sdk.specs import missing_package
+from aigc_sdk.errors import InvalidData, missing_package, printable, shown
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
-from aigc_sdk.contents.keys import MODES
+from aigc_sdk.contents.keys import MODE_NAMES, MODES
 from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.images import Rejected
-from aigc_sdk.errors import reason
-from aigc_sdk.specs import missing_package
+from aigc_sdk.errors import missing_package, reason
 
 MIDI_SUFFIXES = (".mid", ".midi")
 SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
@@ -22,8 +21,7 @@ Read = tuple[Notes, int | None, str, float | None]
 
 _LOUDNESS = 80
 
-_MODE_NAMES = {"major": "", "minor": "m", "dorian": "dor", "mixolydian": "mix", "phrygian": "phr", "lydian": "lyd"}
-_MODE_NAMES |= {"locrian": "loc", "ionian": "", "aeolian": "m"}
+_MODES = dict(zip(MODE_NAMES, MODES, strict=True)) | {"ionian": "", "aeolian": "m"}
 
 
 def read_midi(path: str) -> Read | Rejected:
@@ -190,5 +188,5 @@ def _tempo_of_score(mark: Any) -> float | None:
 
 
 def _key_of_score(key: Any) -> int | None:
-    mode = _MODE_NAMES.get(key.mode)
+    mode = _MODES.get(key.mode)
     return None if mode is None else 12 * list(MODES).index(mode) + key.tonic.pitchClass

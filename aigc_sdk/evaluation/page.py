@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_sdk.contents.image import paste_grid, png_bytes
-from aigc_sdk.errors import StorageError, printable
+from aigc_sdk.errors import StorageError, missing_package, printable
 from aigc_sdk.evaluator import Score
-from aigc_sdk.specs import missing_package
 
 if TYPE_CHECKING:
     from aigc_sdk.evaluation.report import Image, Report

@@ -14,6 +14,8 @@ from aigc_sdk.contents import Contents, Item, Music
 from aigc_sdk.contents.codes import decode
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data import Piece
+from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.music import checked
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load, model_file
@@ -119,13 +121,18 @@ def _made(given: Any) -> tuple[str, tuple[int, ...] | None, Items]:
 
 
 def _pieces(items: Iterable[Any]) -> tuple[Piece, ...]:
-    """Return generated items with their notes in ticks; what is a Piece stays."""
-    return tuple(item if isinstance(item, Piece) else _piece(item, f"item {i}") for i, item in enumerate(items))
+    """Return generated items, or Pieces, with their notes in ticks; raises InvalidRequest for what is none."""
+    return tuple(_piece(item, i) for i, item in enumerate(items))
 
 
-def _piece(item: Music, name: str) -> Piece:
-    key = None if item.key is None else KEYS.index(item.key)
-    return Piece(name, item.to_ticks(), key, item.meter or "4/4", item.tempo)
+def _piece(item: Music | Piece, i: int) -> Piece:
+    if isinstance(item, Music):
+        key = None if item.key is None else KEYS.index(item.key)
+        return Piece(f"item {i}", item.to_ticks(), key, item.meter or "4/4", item.tempo)
+    read = checked((item.notes, item.key, str(item.meter), item.tempo))
+    if isinstance(read, Rejected):
+        raise InvalidRequest(f"Piece {i} of what to evaluate cannot be used: {': '.join(filter(None, read))}.")
+    return Piece(item.name, *read)
 
 
 def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aigc_sdk.errors import TrainingFailed
+from aigc_sdk.errors import TrainingFailed, missing_package
 from aigc_sdk.files import storage_error
-from aigc_sdk.specs import missing_package
 from aigc_sdk.training.progress import Clock, Meter
 from aigc_sdk.training.run import METRICS
 

