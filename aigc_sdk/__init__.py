@@ -113,7 +113,7 @@ def train(
         config: the family's options, for example `epochs=5`; `aigc train FAMILY --options` lists them.
 
     Raises:
-        MissingPackage: the `train` extra is not installed; says the pip line.
+        MissingPackage: the `train` extra is not installed, or for music `music`; says the pip line.
         UnknownName: no such family, or no such option of it.
         InvalidConfig: an option of the wrong type or out of range, or another one than that of the run to resume.
         InvalidData: the data cannot be read, or not by this family.

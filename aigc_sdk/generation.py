@@ -349,7 +349,8 @@ def stream(
 ) -> Iterator[Any]:
     """Generate one text or piece of music and give its parts while it is made.
 
-    Joined, they are what `generate` makes of the same seed and controls: texts, or notes float32 (k, 6), see `Music`.
+    Joined, they are what `generate` makes of the same seed and controls: texts, or notes float32 (k, 6), see `Music`;
+    which key and metre were drawn they do not say.
     Where a plugin looks at what was made, `aigc_after_generate`, all comes in one part, after it has.
 
     Args:

@@ -42,7 +42,7 @@ class Generator(ABC):
 
         Args:
             seeds: int64 (n,).
-            controls: every control of the card, of its dtype, (n, *shape); its shape is () but for pixels and texts.
+            controls: every control of the card, of its dtype, (n, *shape); its shape is () but for pixels and codes.
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:

@@ -179,6 +179,7 @@ class Contents:
 
         Raises:
             InvalidRequest: folder is no path, or start or total no number of items.
+            MissingPackage: of music, mido is not installed.
             StorageError: the folder cannot be made, or a file cannot be written.
         """
         _check_whole("start", start, 0, MAX_INDEX)
@@ -219,7 +220,7 @@ class Contents:
         return images
 
     def _repr_html_(self) -> str | None:
-        """Show the first images in a notebook, and say how many more there are; None leaves it to `repr`."""
+        """Show the first items in a notebook, and say how many more there are; None leaves it to `repr`."""
         from aigc_sdk.contents.image import paste_grid, png_bytes, scaled
         from aigc_sdk.contents.music import Music
         from aigc_sdk.contents.text import Text

@@ -1,4 +1,4 @@
-"""A data set of images, its fingerprint, its report, and its split into train, validation and test."""
+"""What data sets share: fingerprint, report, the split into train, validation and test; and those of images."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ class DataReport:
     """What reading a data set found; `str` of it is for people.
 
     Attributes:
-        n: how many images or texts were read and kept.
+        n: how many items were read and kept.
         skipped: what was left out, by reason.
         notes: what else is worth knowing.
         cache_bytes: the size of the file of decoded pixels in the cache; 0 without one.

@@ -78,7 +78,7 @@ def evaluate(
         InvalidData: data that cannot be read or compared, too few items for a metric that was named or for
             all of them, or constant features.
         InvalidModel: a broken model or extractor.
-        MissingPackage: the `evaluate` extra is not installed; says the pip line.
+        MissingPackage: the extra `evaluate` is not installed, or another that the data needs; says the pip line.
         PluginError: a metric that was named failed.
 
     Example:

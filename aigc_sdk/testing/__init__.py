@@ -90,8 +90,8 @@ def check_family(
     Args:
         family: its name.
         config: its options; small ones make it faster.
-        data: images uint8 (n, height, width, channels), or texts, and labels int64 (n,), each class among them;
-            without it, 48 images of 16 x 16 pixels, or short texts, in 3 classes.
+        data: images uint8 (n, height, width, channels), or texts, and labels int64 (n,), each class among them, or
+            pieces of music; without it, 48 images of 16 x 16 pixels, or short texts, in 3 classes, or short pieces.
 
     Raises:
         ContractBroken: names the check, its rule, and what was expected and found.

@@ -104,7 +104,7 @@ def _images(data: Dataset, rows: Rows, device: torch.device, augment: tuple[str,
 
 
 def padded(texts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return code points of texts as one array (n, longest), -1 after the end of each."""
+    """Return codes of texts or of music as one array (n, longest), -1 after the end of each."""
     codes = np.full((len(texts), max(map(len, texts))), -1, np.int32)
     for row, text in zip(codes, texts, strict=True):
         row[: len(text)] = text

@@ -216,7 +216,7 @@ class Family(nn.Module):
     def sampler(self, task: str) -> nn.Module:
         """Return f(seed, {name: control}) -> content, which is traced whole into ONNX.
 
-        `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels and texts have a shape;
+        `seed` is int64 (n,); each control is (n, *shape) of its dtype, where only pixels, texts and music have a shape;
         content is (n, ...) as `output` says. Where that says so, it returns (content, length), and of music
         (content, length, tempo, meter, key), see `aigc_sdk.generator.written`. A task with a state is
         f(seed, controls, state) -> (content, length, ..., *state, finished), see `aigc_sdk.generator.start_state`. Row
