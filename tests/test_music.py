@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
+from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.notes import Clock, timed
+from aigc_rnn.sampler import END, SPECIAL, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
@@ -197,6 +199,23 @@ def test_bars_left_are_counted_in_training_as_in_the_loop():
         assert torch.equal(clock.place(state, bars)[0], before.place[0, i])
         assert torch.equal(clock.left_out(state, bars)[0], before.barred[0, i]) and not before.barred[0, i, token]
         _, state = clock.read(torch.tensor([[token]]), state)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.01, 1, 5])
+def test_the_end_comes_where_nothing_fits_into_a_bar(temperature):
+    codes = (4096 + 48, 60)
+    clock = Clock((*[-1] * SPECIAL, *codes), [], [(2, 4)], END, counts_bars=True)
+    options = {"cell": "gru", "layers": 1, "width": 8, "dropout": 0, "tied": True, "layer_norm": False, "attention": 0}
+    network = RecurrentNetwork(SPECIAL + len(codes), 1, clock.places, **options)
+    loop = StreamOn(network, codes, {"meter": (1.0,)}, clock, {2: 1.0})
+    # An eighth and a quarter leave an eighth of the bar, and eighths are over.
+    controls = {"prompt": [[60, 4096 + 48, 60]], "max_length": [5], "meter": [-1], "bars": [0], "tempo": [120.0]}
+    controls |= {"temperature": [float(temperature)], "top_k": [0], "top_p": [1.0], "repetition_penalty": [1.0]}
+    state = {f"state.{name}": part for name, part in loop.start(1).items()} | {"position": torch.tensor([0])}
+    _, length, *_, has_ended = loop(
+        torch.tensor([7]), {name: torch.tensor(value) for name, value in controls.items()}, state
+    )
+    assert length.tolist() == [0] and has_ended.tolist() == [True]
 
 
 def test_silence_before_the_first_note_is_no_bar_of_the_piece():

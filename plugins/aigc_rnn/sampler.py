@@ -169,8 +169,8 @@ class _Loop(_Sampler):
         if bars:
             self.register_buffer("cumulative_bars", cumulative(tuple(bars.values())))
             self.register_buffer("bars", torch.tensor(list(bars)))
-        # What is left out gets these logits: where that is all, the end comes.
-        self.register_buffer("least", torch.where(torch.arange(len(self.codes)) == END, MASKED / 10, MASKED))
+        # What is left out gets these logits: where that is all, the end comes, at whatever temperature.
+        self.register_buffer("least", torch.where(torch.arange(len(self.codes)) == END, -1e4, MASKED))
 
     def start(self, n: int) -> State:
         """Return what the loop carries before the first token: zeros."""
