@@ -92,7 +92,7 @@ class Events:
         self._label = np.stack([fed["key"], len(family.keys) + fed["meter"]], 1)
         self._bar, self._tempo = clock.bars.numpy()[fed["meter"]], fed["tempo"]
         self._whole = self._bar * fed["bars"]
-        self._offsets, self._lowest, self._ring = clock.offsets.numpy(), clock.lowest, clock.ring
+        self._places, self._lowest, self._ring = len(clock.places), clock.lowest, clock.ring
         self._back = np.maximum(self._bar[:, None] * clock.backs.numpy() // PLACE, 1)
 
         events = np.array([-1] * SPECIAL + family.codes.tolist())
@@ -117,13 +117,12 @@ class Events:
         wanted = (self._clock // PLACE)[:, None] - self._back
         kept = self._began[self._rows, wanted & (self._ring - 1)]
         found = np.where(kept >> WORD == wanted, kept & ((1 << WORD) - 1), 0)
-        place = np.empty((len(found), len(self._offsets)), np.int64)
+        place = np.empty((len(found), self._places), np.int64)
         place[:, 0] = self._clock % self._bar // PLACE
         bars = self._clock // self._bar
         place[:, 1], place[:, 2] = bars % BARS, np.minimum(bars // BARS, PHRASES - 1)
         place[:, 3:7], place[:, 7:11] = found >> LASTS, found & ((1 << LASTS) - 1)
         place[:, 11] = np.clip(-(-self._left() // self._bar), 0, LEFT)
-        place += self._offsets
         return {"label": self._label, "place": place}
 
     def barred(self) -> NDArray[np.bool_]:

@@ -212,7 +212,7 @@ class Step(torch.nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """Return the logits and the state."""
         state = self.network.split({"hidden": hidden, "cell": cell})
-        logits, after = self.network.step(self.network.reader(label)(token[:, None], place), state, torch.zeros(()))
+        logits, after = self.network.stepper(label)(token[:, None], state, torch.zeros(()), place)
         state = self.network.join(after)
         return logits, state["hidden"], state["cell"]
 

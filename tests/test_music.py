@@ -151,7 +151,7 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
 def test_the_network_is_told_which_note_began_in_the_bars_before():
     notes = np.array([[60 + i, 80, 48 * i, 48, 0, 0] for i in range(9)])
     clock = Clock((-1, -1, 4144, *range(60, 69)), [], [(2, 4)])
-    place = clock.before(torch.tensor(encode(notes))[None], clock.bars_of(torch.tensor([[0]]))).place - clock.offsets
+    place = clock.before(torch.tensor(encode(notes))[None], clock.bars_of(torch.tensor([[0]]))).place
     rank, steps = place[0, :, 3:7], place[0, :, 7:]
     at = 1 + 8  # the last note, behind the duration: 8 beats of two a bar are 4 bars
     assert place[0, at, :3].tolist() == [0, 4, 0]
@@ -180,7 +180,7 @@ def test_a_piece_ends_when_it_has_its_bars():
     left_out, left = list[list[bool]](), list[int]()
     for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
         left_out.append(clock.left_out(state, bars)[0].tolist())
-        left.append(int((clock.place(state, bars) - clock.offsets)[0, -1]))
+        left.append(int(clock.place(state, bars)[0, -1]))
         _, state = clock.read(torch.tensor([[token]]), state)
     # It could end at the bar line in its second bar; before the last note there is room for the eighth that it takes.
     assert [each[1] for each in left_out] == [i != 7 for i in range(10)] and left == [2] * 7 + [1] * 3
@@ -223,7 +223,7 @@ def test_silence_before_the_first_note_is_no_bar_of_the_piece():
     events = torch.tensor([[8192 + 192, 8192 + 192, 60, 60, 60, 60]])  # four bars of silence, and one of eighths
     before = clock.before(events, clock.bars_of(torch.tensor([[0]])))
     assert not before.barred[0, range(7), [4, 4, 3, 3, 3, 3, 1]].any()
-    assert (before.place - clock.offsets)[0, :, -1].tolist() == [1, 1, 1, 1, 1, 1, 0]
+    assert before.place[0, :, -1].tolist() == [1, 1, 1, 1, 1, 1, 0]
 
 
 BOOK = """X:1

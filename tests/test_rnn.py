@@ -29,7 +29,7 @@ TOKENS = SPECIAL + len(CHARACTERS)
 OPTIONS = {"layers": 2, "width": 16, "dropout": 0.0, "tied": True, "layer_norm": False, "attention": 0}
 
 
-def network(labels=0, cell="lstm", places=0, **options):
+def network(labels=0, cell="lstm", places=(), **options):
     torch.manual_seed(3)
     made = RecurrentNetwork(TOKENS, labels, places, cell=cell, **OPTIONS | options).eval()
     with torch.no_grad():  # or all characters are as probable
@@ -48,19 +48,19 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("labels", [0, 4])
 def test_network_reads_a_sequence_as_it_reads_its_parts_and_its_steps(kind, labels):
-    net = network(labels, places=labels, **kind)
+    net = network(labels, places=(3, 2) if labels else (), **kind)
     tokens = torch.randint(0, TOKENS, (5, 11))
     # Of both there are two of each, or none.
     label = torch.stack([torch.arange(5) % 2, 2 + torch.arange(5) % 2], 1) if labels else None
-    place = torch.randint(0, 4, (5, 11, 2)) if labels else None
+    place = torch.stack([torch.randint(0, k, (5, 11)) for k in (3, 2)], 2) if labels else None
     now = [None if place is None else place[:, t] for t in range(11)]
     with torch.no_grad():
         whole, after = net(tokens, label, net.start(5), place)
         first, state = net(tokens[:, :4], label, net.start(5), place if place is None else place[:, :4])
         second, in_parts = net(tokens[:, 4:], label, state, place if place is None else place[:, 4:])
-        steps, state, read = [], net.split(net.start(5)), net.reader(label)
+        steps, state, step = [], net.split(net.start(5)), net.stepper(label)
         for t in range(11):
-            logits, state = net.step(read(tokens[:, t, None], now[t]), state, torch.zeros(()))
+            logits, state = step(tokens[:, t, None], state, torch.zeros(()), now[t])
             steps.append(logits)
         state = net.join(state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
@@ -182,12 +182,12 @@ def controls(n, prompt=("",), **values):
 
 def plain_text(net, seed, prompt, most, label=None):
     """One text at temperature 1, a token at a time."""
-    state, token, made, read = net.split(net.start(1)), BEGIN, [], net.reader(label)
+    state, token, made, step = net.split(net.start(1)), BEGIN, [], net.stepper(label)
     for character in prompt:
-        _, state = net.step(read(torch.tensor([[token]])), state, torch.zeros(()))
+        _, state = step(torch.tensor([[token]]), state, torch.zeros(()))
         token = SPECIAL + CHARACTERS.index(ord(character)) if ord(character) in CHARACTERS else 2
     for i in range(most):
-        logits, state = net.step(read(torch.tensor([[token]])), state, torch.zeros(()))
+        logits, state = step(torch.tensor([[token]]), state, torch.zeros(()))
         word = threefry((seed & 0xFFFFFFFF, seed >> 32), (i, int(Stream.TOKEN)))[0]
         allowed = logits[0].clone()
         allowed[[BEGIN, 2]] = -1e9

@@ -1,7 +1,8 @@
 """Recurrent networks over tokens: a whole sequence at once for training, a step at a time for sampling.
 
 Besides its token every input may have a label, the same one all along, and a place, where in the whole it stands; there
-may be several of each, int64 (n, k), and the vectors of all of them are added.
+may be several of each, int64 (n, k), and the vectors of all of them are added. Labels are numbered through; places are
+numbered each from 0 on.
 
 A state is a dict of tensors whose first dimension is the item, all zero at the beginning of a text:
 "hidden" and, of an LSTM, "cell", float32 (n, layers, width); with attention "memory", float32 (n, span, width), the
@@ -9,7 +10,8 @@ last hidden states, and "age", int64 (n,), how many steps there were.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 State = dict[str, Tensor]
+Read = tuple[Tensor, State]
 
 # What is masked gets this logit: an infinity in a graph is refused by its loaders.
 MASKED = -1e9
@@ -33,7 +36,7 @@ class RecurrentNetwork(nn.Module):
     Args:
         tokens: how many there are.
         labels: how many there are, 0 for none.
-        places: how many there are, 0 for none.
+        places: how many there are of each, () for none.
         cell: "lstm", "gru" or "rnn".
         layers: one on the other.
         width: units of each.
@@ -43,11 +46,13 @@ class RecurrentNetwork(nn.Module):
         attention: how many of the last hidden states are attended to, 0 for none.
     """
 
+    offsets: Tensor
+
     def __init__(
         self,
         tokens: int,
         labels: int,
-        places: int = 0,
+        places: Sequence[int] = (),
         *,
         cell: str,
         layers: int,
@@ -58,11 +63,13 @@ class RecurrentNetwork(nn.Module):
         attention: int,
     ) -> None:
         super().__init__()
-        self.cell, self.width = cell, width
+        self.cell, self.width, self.places = cell, width, tuple(places)
         self.embedding = nn.Embedding(tokens, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.label = nn.Embedding(labels, width) if labels else None
-        self.place = nn.Embedding(places, width) if places else None
+        self.place = nn.Embedding(sum(places), width) if places else None
+        offsets = torch.tensor([*accumulate((0, *places))][:-1], dtype=torch.int64)
+        self.register_buffer("offsets", offsets, persistent=False)
         self.layers = nn.ModuleList([Layer(cell, width) for _ in range(layers)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(layers)])
         self.dropout = nn.Dropout(dropout)
@@ -96,7 +103,7 @@ class RecurrentNetwork(nn.Module):
             x = x + self.label(label).sum(1)[:, None]
         if self.place is None or place is None:
             return x
-        return x + F.embedding_bag(place.flatten(0, 1), self.place.weight, mode="sum").view(x.shape)
+        return x + F.embedding_bag((place + self.offsets).flatten(0, 1), self.place.weight, mode="sum").view(x.shape)
 
     def forward(
         self, tokens: Tensor, label: Tensor | None, state: State, place: Tensor | None = None
@@ -143,58 +150,45 @@ class RecurrentNetwork(nn.Module):
             for name in self.state_shapes
         }
 
-    def reader(self, label: Tensor | None) -> Callable[..., Tensor]:
-        """Return f(token int64 (n, 1), place int64 (n, k) or None = None) -> what `step` takes of them.
+    def stepper(self, label: Tensor | None) -> Callable[..., Read]:
+        """Return f(token int64 (n, 1), state, added, place int64 (n, k) or None = None) -> (logits, state).
 
-        That is their share of the first layer's gates, for all tokens and places worked out at once.
+        It reads a token without dropout. What is the same in all steps is made once, here: the share of the first
+        layer's gates that each token, place and label has, and the weights of the other layers as one matrix each.
+
+        `state` has the layers apart, as `split` gives it; `added` is added to the logits, float32 (tokens,) or ().
 
         Args:
             label: int64 (n, k), or None.
         """
-        weights = cast(Layer, self.layers[0]).weight_x
-        tokens = cast(Layer, self.layers[0]).share_of(self.embedding.weight * math.sqrt(self.width))
-        of_label = (
-            None if self.label is None or label is None else _looked_up(F.linear(self.label.weight, weights), label)
-        )
-        places = None if self.place is None else F.linear(self.place.weight, weights)
+        first, *others = (cast(Layer, layer) for layer in self.layers)
+        layers = [first.step, *(layer.joined() for layer in others)]
+        table = first.share_of(self.embedding.weight * math.sqrt(self.width))
+        of_label, offsets = None, F.pad(self.offsets + len(table), (1, 0))
+        if self.place is not None:
+            table = torch.cat([table, F.linear(self.place.weight, first.weight_x)])
+        if self.label is not None and label is not None:
+            of_label = F.embedding(label, F.linear(self.label.weight, first.weight_x)).sum(1)
 
-        def read(token: Tensor, place: Tensor | None = None) -> Tensor:
-            share = F.embedding(token[:, 0], tokens)
-            share = share if of_label is None else share + of_label
-            return share if places is None or place is None else share + _looked_up(places, place)
+        def step(token: Tensor, state: State, added: Tensor, place: Tensor | None = None) -> Read:
+            if place is None:
+                x = F.embedding(token[:, 0], table)
+            else:
+                x = F.embedding(torch.cat([token, place], 1) + offsets, table).sum(1)
+            x = x if of_label is None else x + of_label
+            after: State = {}
+            for i, (layer, norm) in enumerate(zip(layers, self.norms, strict=True)):
+                hidden, cell = layer(x, state[f"hidden.{i}"], state.get(f"cell.{i}"))
+                after[f"hidden.{i}"] = hidden
+                if cell is not None:
+                    after[f"cell.{i}"] = cell
+                x = norm(hidden)
+            if self.attention:
+                y, after["memory"] = self.attention(x[:, None], state["memory"], state["age"])
+                x, after["age"] = y[:, 0], state["age"] + 1
+            return F.linear(x, self.output.weight, self.output.bias + added), after
 
-        return read
-
-    def step(self, share: Tensor, state: State, added: Tensor) -> tuple[Tensor, State]:
-        """Read one token without dropout.
-
-        Args:
-            share: of the first layer's gates, as `reader` gives it, float32 (n, rows).
-            state: with the layers apart.
-            added: to the logits, float32 (tokens,) or ().
-
-        Returns:
-            Logits float32 (n, tokens) of what comes after it, and the state then.
-        """
-        x = share
-        after: State = {}
-        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            layer = cast(Layer, layer)
-            share = share if i == 0 else layer.share_of(x)
-            hidden, cell = layer.step(share, state[f"hidden.{i}"], state.get(f"cell.{i}"))
-            after[f"hidden.{i}"] = hidden
-            if cell is not None:
-                after[f"cell.{i}"] = cell
-            x = norm(hidden)
-        if self.attention:
-            y, after["memory"] = self.attention(x[:, None], state["memory"], state["age"])
-            x, after["age"] = y[:, 0], state["age"] + 1
-        return F.linear(x, self.output.weight, self.output.bias + added), after
-
-
-def _looked_up(table: Tensor, index: Tensor) -> Tensor:
-    """Return the sum of the rows of a table (rows, width) at an index, int64 (n, k)."""
-    return F.embedding(index[:, 0], table) if index.shape[1] == 1 else F.embedding(index, table).sum(1)
+        return step
 
 
 class Attention(nn.Module):
@@ -276,9 +270,21 @@ class Layer(nn.Module):
             update = torch.sigmoid(update_x + update_h)
             new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
             return (1 - update) * new + update * hidden, None
-        gates = F.linear(hidden, self.weight_h, share)  # the share where a bias would be: one operator, not two
-        if cell is None:
-            return torch.tanh(gates), None
-        into, keep, new, out = gates.chunk(4, 1)
-        cell = torch.sigmoid(keep) * cell + torch.sigmoid(into) * torch.tanh(new)
-        return torch.sigmoid(out) * torch.tanh(cell), cell
+        # The share where a bias would be: one operator, not two.
+        return _opened(F.linear(hidden, self.weight_h, share), cell)
+
+    def joined(self) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+        """Return f(x, hidden, cell) -> what `step` returns of the share of x: of one product, where that can be."""
+        if self.kind == "gru":
+            return lambda x, hidden, cell: self.step(self.share_of(x), hidden, cell)
+        weights, bias = torch.cat([self.weight_x, self.weight_h], 1), self.bias_x + self.bias_h
+        return lambda x, hidden, cell: _opened(F.linear(torch.cat([x, hidden], 1), weights, bias), cell)
+
+
+def _opened(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the hidden state and the cell's, by the gates of an LSTM or the sum of a tanh RNN, which has no cell."""
+    if cell is None:
+        return torch.tanh(gates), None
+    into, keep, new, out = gates.chunk(4, 1)
+    cell = torch.sigmoid(keep) * cell + torch.sigmoid(into) * torch.tanh(new)
+    return torch.sigmoid(out) * torch.tanh(cell), cell

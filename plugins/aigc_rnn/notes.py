@@ -4,7 +4,6 @@ The same reading as `aigc_sdk.contents.events.decode`, once for whole sequences 
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -29,8 +28,8 @@ from aigc_sdk.contents.events import (
 
 # The network is told where in a bar it is in steps of so many ticks, which bar of a phrase it is, and which phrase, of
 # which all from the last one of these on are the same.
-_PHRASE_BARS, _PHRASES, _PLACE_BITS = 8, 8, 2
-_PLACE_TICKS = 1 << _PLACE_BITS
+_PHRASE_BITS, _PHRASES, _PLACE_BITS = 3, 8, 2
+_PHRASE_BARS, _PLACE_TICKS = 1 << _PHRASE_BITS, 1 << _PLACE_BITS
 
 # It is also told which note began at this place of earlier bars (Waite 2016, "Lookback RNN"): so many bars before. Of a
 # note that is its pitch and, in steps of ticks, its duration.
@@ -45,8 +44,13 @@ _BARS_LEFT = 32
 _PITCH, _VELOCITY, _INSTRUMENT, _DURATION, _ONSET = 1, 8, 12, 24, 38
 _LATEST = 1 << 63 - _ONSET
 
-# Kinds of tokens, which each have a limit of their own where bars have to be full.
-_NOTES, _END, _DURATIONS, _OTHERS = range(4)
+# Bars are counted by a product and a shift, as exporters round quotients of whole numbers through floats: that is exact
+# for bars of 6 to 2^14 ticks, up to the latest onset.
+_SHARE_BITS = 39
+
+# Where bars have to be full each token has an amount, which is at most a sum of these: the room in the bar, the present
+# duration, that to which one is added, what is left of the piece, and at least 1 if it may end.
+_NOTES, _DURATIONS, _OTHERS, _END = (1, -1, 0, 0, 0), (1, 0, -1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)
 
 State = dict[str, Tensor]
 
@@ -87,11 +91,10 @@ class Bars(NamedTuple):
     """What follows from the metre, in ticks; it stays as it is while a piece is made."""
 
     ticks: Tensor  # int64 (n, 1)
-    lines: Tensor  # the bar lines of a phrase, but for its first, (n, k)
-    phrase: Tensor  # (n, 1)
-    phrases: Tensor  # where they begin, but for the first, (n, k)
+    share: Tensor  # of a bar that one tick is, in units of 2^-39, (n, 1)
     back: Tensor  # how many places to go back, (n, k)
-    whole: Tensor  # of the piece, from its first note on, (n, 1)
+    least: Tensor  # the piece is longer when it ends, (n, 1)
+    whole: Tensor  # of the piece, from its first note on, (n, 1); where bars are not counted more than there can be
     left: Tensor  # of so many bars that are left, (n, k)
 
 
@@ -109,9 +112,9 @@ class Clock(nn.Module):
     keys: Tensor
     meters: Tensor
     bars: Tensor
+    shares: Tensor
     backs: Tensor
-    offsets: Tensor
-    kind: Tensor
+    limits: Tensor
     amount: Tensor
     order: Tensor
     voice: Tensor
@@ -142,8 +145,7 @@ class Clock(nn.Module):
         sizes = [-(-max(bars, default=0) // _PLACE_TICKS), _PHRASE_BARS, _PHRASES]
         sizes += [1 + self.pitches] * len(_BARS_BACK) + [_BACK_DURATIONS] * len(_BARS_BACK)
         sizes += [1 + _BARS_LEFT] * self.counts_bars
-        starts = [0, *accumulate(sizes)]
-        self.places = starts[-1] if bars else 0
+        self.places = tuple(sizes) if bars else ()
         # What began is kept by its place, in a ring that is longer than all those bars.
         self.ring = 1 << (max(_BARS_BACK) * sizes[0]).bit_length()
 
@@ -154,15 +156,19 @@ class Clock(nn.Module):
         # A velocity that is never told is a part of each note.
         word = 1 + (pitch << _PITCH) + (0 if self.has_velocities else FIRST_VELOCITY << _VELOCITY)
         is_held = is_note & (events >= HELD)
-        kind = torch.where(is_note, _NOTES, torch.where(is_duration, _DURATIONS, _OTHERS))
-        amount = torch.where(is_note, 0, lasts + torch.where(events >= TIME, events - TIME, 0))
+        time = torch.where(events >= TIME, events - TIME, 0)
         is_end = torch.arange(len(events)) == (-1 if end is None else end)
+        flags = zip(is_note.tolist(), is_duration.tolist(), is_end.tolist(), strict=True)
+        limits = [_NOTES if note else _DURATIONS if lasts else _END if ends else _OTHERS for note, lasts, ends in flags]
+        # A rest has to end before all does.
+        amount = lasts + torch.where(is_note | is_duration, 0, time + 1)
         looked_up = [
+            is_note.to(torch.int64),
             is_duration.to(torch.int64),
             (~is_duration).to(torch.int64),
             lasts,
             (is_note & (events < HELD)).to(torch.int64),
-            torch.where(events >= TIME, events - TIME, 0),
+            time,
             torch.where(is_note, word, 0),
             torch.where(is_note, (pitch - self.lowest + 1) * _BACK_DURATIONS, 0),
             _present(events, VELOCITY, INSTRUMENT),
@@ -174,10 +180,10 @@ class Clock(nn.Module):
             "keys": torch.tensor(keys, dtype=torch.int64),
             "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
             "bars": torch.tensor(bars, dtype=torch.int64),
+            "shares": torch.tensor([-(-(1 << _SHARE_BITS) // ticks) for ticks in bars], dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
-            "offsets": torch.tensor(starts[:-1]),
-            "kind": torch.where(is_end, _END, kind),
-            "amount": amount + is_end,
+            "limits": torch.tensor(limits, dtype=torch.float64).T,
+            "amount": amount.double(),
             "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
             "looked_up": torch.stack(looked_up, 1),
@@ -211,16 +217,14 @@ class Clock(nn.Module):
         """
         if label is None or not len(self.bars):
             return None
-        ticks = self.bars.index_select(0, label[:, -1] - len(self.keys))[:, None]
-        phrase = ticks * _PHRASE_BARS
-        lines, phrases = torch.arange(1, _PHRASE_BARS), torch.arange(1, _PHRASES)
+        meter = label[:, -1] - len(self.keys)
+        ticks = self.bars.index_select(0, meter)[:, None]
         return Bars(
             ticks,
-            ticks * lines.to(ticks.device),
-            phrase,
-            phrase * phrases.to(ticks.device),
+            self.shares.index_select(0, meter)[:, None],
             ((ticks * self.backs) >> _PLACE_BITS).clamp(min=1),
-            ticks * (1 if whole is None else whole[:, None]),
+            ticks * 0 if whole is None else ticks * (whole[:, None] - 1),
+            ticks * 0 + 2 * _LATEST if whole is None else ticks * whole[:, None],
             ticks * torch.arange(_BARS_LEFT if self.counts_bars else 0).to(ticks.device),
         )
 
@@ -247,18 +251,21 @@ class Clock(nn.Module):
             lasts, adds = F.pad(events.lasts, (1, 0), value=FIRST_DURATION), F.pad(events.adds, (1, 0))
             parts |= {"duration": lasts - FIRST_DURATION, "adds": adds, "end": ends, "begin": begin}
             since = (ends + begin - _LATEST)[:, -1:, None]
-            bars = bars._replace(whole=-(-since // bars.ticks) * bars.ticks)  # each has as many bars as it has
+            if self.counts_bars:  # each has as many as it has
+                whole = -(-since // bars.ticks) * bars.ticks
+                bars = bars._replace(whole=whole, least=whole - bars.ticks)
         before = {name: part[:, :, None] for name, part in parts.items()}
         if self.fills_bars:
             barred = self._barred(before, bars)
-        return Before(self._place(before, bars, found), barred)
+        return Before(self._places(before, bars, found), barred)
 
     def place(self, before: State, bars: Bars) -> Tensor:
         """Return what the network is told, int64 (n, k), of what is carried."""
-        wanted = (before["clock"] >> _PLACE_BITS) - bars.back
-        kept = torch.gather(before["began"], 1, wanted & (self.ring - 1))
-        found = torch.where(kept >> _BACK_BITS == wanted, kept & ((1 << _BACK_BITS) - 1), 0)
-        return self._place(before, bars, found)
+        at = before["clock"] >> _PLACE_BITS
+        kept = torch.gather(before["began"], 1, (at - bars.back) & (self.ring - 1))
+        # What was kept in an earlier turn of the ring is less than what is kept of that place.
+        found = (kept - (at - bars.back + self.ring << _BACK_BITS)).clamp(min=0)
+        return self._places(before, bars, found)
 
     def left_out(self, before: State, bars: Bars | None) -> Tensor | None:
         """Return the tokens that may not come next, bool (n, tokens); None if all may.
@@ -271,41 +278,37 @@ class Clock(nn.Module):
         barred = self._barred(before, bars)
         return barred if disorders is None else barred | disorders
 
-    def _place(self, before: State, bars: Bars, found: Tensor) -> Tensor:
-        """Return int64 (..., k) of what is carried (..., 1), and the notes found in the bars back (..., bars)."""
+    def _places(self, before: State, bars: Bars, found: Tensor) -> Tensor:
+        """Return the places, int64 (..., k), of what is carried (..., 1), and what began in the bars back (..., k)."""
         clock = before["clock"]
-        # Exporters round quotients of whole numbers through floats, so that bars and phrases are counted.
+        bar = (clock * bars.share) >> _SHARE_BITS
         columns = [
             (clock % bars.ticks) >> _PLACE_BITS,
-            (clock % bars.phrase >= bars.lines).to(torch.int64).sum(-1, keepdim=True),
-            (clock >= bars.phrases).to(torch.int64).sum(-1, keepdim=True),
+            bar & (_PHRASE_BARS - 1),
+            (bar >> _PHRASE_BITS).clamp(max=_PHRASES - 1),
             found >> _BACK_DURATIONS.bit_length() - 1,
             found & (_BACK_DURATIONS - 1),
         ]
         if self.counts_bars:
             left = torch.minimum(self._left(before, bars), bars.whole)
             columns.append((left > bars.left).to(torch.int64).sum(-1, keepdim=True))
-        return torch.cat(columns, -1) + self.offsets
+        return torch.cat(columns, -1)
 
     def _left(self, before: State, bars: Bars) -> Tensor:
         """Return how many ticks of the piece are left, (..., 1); before its first note very many."""
-        return bars.whole - (before["clock"] + before["begin"] - _LATEST)
+        return bars.whole + _LATEST - (before["clock"] + before["begin"])
 
     def _barred(self, before: State, bars: Bars) -> Tensor:
         """Return the tokens that would break a bar, or the number of bars, bool (..., tokens) of (..., 1)."""
         end, lasts = before["end"], before["duration"] + FIRST_DURATION
-        room = bars.ticks - before["clock"] % bars.ticks
+        left, since = self._left(before, bars), end + before["begin"] - _LATEST
+        room = torch.minimum(bars.ticks - before["clock"] % bars.ticks, left)
         # The last note may end at a bar line, or as long before one as the upbeat is.
-        since = end + before["begin"] - _LATEST
-        may_end = (end > 0) & ((end % bars.ticks) * (since % bars.ticks) == 0)
-        left = room + _LATEST
-        if self.counts_bars:
-            left = self._left(before, bars)
-            room = torch.minimum(room, left)
-            may_end = may_end & (since > bars.whole - bars.ticks)
-        # Of a note that is what is left over of the bar; of the end 1 or 0; and a rest has to end before all does.
-        limits = [room - lasts, may_end.to(torch.int64), room - lasts * before["adds"], left - 1]
-        return self.amount > torch.cat(limits, -1).index_select(-1, self.kind)
+        past = (end % bars.ticks) * (since % bars.ticks)
+        may_end = torch.minimum(1 - past, since - bars.least)
+        limits = torch.cat([room, lasts, lasts * before["adds"], left, may_end], -1)
+        # Of doubles, which mixed precision leaves as they are.
+        return self.amount > limits.double() @ self.limits
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
@@ -317,8 +320,7 @@ class Clock(nn.Module):
         clock, duration = before["clock"], before["duration"]
         # One look for all that is known of a token, as each takes its time.
         columns = torch.chunk(F.embedding(token[:, 0], self.looked_up), self.looked_up.shape[1], 1)
-        given, is_other, more, moves, time, word, kept, velocity, played_by, held, is_held = columns
-        is_note = word > 0
+        is_note, given, is_other, more, moves, time, word, kept, velocity, played_by, held, is_held = columns
         # Of durations in a row the first one takes the place of what was before; what is carried is less the first.
         stays = (duration + FIRST_DURATION) * torch.maximum(before["adds"], is_other)
         lasts = (stays + more).clamp(max=LONGEST)
@@ -333,14 +335,14 @@ class Clock(nn.Module):
             row = row + (after["instrument"] << _INSTRUMENT)
         if self.places:
             at = clock >> _PLACE_BITS
-            kept = torch.where(is_note, (at << _BACK_BITS) + kept + _steps(lasts), 0)
+            kept = ((at + self.ring << _BACK_BITS) + kept + _steps(lasts)) * is_note
             slot = at & (self.ring - 1)
             # Of several notes at a time the highest is kept.
             highest = torch.maximum(torch.gather(before["began"], 1, slot), kept)
             after["began"] = before["began"].scatter(1, slot, highest)
         if self.fills_bars:
-            after["end"] = torch.maximum(before["end"], torch.where(is_note, clock + lasts, 0))
-            after["begin"] = torch.maximum(before["begin"], torch.where(is_note, _LATEST - clock, 0))
+            after["end"] = torch.maximum(before["end"], (clock + lasts) * is_note)
+            after["begin"] = torch.maximum(before["begin"], (_LATEST - clock) * is_note)
         if self.is_polyphonic:
             held = held + is_held * self.voice[after["instrument"]] if self.has_instruments else held
             after["last"] = torch.maximum(held, torch.where(moved > 0, 0, before["last"]))

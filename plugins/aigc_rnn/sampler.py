@@ -39,9 +39,9 @@ class Choosing(NamedTuple):
 
     penalty: Tensor
     temperature: Tensor
-    allowed: Tensor  # bool (n, ranks): as many ranks as any item has to be looked at for, which may be one
-    top_p: Tensor  # (n, ranks), below 0 where the rank is not allowed
-    is_limited: Tensor
+    allowed: Tensor  # 1 or 0, (n, ranks): as many ranks as any item has to be looked at for, which may be one
+    top_p: Tensor  # (n, ranks), below 0 where the rank is not allowed, and of items of which no token is left out
+    none: Tensor  # the least probability that is kept where none of those ranks are
 
     @classmethod
     def of(cls, controls: dict[str, Tensor], tokens: int) -> "Choosing":
@@ -54,9 +54,9 @@ class Choosing(NamedTuple):
         ranks = int(wanted.clamp(min=1, max=tokens).max().item())
         torch._check(ranks >= 1)  # type: ignore[no-untyped-call]  # torch has no types here
         torch._check(ranks <= tokens)  # type: ignore[no-untyped-call]
-        allowed = (torch.arange(ranks)[None] < top_k) | (top_k == 0)
-        is_limited = (top_k > 0) | (top_p < 1)
-        return cls(penalty, temperature.clamp(min=_COLDEST), allowed, torch.where(allowed, top_p, -1.0), is_limited)
+        allowed, is_limited = (torch.arange(ranks)[None] < top_k) | (top_k == 0), (top_k > 0) | (top_p < 1)
+        top_p = torch.where(allowed & is_limited, top_p, -1.0)
+        return cls(penalty, temperature.clamp(min=_COLDEST), allowed.float(), top_p, is_limited.float())
 
 
 def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
@@ -76,11 +76,12 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
     """
     penalised = torch.minimum(logits / how.penalty, logits * how.penalty)  # the first is less where they are positive
     logits = torch.where(seen, penalised, logits) / how.temperature
-    best, _ = torch.topk(logits, how.allowed.shape[1], dim=1)
-    share = torch.softmax(torch.where(how.allowed, best, MASKED), 1)
-    kept = share.cumsum(1) - share < how.top_p
-    least = torch.where(how.is_limited, torch.where(kept, best, -MASKED).amin(1, keepdim=True), MASKED)
-    shares = torch.softmax(torch.where(logits < least, MASKED, logits), 1)
+    shares = torch.softmax(logits, 1)
+    best, _ = torch.topk(shares, how.allowed.shape[1], dim=1)
+    best = best * how.allowed
+    upto = best.cumsum(1)
+    least = torch.where(upto - best < how.top_p * upto[:, -1:], best, how.none).amin(1, keepdim=True)
+    shares = torch.where(shares < least, 0.0, shares)
     if u.shape[1] == 1:
         return _draw(shares, u)
     # As runtimes round otherwise, each edge between two tokens is a chance that they draw different ones.
@@ -96,7 +97,7 @@ def _draw(shares: Tensor, u: Tensor) -> Tensor:
     # Sums of float32 are rounded otherwise by each runtime, at each of many tokens.
     reached = shares.double().cumsum(1)
     # The product is less than the sum, so that there is one: u is at most 1 - 2^-24.
-    return (reached <= u * reached[:, -1:]).to(torch.int64).sum(1, keepdim=True)
+    return (reached > u * reached[:, -1:]).to(torch.int32).argmax(1, keepdim=True)
 
 
 class _Sampler(nn.Module):
@@ -206,7 +207,7 @@ class _Loop(_Sampler):
         prompt, most, clock = controls["prompt"], controls["max_length"][:, None], self.clock
         how = Choosing.of(controls, len(self.codes))
         label = self.label(seed, controls)
-        read = self.network.reader(label)
+        network_step = self.network.stepper(label)
         position = position[:, None]
         given = (prompt >= 0).to(torch.int64).sum(1, keepdim=True)
         # Steps of this call that read the prompt; after them every step makes a token.
@@ -228,8 +229,8 @@ class _Loop(_Sampler):
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            share = read(before["token"], None if clock is None or bars is None else clock.place(before, bars))
-            logits, after = self.network.step(share, before, self.barred)
+            place = None if clock is None or bars is None else clock.place(before, bars)
+            logits, after = network_step(before["token"], before, self.barred, place)
             left_out = None if clock is None else clock.left_out(before, bars)
             logits = logits if left_out is None else torch.where(left_out, self.least, logits)
             drawn = [each.index_select(1, t) for each in u]
@@ -329,7 +330,7 @@ class Score(_Sampler):
         label = torch.arange(kinds)[None].expand(n, kinds).reshape(n * kinds, 1) if self.labels else None
         steps = width + int(self.ends)
         state = self.network.split(self.network.start(n * kinds))
-        names, read = list(state), self.network.reader(label)
+        names, network_step = list(state), self.network.stepper(label)
 
         def goes_on(t: Tensor, *_: Tensor) -> Tensor:
             return (t < steps) & (t <= last).any()
@@ -337,8 +338,8 @@ class Score(_Sampler):
         def step(t: Tensor, log_p: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = torch.index_select(tokens, 1, (t - 1).clamp(min=0).reshape(1))[:, 0]
             token = torch.index_select(tokens, 1, t.clamp(max=tokens.shape[1] - 1).reshape(1))[:, 0]
-            share = read(torch.where(t == 0, BEGIN, before)[:, None])
-            logits, after = self.network.step(share, dict(zip(names, parts, strict=True)), torch.zeros(()))
+            before = torch.where(t == 0, BEGIN, before)[:, None]
+            logits, after = network_step(before, dict(zip(names, parts, strict=True)), torch.zeros(()))
             target = torch.where(t < last, token, END)
             found = torch.gather(torch.log_softmax(logits, 1), 1, target[:, None])[:, 0]
             counts = t <= last if self.ends else t < last

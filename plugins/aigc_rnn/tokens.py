@@ -1,5 +1,7 @@
 """What the families of texts and of music share: their tokens, their network, and how tokens are chosen."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.optim import AdamW
@@ -24,7 +26,7 @@ def known_codes(data: DataSpec, config: NetworkConfig, what: str) -> list[int]:
     return codes
 
 
-def network_of(config: NetworkConfig, codes: int, labels: int, places: int = 0) -> RecurrentNetwork:
+def network_of(config: NetworkConfig, codes: int, labels: int, places: Sequence[int] = ()) -> RecurrentNetwork:
     """Make the network for so many codes."""
     return RecurrentNetwork(
         SPECIAL + codes,
