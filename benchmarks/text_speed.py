@@ -212,7 +212,9 @@ class Step(torch.nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """Return the logits and the state."""
         state = self.network.split({"hidden": hidden, "cell": cell})
-        logits, after = self.network.stepper(label)(token[:, None], state, torch.zeros(()), place)
+        logits, after = self.network.stepper(label)(
+            token[:, None], state, torch.zeros(()), () if place is None else [place]
+        )
         state = self.network.join(after)
         return logits, state["hidden"], state["cell"]
 

@@ -110,12 +110,18 @@ def test_clock_in_torch_is_that_of_decode():
         assert before[events < 256].tolist() == decode(events)[:, 2].tolist()
 
 
+def carried(clock, n):
+    """What the loop carries before the first event of n pieces."""
+    parts = clock.start(n)
+    return parts | {name: parts[name][:, None] + first for name, first in clock.parts.items()}
+
+
 def test_clock_step_by_step_makes_the_notes_of_decode():
     for seed in range(20):
         events = encode(random_notes(seed))
         codes = sorted({*events.tolist()})
         clock = Clock((-1, *codes), [], [])
-        state = {name: torch.zeros(1, 1, dtype=torch.int64) for name in clock.parts}
+        state = carried(clock, 1)
         rows = []
         for event in events.tolist():
             token = torch.tensor([[1 + codes.index(event)]])
@@ -139,10 +145,10 @@ def test_what_is_known_before_each_event_is_the_same_for_sequences_and_step_by_s
     clock = Clock((-1, -1, *known), [], [(6, 8), (2, 4)], 1)
     bars = clock.bars_of(torch.tensor([[0], [1]]))
     whole = clock.before(torch.tensor(codes), bars)
-    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(2).items()}
+    state = carried(clock, 2)
     for t, column in enumerate(codes.T.tolist()):
         alive = [row for row, event in enumerate(column) if event >= 0]
-        assert torch.equal(whole.place[alive, t], clock.place(state, bars)[alive])
+        assert torch.equal(whole.place[alive, t], torch.cat(clock.place(state, bars), 1)[alive])
         left_out = whole.barred[:, t] | clock.disorders(state)
         assert torch.equal(left_out[alive], clock.left_out(state, bars)[alive])
         _, state = clock.read(torch.tensor([[2 + known.index(max(event, known[0]))] for event in column]), state)
@@ -175,12 +181,12 @@ def test_no_event_of_full_bars_is_barred_and_all_that_would_break_them_are():
 def test_a_piece_ends_when_it_has_its_bars():
     codes = (-1, -1, 4096 + 24, 4096 + 48, 60, 62, 8192 + 24)
     clock = Clock(codes, [], [(2, 4)], 1, counts_bars=True)
-    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
+    state = carried(clock, 1)
     bars = clock.bars_of(torch.tensor([[0]]), torch.tensor([2]))
     left_out, left = list[list[bool]](), list[int]()
     for token in (6, 6, 6, 4, 3, 4, 5, 4, 2, 4):  # an upbeat of an eighth, a bar, and the other but for an eighth
         left_out.append(clock.left_out(state, bars)[0].tolist())
-        left.append(int(clock.place(state, bars)[0, -1]))
+        left.append(int(clock.place(state, bars)[-1]))
         _, state = clock.read(torch.tensor([[token]]), state)
     # It could end at the bar line in its second bar; before the last note there is room for the eighth that it takes.
     assert [each[1] for each in left_out] == [i != 7 for i in range(10)] and left == [2] * 7 + [1] * 3
@@ -193,10 +199,10 @@ def test_bars_left_are_counted_in_training_as_in_the_loop():
     clock = Clock(codes, [], [(2, 4)], 1, counts_bars=True)
     tokens = [6, 6, 6, 4, 3, 4, 5, 2, 4, 4, 4, 1]  # an upbeat, a bar, and a last one that it makes full
     before = clock.before(torch.tensor([[codes[token] for token in tokens[:-1]]]), clock.bars_of(torch.tensor([[0]])))
-    state = {name: part if part.ndim == 2 else part[:, None] for name, part in clock.start(1).items()}
+    state = carried(clock, 1)
     bars = clock.bars_of(torch.tensor([[0]]), torch.tensor([2]))
     for i, token in enumerate(tokens):
-        assert torch.equal(clock.place(state, bars)[0], before.place[0, i])
+        assert torch.equal(torch.cat(clock.place(state, bars), 1), before.place[:, i])
         assert torch.equal(clock.left_out(state, bars)[0], before.barred[0, i]) and not before.barred[0, i, token]
         _, state = clock.read(torch.tensor([[token]]), state)
 

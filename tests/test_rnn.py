@@ -53,7 +53,7 @@ def test_network_reads_a_sequence_as_it_reads_its_parts_and_its_steps(kind, labe
     # Of both there are two of each, or none.
     label = torch.stack([torch.arange(5) % 2, 2 + torch.arange(5) % 2], 1) if labels else None
     place = torch.stack([torch.randint(0, k, (5, 11)) for k in (3, 2)], 2) if labels else None
-    now = [None if place is None else place[:, t] for t in range(11)]
+    now = [() if place is None else [place[:, t]] for t in range(11)]
     with torch.no_grad():
         whole, after = net(tokens, label, net.start(5), place)
         first, state = net(tokens[:, :4], label, net.start(5), place if place is None else place[:, :4])

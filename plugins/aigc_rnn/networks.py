@@ -151,10 +151,10 @@ class RecurrentNetwork(nn.Module):
         }
 
     def stepper(self, label: Tensor | None) -> Callable[..., Read]:
-        """Return f(token int64 (n, 1), state, added, place int64 (n, k) or None = None) -> (logits, state).
+        """Return f(token int64 (n, 1), state, added, places int64 (n, k) each = ()) -> (logits, state).
 
-        It reads a token without dropout. What is the same in all steps is made once, here: the share of the first
-        layer's gates that each token, place and label has, and the weights of the other layers as one matrix each.
+        It reads a token without dropout. What is the same in all steps is made once, here: one table of the vectors of
+        tokens and places, the sum of those of the labels, and the weights of each layer as one matrix.
 
         `state` has the layers apart, as `split` gives it; `added` is added to the logits, float32 (tokens,) or ().
 
@@ -170,11 +170,11 @@ class RecurrentNetwork(nn.Module):
         if self.label is not None and label is not None:
             of_label = F.embedding(label, F.linear(self.label.weight, first.weight_x)).sum(1)
 
-        def step(token: Tensor, state: State, added: Tensor, place: Tensor | None = None) -> Read:
-            if place is None:
-                x = F.embedding(token[:, 0], table)
+        def step(token: Tensor, state: State, added: Tensor, places: Sequence[Tensor] = ()) -> Read:
+            if places:
+                x = F.embedding(torch.cat([token, *places], 1) + offsets, table).sum(1)
             else:
-                x = F.embedding(torch.cat([token, place], 1) + offsets, table).sum(1)
+                x = F.embedding(token[:, 0], table)
             x = x if of_label is None else x + of_label
             after: State = {}
             for i, (layer, norm) in enumerate(zip(layers, self.norms, strict=True)):

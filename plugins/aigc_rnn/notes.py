@@ -49,8 +49,11 @@ _LATEST = 1 << 63 - _ONSET
 _SHARE_BITS = 39
 
 # Where bars have to be full each token has an amount, which is at most a sum of these: the room in the bar, the present
-# duration, that to which one is added, what is left of the piece, and at least 1 if it may end.
-_NOTES, _DURATIONS, _OTHERS, _END = (1, -1, 0, 0, 0), (1, 0, -1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)
+# duration, that to which one is added, what is left of the piece, and how far it is from where it may end.
+_NOTES, _DURATIONS, _OTHERS, _END = (1, -1, 0, 0, 0), (1, 0, -1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, -1)
+
+# Added to what a token that is no note does not change: less than all that it could be.
+_NEVER = -(1 << 62)
 
 State = dict[str, Tensor]
 
@@ -92,8 +95,8 @@ class Bars(NamedTuple):
 
     ticks: Tensor  # int64 (n, 1)
     share: Tensor  # of a bar that one tick is, in units of 2^-39, (n, 1)
-    back: Tensor  # how many places to go back, (n, k)
-    least: Tensor  # the piece is longer when it ends, (n, 1)
+    turn: Tensor  # how many places to go on in the ring of them, to where each of the bars back was, (n, k)
+    least: Tensor  # how long the piece has to be when it ends, (n, 1)
     whole: Tensor  # of the piece, from its first note on, (n, 1); where bars are not counted more than there can be
     left: Tensor  # of so many bars that are left, (n, k)
 
@@ -161,21 +164,23 @@ class Clock(nn.Module):
         flags = zip(is_note.tolist(), is_duration.tolist(), is_end.tolist(), strict=True)
         limits = [_NOTES if note else _DURATIONS if lasts else _END if ends else _OTHERS for note, lasts, ends in flags]
         # A rest has to end before all does.
-        amount = lasts + torch.where(is_note | is_duration, 0, time + 1)
-        looked_up = [
-            is_note.to(torch.int64),
-            is_duration.to(torch.int64),
-            (~is_duration).to(torch.int64),
-            lasts,
-            (is_note & (events < HELD)).to(torch.int64),
-            time,
-            torch.where(is_note, word, 0),
-            torch.where(is_note, (pitch - self.lowest + 1) * _BACK_DURATIONS, 0),
-            _present(events, VELOCITY, INSTRUMENT),
-            _present(events, INSTRUMENT, DURATION),
-            torch.where(is_held, order + 1, 0),
-            is_held.to(torch.int64),
-        ]
+        amount = lasts + torch.where(is_note | is_duration | is_end, 0, time + 1)
+        kept = (self.ring << _BACK_BITS) + (pitch - self.lowest + 1) * _BACK_DURATIONS
+        looked_up = {
+            "given": is_duration.to(torch.int64),
+            "stays": (~is_duration).to(torch.int64),
+            "lasts": lasts,
+            "moves": (is_note & (events < HELD)).to(torch.int64),
+            "time": time,
+            "word": torch.where(is_note, word, 0),
+        }
+        looked_up |= {"unless": torch.where(is_note, 0, _NEVER)} if self.fills_bars else {}
+        looked_up |= {"kept": torch.where(is_note, kept, _NEVER)} if self.places else {}
+        looked_up |= {"velocity": _present(events, VELOCITY, INSTRUMENT)} if self.has_velocities else {}
+        looked_up |= {"instrument": _present(events, INSTRUMENT, DURATION)} if self.has_instruments else {}
+        looked_up |= {"held": torch.where(is_held, order + 1, 0)} if self.is_polyphonic else {}
+        looked_up |= {"is_held": is_held.to(torch.int64)} if self.is_polyphonic and self.has_instruments else {}
+        self.columns = tuple(looked_up)
         tables = {
             "keys": torch.tensor(keys, dtype=torch.int64),
             "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
@@ -186,25 +191,30 @@ class Clock(nn.Module):
             "amount": amount.double(),
             "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
-            "looked_up": torch.stack(looked_up, 1),
+            "looked_up": torch.stack([*looked_up.values()], 1),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of what is carried as one number, int64 (n, 1) each, all zero at the beginning.
+    def parts(self) -> dict[str, int]:
+        """What is carried as one number, int64 (n, 1) each, and what that is before the first event.
 
-        They are where the clock is, the present duration less that at the beginning, and whether one was just given; of
-        some vocabularies the present velocity, likewise, the instrument, and the order of the last note held, plus one;
-        where bars have to be full, where the last note ends, and how long before the latest of all onsets the first is.
+        That is where the clock is, the present duration, and whether one was just given; of some vocabularies the
+        present velocity, the instrument, and the order of the last note held, plus one; where bars have to be full,
+        where the last note ends, and where the first began.
         """
-        found = ("velocity",) * self.has_velocities + ("instrument",) * self.has_instruments
-        found += ("last",) * self.is_polyphonic + ("end", "begin") * self.fills_bars
-        return ("clock", "duration", "adds", *found)
+        found = {"clock": 0, "duration": FIRST_DURATION, "adds": 0}
+        found |= {"velocity": FIRST_VELOCITY} if self.has_velocities else {}
+        found |= {"instrument": 0} if self.has_instruments else {}
+        found |= {"last": 0} if self.is_polyphonic else {}
+        return found | ({"end": 0, "begin": _LATEST} if self.fills_bars else {})
 
     def start(self, n: int) -> State:
-        """Return what is carried before the first event of n pieces: int64 (n,) each, and (n, ring) what began."""
+        """Return a state before the first event of n pieces.
+
+        That is how much more than before the first event each part is, int64 (n,), and (n, ring) what began.
+        """
         parts = dict.fromkeys(self.parts, torch.zeros(n, dtype=torch.int64))
         return parts | ({"began": torch.zeros(n, self.ring, dtype=torch.int64)} if self.places else {})
 
@@ -222,8 +232,8 @@ class Clock(nn.Module):
         return Bars(
             ticks,
             self.shares.index_select(0, meter)[:, None],
-            ((ticks * self.backs) >> _PLACE_BITS).clamp(min=1),
-            ticks * 0 if whole is None else ticks * (whole[:, None] - 1),
+            self.ring - ((ticks * self.backs) >> _PLACE_BITS).clamp(min=1),
+            ticks * 0 + 1 if whole is None else ticks * (whole[:, None] - 1) + 1,
             ticks * 0 + 2 * _LATEST if whole is None else ticks * whole[:, None],
             ticks * torch.arange(_BARS_LEFT if self.counts_bars else 0).to(ticks.device),
         )
@@ -241,31 +251,30 @@ class Clock(nn.Module):
         kept = torch.zeros(len(at), int(at.max()) + 1, dtype=torch.int64, device=at.device)
         kept = kept.scatter_reduce(1, at, began, "amax")
         bars = Bars(*(part[:, None] for part in bars))  # for all events of a piece
-        wanted = (clock >> _PLACE_BITS)[:, :, None] - bars.back
+        wanted = (clock >> _PLACE_BITS)[:, :, None] + bars.turn - self.ring
         found = kept.gather(1, wanted.clamp(0, kept.shape[1] - 1).flatten(1)).view(wanted.shape)
         found = torch.where((wanted >= 0) & (wanted < kept.shape[1]), found, 0)
         barred, parts = None, {"clock": clock}
         if self.fills_bars:
             ends = F.pad(torch.where(is_note, onset + events.lasts, 0).cummax(1).values, (1, 0))
-            begin = F.pad(torch.where(is_note, _LATEST - onset, 0).cummax(1).values, (1, 0))
+            begin = F.pad(torch.where(is_note, onset, _LATEST).cummin(1).values, (1, 0), value=_LATEST)
             lasts, adds = F.pad(events.lasts, (1, 0), value=FIRST_DURATION), F.pad(events.adds, (1, 0))
-            parts |= {"duration": lasts - FIRST_DURATION, "adds": adds, "end": ends, "begin": begin}
-            since = (ends + begin - _LATEST)[:, -1:, None]
+            parts |= {"duration": lasts, "adds": adds, "end": ends, "begin": begin}
+            since = (ends - begin)[:, -1:, None]
             if self.counts_bars:  # each has as many as it has
                 whole = -(-since // bars.ticks) * bars.ticks
-                bars = bars._replace(whole=whole, least=whole - bars.ticks)
+                bars = bars._replace(whole=whole, least=whole - bars.ticks + 1)
         before = {name: part[:, :, None] for name, part in parts.items()}
         if self.fills_bars:
             barred = self._barred(before, bars)
-        return Before(self._places(before, bars, found), barred)
+        return Before(torch.cat(self._places(before, bars, found), -1), barred)
 
-    def place(self, before: State, bars: Bars) -> Tensor:
-        """Return what the network is told, int64 (n, k), of what is carried."""
-        at = before["clock"] >> _PLACE_BITS
-        kept = torch.gather(before["began"], 1, (at - bars.back) & (self.ring - 1))
+    def place(self, before: State, bars: Bars) -> list[Tensor]:
+        """Return what the network is told, int64 (n, k) each, of what is carried."""
+        at = (before["clock"] >> _PLACE_BITS) + bars.turn
         # What was kept in an earlier turn of the ring is less than what is kept of that place.
-        found = (kept - (at - bars.back + self.ring << _BACK_BITS)).clamp(min=0)
-        return self._places(before, bars, found)
+        found = torch.gather(before["began"], 1, at & (self.ring - 1)) - (at << _BACK_BITS)
+        return self._places(before, bars, found.clamp(min=0))
 
     def left_out(self, before: State, bars: Bars | None) -> Tensor | None:
         """Return the tokens that may not come next, bool (n, tokens); None if all may.
@@ -278,8 +287,8 @@ class Clock(nn.Module):
         barred = self._barred(before, bars)
         return barred if disorders is None else barred | disorders
 
-    def _places(self, before: State, bars: Bars, found: Tensor) -> Tensor:
-        """Return the places, int64 (..., k), of what is carried (..., 1), and what began in the bars back (..., k)."""
+    def _places(self, before: State, bars: Bars, found: Tensor) -> list[Tensor]:
+        """Return the places, int64 (..., k) each, of what is carried (..., 1), and what began in the bars back."""
         clock = before["clock"]
         bar = (clock * bars.share) >> _SHARE_BITS
         columns = [
@@ -292,21 +301,20 @@ class Clock(nn.Module):
         if self.counts_bars:
             left = torch.minimum(self._left(before, bars), bars.whole)
             columns.append((left > bars.left).to(torch.int64).sum(-1, keepdim=True))
-        return torch.cat(columns, -1)
+        return columns
 
     def _left(self, before: State, bars: Bars) -> Tensor:
         """Return how many ticks of the piece are left, (..., 1); before its first note very many."""
-        return bars.whole + _LATEST - (before["clock"] + before["begin"])
+        return bars.whole + before["begin"] - before["clock"]
 
     def _barred(self, before: State, bars: Bars) -> Tensor:
         """Return the tokens that would break a bar, or the number of bars, bool (..., tokens) of (..., 1)."""
-        end, lasts = before["end"], before["duration"] + FIRST_DURATION
-        left, since = self._left(before, bars), end + before["begin"] - _LATEST
+        end, lasts, left = before["end"], before["duration"], self._left(before, bars)
         room = torch.minimum(bars.ticks - before["clock"] % bars.ticks, left)
         # The last note may end at a bar line, or as long before one as the upbeat is.
-        past = (end % bars.ticks) * (since % bars.ticks)
-        may_end = torch.minimum(1 - past, since - bars.least)
-        limits = torch.cat([room, lasts, lasts * before["adds"], left, may_end], -1)
+        since = end - before["begin"]
+        short = torch.maximum((end % bars.ticks) * (since % bars.ticks), bars.least - since)
+        limits = torch.cat([room, lasts, lasts * before["adds"], left, short], -1)
         # Of doubles, which mixed precision leaves as they are.
         return self.amount > limits.double() @ self.limits
 
@@ -317,34 +325,35 @@ class Clock(nn.Module):
 
     def read(self, token: Tensor, before: State) -> tuple[Tensor, State]:
         """Return the event as one number, int64 (n, 1), and what is carried after a token (n, 1)."""
-        clock, duration = before["clock"], before["duration"]
+        clock = before["clock"]
         # One look for all that is known of a token, as each takes its time.
-        columns = torch.chunk(F.embedding(token[:, 0], self.looked_up), self.looked_up.shape[1], 1)
-        is_note, given, is_other, more, moves, time, word, kept, velocity, played_by, held, is_held = columns
-        # Of durations in a row the first one takes the place of what was before; what is carried is less the first.
-        stays = (duration + FIRST_DURATION) * torch.maximum(before["adds"], is_other)
-        lasts = (stays + more).clamp(max=LONGEST)
-        row = word + (lasts << _DURATION) + (clock << _ONSET)
-        moved = time + moves * lasts
-        after = {"clock": clock + moved, "duration": lasts - FIRST_DURATION, "adds": given}
+        columns = torch.chunk(F.embedding(token[:, 0], self.looked_up), len(self.columns), 1)
+        known = dict(zip(self.columns, columns, strict=True))
+        # Of durations in a row the first one takes the place of what was before.
+        stays = before["duration"] * torch.maximum(before["adds"], known["stays"])
+        lasts = (stays + known["lasts"]).clamp(max=LONGEST)
+        row = known["word"] + (lasts << _DURATION) + (clock << _ONSET)
+        moved = known["time"] + known["moves"] * lasts
+        after = {"clock": clock + moved, "duration": lasts, "adds": known["given"]}
         if self.has_velocities:
-            after["velocity"] = torch.where(velocity < 0, before["velocity"], velocity - FIRST_VELOCITY)
-            row = row + (after["velocity"] + FIRST_VELOCITY << _VELOCITY)
+            after["velocity"] = torch.where(known["velocity"] < 0, before["velocity"], known["velocity"])
+            row = row + (after["velocity"] << _VELOCITY)
         if self.has_instruments:
-            after["instrument"] = torch.where(played_by < 0, before["instrument"], played_by)
+            after["instrument"] = torch.where(known["instrument"] < 0, before["instrument"], known["instrument"])
             row = row + (after["instrument"] << _INSTRUMENT)
         if self.places:
             at = clock >> _PLACE_BITS
-            kept = ((at + self.ring << _BACK_BITS) + kept + _steps(lasts)) * is_note
+            kept = (at << _BACK_BITS) + known["kept"] + _steps(lasts)
             slot = at & (self.ring - 1)
             # Of several notes at a time the highest is kept.
             highest = torch.maximum(torch.gather(before["began"], 1, slot), kept)
             after["began"] = before["began"].scatter(1, slot, highest)
         if self.fills_bars:
-            after["end"] = torch.maximum(before["end"], (clock + lasts) * is_note)
-            after["begin"] = torch.maximum(before["begin"], (_LATEST - clock) * is_note)
+            after["end"] = torch.maximum(before["end"], clock + lasts + known["unless"])
+            after["begin"] = torch.minimum(before["begin"], clock - known["unless"])
         if self.is_polyphonic:
-            held = held + is_held * self.voice[after["instrument"]] if self.has_instruments else held
+            held = known["held"]
+            held = held + known["is_held"] * self.voice[after["instrument"]] if self.has_instruments else held
             after["last"] = torch.maximum(held, torch.where(moved > 0, 0, before["last"]))
         return row, after
 

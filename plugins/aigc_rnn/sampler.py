@@ -225,11 +225,11 @@ class _Loop(_Sampler):
         bars = None if clock is None else clock.bars_of(label, self.whole(seed, controls))
 
         def goes_on(t: Tensor, _: Tensor, until: Tensor, *_parts: Tensor) -> Tensor:
-            return t[0] < until.max()
+            return t < until.max()
 
         def step(t: Tensor, made: Tensor, until: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             before = dict(zip(names, parts, strict=True))
-            place = None if clock is None or bars is None else clock.place(before, bars)
+            place = () if clock is None or bars is None else clock.place(before, bars)
             logits, after = network_step(before["token"], before, self.barred, place)
             left_out = None if clock is None else clock.left_out(before, bars)
             logits = logits if left_out is None else torch.where(left_out, self.least, logits)
@@ -252,15 +252,15 @@ class _Loop(_Sampler):
         made = torch.full((seed.shape[0], total), BEGIN)  # in each step
         until = torch.where(state["done"][:, None], _ENDED, last)
         apart = self.network.split({name: part for name, part in state.items() if name != "done"})
-        single = ("token", *(clock.parts if clock is not None else ()))
-        apart |= {name: apart[name][:, None] for name in single}
+        single = {"token": 0} | (clock.parts if clock is not None else {})
+        apart |= {name: apart[name][:, None] + first for name, first in single.items()}
         names = list(apart)
         # No input of the graph may be carried as it is.
-        carried = (torch.zeros(1, dtype=torch.int64), made, until, *(part.clone() for part in apart.values()))
+        carried = (torch.tensor(0), made, until, *(part.clone() for part in apart.values()))
         loop = while_loop if torch.compiler.is_exporting() else _while
         _, made, until, *parts = loop(goes_on, step, carried)
         after = dict(zip(names, parts, strict=True)) | {"done": (until < last)[:, 0]}
-        after |= {name: after[name][:, 0] for name in single}
+        after |= {name: after[name][:, 0] - first for name, first in single.items()}
         others = {name: after[name] for name in state if name in after}
         state = self.network.join(after) | others
         place = torch.arange(width)[None]
