@@ -376,27 +376,26 @@ class Clock(nn.Module):
         Returns:
             float32 (n, t, 6), how many notes there are, int64 (n,), and the tempo.
         """
+        is_note, width = made & 1, made.shape[1]
+        # Notes move up to where the other events were; these go to one place behind the last.
+        to = torch.where(is_note > 0, is_note.cumsum(1) - 1, width)
+        notes = torch.zeros(made.shape[0], width + 1, dtype=torch.int64).scatter(1, to, made)[:, :width]
 
         def field(begin: int, end: int) -> Tensor:
-            return (made >> begin) & ((1 << end - begin) - 1)
+            return (notes >> begin) & ((1 << end - begin) - 1)
 
-        is_note, instrument = made & 1, field(_INSTRUMENT, _DURATION)
+        instrument = field(_INSTRUMENT, _DURATION)
         voice = self.voice[instrument]
         seconds = (60 / TICKS) / tempo[:, None]
         columns = [
             field(_PITCH, _VELOCITY).float(),
             (field(_VELOCITY, _INSTRUMENT) << 4).clamp(max=127).float(),
-            (made >> _ONSET).float() * seconds,
+            (notes >> _ONSET).float() * seconds,
             field(_DURATION, _ONSET).float() * seconds,
             voice.float(),
             (instrument - voice * PROGRAMS).float(),
         ]
-        width = made.shape[1]
-        # Notes move up to where the other events were; these go to one place behind the last.
-        to = torch.where(is_note > 0, is_note.cumsum(1) - 1, width)
-        content = torch.zeros(made.shape[0], width + 1, len(columns))
-        content = content.scatter(1, to[:, :, None].expand(-1, -1, len(columns)), torch.stack(columns, 2))
-        return content[:, :width], is_note.sum(1), tempo * 1.0  # no input of the graph is an output of it
+        return torch.stack(columns, 2), is_note.sum(1), tempo * 1.0  # no input of the graph is an output of it
 
 
 def _range_of(pitches: Tensor) -> tuple[int, int]:
