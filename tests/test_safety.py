@@ -955,7 +955,8 @@ SCALE = np.ones(50, np.float32)
 STORED_SMALL = [
     helper.make_node("Cast", ["steps"], ["cast"], to=TensorProto.FLOAT),
     helper.make_node("Mul", ["cast", "scale"], ["weight"]),
-    helper.make_node("Gemm", ["weight", "weight"], ["table"], transB=1),
+    helper.make_node("Concat", ["weight", "weight", "cast"], ["joined"], axis=-1),
+    helper.make_node("Gemm", ["joined", "joined"], ["table"], transB=1),
 ]
 
 
@@ -986,6 +987,12 @@ TOO_MUCH = {
         helper.make_node("MatMul", ["a", "b"], ["x0"]),
         *(helper.make_node("MatMul", [f"x{i}", "a"], [f"x{i + 1}"]) for i in range(300)),
     ],
+    "values that are put together": [
+        helper.make_node("Cast", ["a"], ["x0"], to=TensorProto.FLOAT),
+        *(helper.make_node("Concat", [f"x{i}", f"x{i}"], [f"x{i + 1}"], axis=0) for i in range(14)),
+    ],
+    "ranks that do not fit": [helper.make_node("Concat", ["a", "size"], ["large"], axis=0)],
+    "no axis": [helper.make_node("Concat", ["a", "a"], ["large"])],
     "shapes that do not fit": [helper.make_node("Add", ["a", "five"], ["large"])],
     "a use before the definition": [
         helper.make_node("Add", ["x", "x"], ["large"]),

@@ -50,7 +50,7 @@ _TENSOR_TYPES = {
 MAX_CONSTANT_VALUES, MAX_CONSTANT_PRODUCTS = 2**28, 2**36
 
 # Grows when a check is added, so that files are looked at again.
-_CHECKS_VERSION = 3
+_CHECKS_VERSION = 4
 
 
 def read_model(path: Path) -> bytes:
@@ -219,6 +219,11 @@ def _made_shape(node: "onnx.NodeProto", shapes: list[tuple[int, ...]]) -> tuple[
             return shapes[0]
         case "Add" | "Sub" | "Mul" | "Div":
             return tuple(np.broadcast_shapes(*shapes))
+        case "Concat":
+            (axis,) = (attribute.i for attribute in node.attribute if attribute.name == "axis")
+            made = [*map(max, zip(*shapes, strict=True))]
+            made[axis] = sum(shape[axis] for shape in shapes)
+            return tuple(made)
         case "MatMul" | "Gemm" if len(shapes[0]) == len(shapes[1]) == 2:
             return max(shapes[0]), max(shapes[1])  # turned or not
     raise ValueError(node.op_type)

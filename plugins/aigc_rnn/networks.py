@@ -63,12 +63,13 @@ class RecurrentNetwork(nn.Module):
         attention: int,
     ) -> None:
         super().__init__()
-        self.cell, self.width, self.places = cell, width, tuple(places)
+        self.cell, self.width = cell, width
         self.embedding = nn.Embedding(tokens, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.label = nn.Embedding(labels, width) if labels else None
         self.place = nn.Embedding(sum(places), width) if places else None
-        offsets = torch.tensor([*accumulate((0, *places))][:-1], dtype=torch.int64)
+        # Where tokens and each of the places begin in a table of all.
+        offsets = torch.tensor([0, *accumulate((tokens, *places))][:-1])
         self.register_buffer("offsets", offsets, persistent=False)
         self.layers = nn.ModuleList([Layer(cell, width) for _ in range(layers)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(layers)])
@@ -103,7 +104,8 @@ class RecurrentNetwork(nn.Module):
             x = x + self.label(label).sum(1)[:, None]
         if self.place is None or place is None:
             return x
-        return x + F.embedding_bag((place + self.offsets).flatten(0, 1), self.place.weight, mode="sum").view(x.shape)
+        row = place + self.offsets[1:] - self.embedding.num_embeddings
+        return x + F.embedding_bag(row.flatten(0, 1), self.place.weight, mode="sum").view(x.shape)
 
     def forward(
         self, tokens: Tensor, label: Tensor | None, state: State, place: Tensor | None = None
@@ -136,7 +138,7 @@ class RecurrentNetwork(nn.Module):
         return logits, made
 
     def split(self, state: State) -> State:
-        """Return the state with the layers apart, "hidden.0", "hidden.1", ..., as `step` takes it: (n, width) each."""
+        """Return the state with the layers apart, "hidden.0", "hidden.1", ..., for a `stepper`: (n, width) each."""
         apart = {name: part for name, part in state.items() if name not in ("hidden", "cell")}
         for name in state.keys() - apart.keys():
             apart |= {f"{name}.{i}": state[name][:, i].contiguous() for i in range(len(self.layers))}
@@ -153,8 +155,8 @@ class RecurrentNetwork(nn.Module):
     def stepper(self, label: Tensor | None) -> Callable[..., Read]:
         """Return f(token int64 (n, 1), state, added, places int64 (n, k) each = ()) -> (logits, state).
 
-        It reads a token without dropout. What is the same in all steps is made once, here: one table of the vectors of
-        tokens and places, the sum of those of the labels, and the weights of each layer as one matrix.
+        It reads a token without dropout. What is the same in all steps is made once, here: what each token, place and
+        label adds to the gates of the first layer, and the weights of the others, each as one matrix where that can be.
 
         `state` has the layers apart, as `split` gives it; `added` is added to the logits, float32 (tokens,) or ().
 
@@ -162,9 +164,9 @@ class RecurrentNetwork(nn.Module):
             label: int64 (n, k), or None.
         """
         first, *others = (cast(Layer, layer) for layer in self.layers)
-        layers = [first.step, *(layer.joined() for layer in others)]
+        layers = [first.step, *(layer.joined() for layer in others)]  # the first one takes its share of the gates
         table = first.share_of(self.embedding.weight * math.sqrt(self.width))
-        of_label, offsets = None, F.pad(self.offsets + len(table), (1, 0))
+        of_label = None
         if self.place is not None:
             table = torch.cat([table, F.linear(self.place.weight, first.weight_x)])
         if self.label is not None and label is not None:
@@ -172,7 +174,7 @@ class RecurrentNetwork(nn.Module):
 
         def step(token: Tensor, state: State, added: Tensor, places: Sequence[Tensor] = ()) -> Read:
             if places:
-                x = F.embedding(torch.cat([token, *places], 1) + offsets, table).sum(1)
+                x = F.embedding(torch.cat([token, *places], 1) + self.offsets, table).sum(1)
             else:
                 x = F.embedding(token[:, 0], table)
             x = x if of_label is None else x + of_label

@@ -52,7 +52,7 @@ _SHARE_BITS = 39
 # duration, that to which one is added, what is left of the piece, and how far it is from where it may end.
 _NOTES, _DURATIONS, _OTHERS, _END = (1, -1, 0, 0, 0), (1, 0, -1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, -1)
 
-# Added to what a token that is no note does not change: less than all that it could be.
+# Added where a token is no note, so that the maximum with what is carried is what was.
 _NEVER = -(1 << 62)
 
 State = dict[str, Tensor]
@@ -161,10 +161,11 @@ class Clock(nn.Module):
         is_held = is_note & (events >= HELD)
         time = torch.where(events >= TIME, events - TIME, 0)
         is_end = torch.arange(len(events)) == (-1 if end is None else end)
-        flags = zip(is_note.tolist(), is_duration.tolist(), is_end.tolist(), strict=True)
-        limits = [_NOTES if note else _DURATIONS if lasts else _END if ends else _OTHERS for note, lasts, ends in flags]
+        kinds = zip(is_note.tolist(), is_duration.tolist(), is_end.tolist(), strict=True)
+        limits = [_NOTES if note else _DURATIONS if given else _END if ends else _OTHERS for note, given, ends in kinds]
         # A rest has to end before all does.
         amount = lasts + torch.where(is_note | is_duration | is_end, 0, time + 1)
+        # More than a place of the ring that is still empty.
         kept = (self.ring << _BACK_BITS) + (pitch - self.lowest + 1) * _BACK_DURATIONS
         looked_up = {
             "given": is_duration.to(torch.int64),
@@ -187,8 +188,8 @@ class Clock(nn.Module):
             "bars": torch.tensor(bars, dtype=torch.int64),
             "shares": torch.tensor([-(-(1 << _SHARE_BITS) // ticks) for ticks in bars], dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
-            "limits": torch.tensor(limits, dtype=torch.float64).T,
-            "amount": amount.double(),
+            "limits": torch.tensor(limits).T,
+            "amount": amount,
             "order": order,
             "voice": torch.arange(VOICES * PROGRAMS) // PROGRAMS,
             "looked_up": torch.stack([*looked_up.values()], 1),
@@ -315,8 +316,10 @@ class Clock(nn.Module):
         since = end - before["begin"]
         short = torch.maximum((end % bars.ticks) * (since % bars.ticks), bars.least - since)
         limits = torch.cat([room, lasts, lasts * before["adds"], left, short], -1)
-        # Of doubles, which mixed precision leaves as they are.
-        return self.amount > limits.double() @ self.limits
+        if limits.device.type == "mps":  # has no doubles
+            return self.amount > (limits[..., None] * self.limits).sum(-2)
+        # Products of integers are slow, or are none; mixed precision leaves doubles as they are.
+        return self.amount > limits.double() @ self.limits.double()
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""

@@ -41,7 +41,7 @@ class Choosing(NamedTuple):
     temperature: Tensor
     allowed: Tensor  # 1 or 0, (n, ranks): as many ranks as any item has to be looked at for, which may be one
     top_p: Tensor  # (n, ranks), below 0 where the rank is not allowed, and of items of which no token is left out
-    none: Tensor  # the least probability that is kept where none of those ranks are
+    others: Tensor  # in the place of the probability of a rank that is not kept: 1, or 0 where no token is left out
 
     @classmethod
     def of(cls, controls: dict[str, Tensor], tokens: int) -> "Choosing":
@@ -80,7 +80,7 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, how: Choosing) -> Tensor:
     best, _ = torch.topk(shares, how.allowed.shape[1], dim=1)
     best = best * how.allowed
     upto = best.cumsum(1)
-    least = torch.where(upto - best < how.top_p * upto[:, -1:], best, how.none).amin(1, keepdim=True)
+    least = torch.where(upto - best < how.top_p * upto[:, -1:], best, how.others).amin(1, keepdim=True)
     shares = torch.where(shares < least, 0.0, shares)
     if u.shape[1] == 1:
         return _draw(shares, u)
