@@ -32,6 +32,7 @@ from aigc_sdk.errors import (
     InvalidRequest,
     NotReproduced,
 )
+from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.testing.families import example_data
 
 ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {"tempo": np.array([90], np.float32)})
@@ -633,10 +634,11 @@ def test_a_model_of_full_bars_makes_as_many_as_it_is_asked_for(tmp_path, no_expo
         same = np.full(len(onsets), 80), np.zeros(len(onsets), int)
         notes = np.stack([rng.integers(60, 72, len(onsets)), same[0], onsets, lasts, same[1], same[1]], 1)
         tunes.append(Piece(f"{i}", notes, 0, "2/4"))
-    options = {"steps": 2, "width": 8, "layers": 1, "transpose": 0, "max_length": 200, "validation_fraction": 0}
+    options = {"steps": 2, "width": 8, "layers": 2, "transpose": 0, "max_length": 200, "validation_fraction": 0}
     options["conditions"] = "key,meter,bars"
     run = sdk.train("music-rnn", tunes, out=tmp_path / "run", full_bars=True, min_count=1, **options)
     sdk.export(run, tmp_path / "tunes.onnx")
+    assert may_fold((tmp_path / "tunes.onnx").read_bytes())
     for asked, bars in ([1, 2, 3, 4] * 10, None), (0, 4):
         made = [piece.to_ticks() for piece in sdk.generate(tmp_path / "tunes.onnx", 40, seed=1, bars=asked)]
         assert all(in_full_bars(notes, 96) for notes in made)
