@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
 from aigc_rnn.networks import RecurrentNetwork
-from aigc_rnn.notes import Clock, timed
+from aigc_rnn.notes import Clock, product, timed
 from aigc_rnn.sampler import END, SPECIAL, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
@@ -223,6 +223,12 @@ def test_the_end_comes_where_nothing_fits_into_a_bar(temperature):
         torch.tensor([7]), {name: torch.tensor(value) for name, value in controls.items()}, state
     )
     assert length.tolist() == [0] and has_ended.tolist() == [True]
+
+
+def test_limits_are_the_same_on_devices_without_doubles():
+    limits, table = torch.randint(-(2**27), 2**27, (3, 4, 5)), torch.randint(-1, 2, (5, 9))
+    whole = product(limits, table, in_doubles=False)
+    assert whole.dtype == torch.int64 and torch.equal(product(limits, table, in_doubles=True), whole.double())
 
 
 def test_silence_before_the_first_note_is_no_bar_of_the_piece():

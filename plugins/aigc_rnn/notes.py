@@ -316,10 +316,7 @@ class Clock(nn.Module):
         since = end - before["begin"]
         short = torch.maximum((end % bars.ticks) * (since % bars.ticks), bars.least - since)
         limits = torch.cat([room, lasts, lasts * before["adds"], left, short], -1)
-        if limits.device.type == "mps":  # has no doubles
-            return self.amount > (limits[..., None] * self.limits).sum(-2)
-        # Products of integers are slow, or are none; mixed precision leaves doubles as they are.
-        return self.amount > limits.double() @ self.limits.double()
+        return self.amount > product(limits, self.limits, in_doubles=limits.device.type != "mps")  # which has none
 
     def disorders(self, before: State) -> Tensor:
         """Return which tokens would be a note out of order, bool (n, tokens)."""
@@ -399,6 +396,14 @@ class Clock(nn.Module):
             (instrument - voice * PROGRAMS).float(),
         ]
         return torch.stack(columns, 2), is_note.sum(1), tempo * 1.0  # no input of the graph is an output of it
+
+
+def product(limits: Tensor, table: Tensor, *, in_doubles: bool) -> Tensor:
+    """Return limits (..., k) times a table (k, tokens), whole numbers of int64: as doubles, or as they are.
+
+    Doubles are quick in all runtimes, and mixed precision leaves them as they are.
+    """
+    return limits.double() @ table.double() if in_doubles else (limits[..., None] * table).sum(-2)
 
 
 def _range_of(pitches: Tensor) -> tuple[int, int]:
