@@ -16,6 +16,7 @@ from aigc_sdk.contents import Contents, Image, Music, read_pixels
 from aigc_sdk.contents.codes import encode
 from aigc_sdk.contents.events import encode as encode_notes
 from aigc_sdk.contents.events import from_words, in_order, to_words
+from aigc_sdk.contents.keys import respelled
 from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
 from aigc_sdk.files import as_path
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
@@ -214,9 +215,10 @@ def _control_array(control: Control, given: Mapping[str, Any], n: int) -> Array:
 def _control_value(control: Control, value: Any, where: str) -> bool | int | float:
     """Return one value of a control, or raise an error that says what is allowed."""
     if control.kind == "choice" and isinstance(value, str):
-        if value not in control.choices:
+        name = value if value in control.choices else respelled(value)
+        if name not in control.choices:
             raise UnknownName.of(f"choice for {where}", value, control.choices)
-        return control.choices.index(value)
+        return control.choices.index(name)
     if not control.accepts(value):
         raise InvalidRequest(f"{where} is {shown(value)}; give {control.allowed}.")
     return value  # type: ignore[no-any-return]  # accepts() has looked at its type

@@ -19,7 +19,7 @@ from aigc_rnn.sampler import END, SPECIAL, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
-from aigc_sdk.contents.keys import KEYS, key_sharps, scale
+from aigc_sdk.contents.keys import KEYS, key_sharps, respelled, scale
 from aigc_sdk.contents.sound import RATE
 from aigc_sdk.data import Piece, load_music
 from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
@@ -95,6 +95,18 @@ def test_transposed_moves_pitches_but_those_of_drums():
 )
 def test_keys_have_their_signature_and_scale(name, sharps, notes):
     assert key_sharps(name) == sharps and scale(name).tolist() == [*map(int, notes.split())]
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"), [("Gb", "F#"), ("Ebm", "D#m"), ("C#", "Db"), ("Cb", "B"), ("D#dor", "Ebdor")]
+)
+def test_a_key_in_another_spelling_is_the_same_key(asked, known):
+    assert respelled(asked) == respelled(known) == known
+
+
+@pytest.mark.parametrize("asked", ["", "H", "e", "Em7", "E minor", "C##", "-1"])
+def test_what_is_no_key_is_not_respelled(asked):
+    assert respelled(asked) == asked
 
 
 def test_key_is_found_by_the_notes():
@@ -623,6 +635,7 @@ def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music)
     model = sdk.load(trained_music.folder)
     asked = model.generate(2, seed=3, key="G", meter="6/8", tempo=90)
     assert [(piece.key, piece.meter, piece.tempo) for piece in asked] == [("G", "6/8", 90)] * 2
+    assert model.generate(seed=3, key="B#") == model.generate(seed=3, key="C")  # the same key
     drawn = model.generate(20, seed=3)
     assert {piece.meter for piece in drawn} == {"4/4", "6/8"} and {piece.key for piece in drawn} == {"C", "G"}
     order = [(note[2], note[0], note[4]) for note in drawn[0].data.tolist()]

@@ -1,5 +1,7 @@
 """Keys: a tonic and a mode, named as musicians and ABC do ("D", "Em", "Ador"), and the scale of each."""
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +36,20 @@ def _sharps(tonic: int, mode: str) -> int:
 
 # The name of each key, by mode and then by tonic, so that a semitone up is the next one of its twelve.
 KEYS = tuple(key_name(tonic, mode) for mode in MODES for tonic in range(12))
+
+
+def respelled(name: str) -> str:
+    """Return the name that KEYS has for a key, of whatever spelling; what names none comes back as it is.
+
+    Example:
+        >>> respelled("Gb"), respelled("Ebm"), respelled("D"), respelled("H")
+        ('F#', 'D#m', 'D', 'H')
+    """
+    found = re.fullmatch(r"([A-G])([#b]?)(.*)", name)
+    if not found or found[3] not in MODES:
+        return name
+    tonic = "C D EF G A B".index(found[1]) + {"#": 1, "b": -1, "": 0}[found[2]]
+    return key_name(tonic % 12, found[3])
 
 
 def key_sharps(name: str) -> int:

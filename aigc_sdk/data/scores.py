@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
-from aigc_sdk.contents.keys import MODE_NAMES, MODES
+from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES, respelled
 from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import missing_package, reason
@@ -77,7 +77,7 @@ def read_midi(path: str) -> Read | Rejected:
     notes = np.array(rows, np.float64).reshape(-1, 6)
     notes[:, 2:4] = np.rint(notes[:, 2:4] / file.ticks_per_beat * TICKS)
     notes[:, 3] = np.maximum(notes[:, 3] - notes[:, 2], 1)
-    key = _key_of_midi(keys[0]) if keys else None
+    key = KEYS.index(respelled(keys[0])) if keys else None
     return notes.astype(np.int64), key, meters[0] if meters else "4/4", _mean_tempo(tempos, end)
 
 
@@ -89,11 +89,6 @@ def _mean_tempo(tempos: list[tuple[int, int]], end: int) -> float | None:
     spans = np.diff([0, *(tick for tick, _ in changes[1:]), max(end, changes[-1][0], 1)])
     microseconds = float(spans @ [each for _, each in changes])
     return 6e7 * float(spans.sum()) / microseconds if microseconds > 0 else float("inf")
-
-
-def _key_of_midi(name: str) -> int:
-    tonic = "C D EF G A B".index(name[0]) + {"#": 1, "b": -1}.get(name[1:2], 0)
-    return 12 * list(MODES).index("m" if name.endswith("m") else "") + tonic % 12
 
 
 def read_score(source: str, is_abc: bool) -> Read | Rejected:
