@@ -37,6 +37,10 @@ from timing import Report, interleave, medians, stopwatch
 
 TOKENS, STEPS = 96, 200
 RUNS = {1: 31, 64: 21}
+
+# Of 64 items one may go its own way from some step on, where a rounding decides which token is the last of top_k.
+DIFFERING = 1 / 64
+
 CHARACTERS = [chr(code) for code in range(0x21, 0x21 + TOKENS - SPECIAL)]
 
 OPTIONS: dict[str, dict[str, Any]] = {"top 40, 0.95": {"top_k": (40,), "top_p": (0.95, np.float32)}, "plain": {}}
@@ -118,7 +122,7 @@ def compare(report: Report, run: Run, reader: Callable[[Any, dict[str, Array]], 
         }
         for name in ("torch.nn.LSTM", "one step"):
             differing = (actions[name]() != made).reshape(n, STEPS, -1).any(2).mean()
-            report.at_most(f"{what}, N = {n}: {name}, share of places that differ", float(differing), 0.01)
+            report.at_most(f"{what}, N = {n}: {name}, share of places that differ", float(differing), DIFFERING)
         times = medians(interleave({name: rested(action) for name, action in actions.items()}, RUNS[n]))
         report.figure(f"{what}, N = {n}: file", 1000 * times["file"], "ms")
         bounds = {"one step": 1.5} if options and n == 1 else {} if options else {"torch.nn.LSTM": least}
