@@ -631,6 +631,23 @@ def test_notes_that_are_none_are_not_saved(tmp_path):
             piece.save(tmp_path / "piece.mid")
 
 
+def test_a_score_spells_notes_as_its_key_does(tmp_path):
+    import music21
+
+    steps = np.array([0, 2, 3, 5, 7, 8, 10, 11])  # of C minor and, at last, the raised seventh
+    for tonic, key in enumerate(KEYS[12:24]):
+        notes = np.array([(60 + tonic + step, 80, 24 * i, 24, 0, 0) for i, step in enumerate(steps)])
+        saved = piece_of(notes, key=key).save(tmp_path / f"{tonic}.musicxml")
+        score = music21.converter.parse(saved)
+        altered = {pitch.name for pitch in score.flatten().getElementsByClass("Key")[0].alteredPitches}
+        found = [note.pitch for note in score.flatten().notes]
+        assert [pitch.midi for pitch in found] == notes[:, 0].tolist()
+        assert {pitch.step for pitch in found[:7]} == set("CDEFGAB")  # each letter once
+        assert {pitch.name for pitch in found[:7] if pitch.accidental and pitch.alter} == altered
+        assert found[7].step == found[6].step
+        assert score.metadata.bestTitle == "m, seed 1"
+
+
 def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music):
     model = sdk.load(trained_music.folder)
     asked = model.generate(2, seed=3, key="G", meter="6/8", tempo=90)

@@ -63,6 +63,21 @@ def key_sharps(name: str) -> int:
     return _sharps(tonic, list(MODES)[mode])
 
 
+def note_name(pitch: int, sharps: int) -> str:
+    """Return the name of a pitch (MIDI) where so many sharps are the signature, or flats if negative.
+
+    The seven notes of the scale keep to it; others are those that are the fewest fifths away, rather raised ones.
+
+    Example:
+        >>> note_name(68, 0), note_name(68, -3), note_name(70, -3), note_name(60, 6)
+        ('G#4', 'Ab4', 'Bb4', 'B#3')
+    """
+    lowest = sharps - 3  # of twelve fifths in a row, as counted from C
+    fifths = (7 * pitch - lowest) % 12 + lowest
+    raised, letter = divmod(fifths + 1, 7)
+    return f"{'FCGDAEB'[letter]}{'#' * raised}{'b' * -raised}{(pitch - raised) // 12 - 1}"
+
+
 def scale(name: str) -> NDArray[np.int64]:
     """Return the seven pitch classes of a key, int64 (7,), from its tonic on; C is 0.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.events import DRUMS, TICKS, Notes, bar_ticks
-from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES
+from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES, key_sharps, note_name
 from aigc_sdk.errors import missing_package
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def musicxml_bytes(piece: "Music") -> bytes:
         raise missing_package("Saving MusicXML", "music21", "music") from error
     m21: Any = music21
     notes = piece.to_ticks()
+    sharps, model = key_sharps(piece.key) if piece.key else 0, piece.provenance["model"]
     score = m21.stream.Score()
+    score.insert(0, m21.metadata.Metadata(title=f"{model}, seed {piece.seed}", composer=model))
     for voice in np.unique(notes[:, 4]).tolist() or [0]:
         part = m21.stream.Part()
         part.insert(0, m21.meter.TimeSignature(piece.meter or "4/4"))
@@ -118,7 +120,8 @@ def musicxml_bytes(piece: "Music") -> bytes:
         if len(of_voice) and of_voice[0, 5] != DRUMS:
             part.insert(0, m21.instrument.instrumentFromMidiProgram(int(of_voice[0, 5])))
         for pitch, velocity, onset, duration, _, _ in of_voice.tolist():
-            note = m21.note.Note(pitch, quarterLength=Fraction(duration, TICKS))
+            name = note_name(pitch, sharps).replace("b", "-")
+            note = m21.note.Note(name, quarterLength=Fraction(duration, TICKS))
             note.volume.velocity = velocity
             part.insert(Fraction(onset, TICKS), note)
         score.insert(0, part)
