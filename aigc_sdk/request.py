@@ -16,7 +16,7 @@ from aigc_sdk.contents import Contents, Image, Music, read_pixels
 from aigc_sdk.contents.codes import encode
 from aigc_sdk.contents.events import encode as encode_notes
 from aigc_sdk.contents.events import from_words, in_order, to_words
-from aigc_sdk.contents.keys import respelled
+from aigc_sdk.contents.keys import KEYS, respelled
 from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
 from aigc_sdk.files import as_path
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
@@ -30,6 +30,11 @@ MAX_ITEMS = 2**22
 
 # Characters that an error names.
 _EXAMPLES = 5
+
+# What a piece that is a prompt says besides its notes, and the kinds of events that say how a note is played.
+_WRITTEN, _PLAYED_BY = ("key", "meter", "tempo"), ("velocity", "instrument")
+# Numbers of a kind of event that an error lists.
+_SHOWN_NUMBERS = 50
 
 # A deadline farther off than this, some 30 years, is none: threads cannot wait as long as a float can say.
 _MAX_DEADLINE_S = 1e9
@@ -107,6 +112,7 @@ def build_requests(
         for control in card.controls
         if control.name in controls
     }
+    given = _with_openings(card, given)
     if seeds is None:
         count = _count(n, given, most if is_whole else MAX_INDEX)
         first = draw_seed() if seed is None else check_seed(seed)
@@ -236,27 +242,44 @@ def _known_text(control: Control, value: Any, where: str) -> str:
     raise InvalidRequest(f"{where} is {found}; give {control.allowed}.")
 
 
-def _known_events(control: Control, value: Any, where: str) -> list[int]:
-    """Return the events of a piece, of the notes of a .mid file, or of their names, that a model can be fed."""
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith((".mid", ".midi"))):
-        value = to_words(encode_notes(_notes_of_file(value, where)))
-    elif isinstance(value, Music):
+@dataclass(frozen=True)
+class _Opening:
+    """What a piece says that is a prompt: its events in words, and key, metre and tempo, or None."""
+
+    words: str
+    key: str | None
+    meter: str | None
+    tempo: float | None
+
+
+def _with_openings(card: ModelCard, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given with the pieces in it read; they say key, metre and tempo where nothing else does."""
+    name = next((control.name for control in card.controls if control.kind == "music"), "")
+    if name not in given:
+        return given
+    written = [control for control in card.controls if control.name in _WRITTEN]
+    if isinstance(value := given[name], list):
+        read = [_opening(each, f"{name}[{i}]") for i, each in enumerate(value)]
+        return {each.name: [_told(one, each) for one in read] for each in written} | given | {name: read}
+    one = _opening(value, name)
+    return {each.name: _told(one, each) for each in written} | given | {name: one}
+
+
+def _told(opening: Any, control: Control) -> Any:
+    value = getattr(opening, control.name, None)
+    return value if value in control.choices or control.accepts(value) else control.default
+
+
+def _opening(value: Any, where: str) -> Any:
+    """Read a piece or the path of a MIDI file; return anything else as it is."""
+    if isinstance(value, Music):
         if not len(value.data):
             raise InvalidRequest(f"{where} is a piece without notes; give one with some, or leave {where} out.")
-        value = to_words(encode_notes(value.to_ticks()))
-    if control.accepts(value):
-        return [*map(int, from_words(value))]
-    found = {name.strip() for name in value.split(",") if name.strip()} if isinstance(value, str) else set()
-    if unknown := sorted(found.difference(control.choices)):
-        raise InvalidRequest(
-            f"{where} has {printable(', '.join(unknown[:_EXAMPLES]))}, which the model does not know; give"
-            f" {control.allowed}."
-        )
-    given = f"{value.count(',') + 1:,} events" if found else shown(value)
-    raise InvalidRequest(f"{where} is {given}; give {control.allowed}.")
-
-
-def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:
+        return _Opening(to_words(encode_notes(value.to_ticks())), value.key, value.meter, value.tempo)
+    if not isinstance(value, os.PathLike) and not (
+        isinstance(value, str) and value.lower().endswith((".mid", ".midi"))
+    ):
+        return value
     from aigc_sdk.data.images import Rejected
     from aigc_sdk.data.scores import read_midi
 
@@ -266,9 +289,35 @@ def _notes_of_file(value: str | os.PathLike[str], where: str) -> Array:
     read = read_midi(str(path))
     if isinstance(read, Rejected):
         raise InvalidRequest(f"{where} is {path}, which cannot be read: {': '.join(read)}.")
-    if not len(read[0]):
+    notes, key, meter, tempo = read
+    if not len(notes):
         raise InvalidRequest(f"{where} is {path}, which has no notes; give a file with some, or leave {where} out.")
-    return in_order(read[0])
+    return _Opening(to_words(encode_notes(in_order(notes))), None if key is None else KEYS[key], meter, tempo)
+
+
+def _known_events(control: Control, value: Any, where: str) -> list[int]:
+    """Return the events of a piece, or of their names, that a model can be fed."""
+    by_kind: dict[str, list[str]] = {}
+    for choice in control.choices:
+        kind, _, number = choice.partition(" ")
+        by_kind.setdefault(kind, []).append(number)
+    if isinstance(value, _Opening):
+        # A model of one velocity or one instrument has no events for them.
+        left_out = [kind for kind in _PLAYED_BY if kind not in by_kind]
+        names = value.words.split(", ")
+        value = ", ".join(name for name in names if name.partition(" ")[0] not in left_out)
+    if control.accepts(value):
+        return [*map(int, from_words(value))]
+    found = {name.strip() for name in value.split(",") if name.strip()} if isinstance(value, str) else set()
+    if unknown := sorted(found.difference(control.choices)):
+        kinds = sorted({name.partition(" ")[0] for name in unknown} & by_kind.keys())
+        known = [f"{kind} {', '.join(sorted(by_kind[kind], key=int)[:_SHOWN_NUMBERS])}" for kind in kinds]
+        raise InvalidRequest(
+            f"{where} has {printable(', '.join(unknown[:_EXAMPLES]))}, which the model does not know; give"
+            f" {control.allowed}: {'; '.join(known) or ', '.join(by_kind)}."
+        )
+    given = f"{value.count(',') + 1:,} events" if found else shown(value)
+    raise InvalidRequest(f"{where} is {given}; give {control.allowed}.")
 
 
 def _batch_size(card: ModelCard, batch_size: int | None) -> int:

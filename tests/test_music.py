@@ -311,6 +311,128 @@ def test_what_stands_between_tunes_is_no_tune(tmp_path):
     assert [len(decode(data.row_codes(row))) for row in range(2)] == [8, 1]
 
 
+def abc(body, key="D", fields=""):
+    return f"X:1\nT:Title\nM:4/4\nL:1/4\n{fields}K:{key}\n{body}"
+
+
+UPPER = [(pitch, 48 * i, 48) for i, pitch in enumerate((62, 64, 66, 67, 69, 71, 73, 74))]
+TWO_VOICES = {0: UPPER, 1: [(50, 0, 192), (57, 192, 192)]}
+
+
+def voices_of(tune):
+    notes, _, _, _ = read_score(tune, is_abc=True)
+    columns = notes[:, [0, 2, 3]].tolist()
+    return {
+        voice: [tuple(note) for note, of in zip(columns, notes[:, 4], strict=True) if of == voice]
+        for voice in set(notes[:, 4].tolist())
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ("V:1\nDEFG|ABcd|\nV:2\nD,4|A,4|", ""),
+        ("V:1\nDEFG|\nV:2\nD,4|\nV:1\nABcd|\nV:2\nA,4|", ""),
+        ("[V:1]DEFG|ABcd|\n[V:2]D,4|A,4|", ""),
+        ("[V:1]DEFG|\n[V: 2 clef=bass]D,4|\n[V:1]ABcd|\n[V:2]A,4|", 'V:1 name="Upper"\nV:2 clef=bass\n'),
+        ("[V:1] DEFG| [V:2] D,4|\n[V:1] ABcd| [V:2] A,4|", ""),
+        ("V:Upper\nDEFG|\nw:an ex-am-ple\nV:Lower\nD,4|\nV:Upper\nABcd|\nV:Lower\nA,4|", ""),
+        ("DEFG|ABcd|\nV:2\nD,4|A,4|", ""),
+        ("DEFG|\nV:B\nD,4|\nV:A\nABcd|\nV:B\nA,4|", "V:A\nV:B\n"),
+        ("V:1\nDEFG|ABcd|\nV:2\nD,4|A,4|]", ""),  # with one bar line music21 makes no bars of it
+        ("V:1\nL:1/8\nD2E2F2G2|A2B2c2d2|\nV:2\nD,4|A,4|", ""),
+        ('%%score 1 2\nV:1\nDEFG| % [V:2] & so on\nV:2\nD,4|\nV:1\n"&"ABcd|\nV:2\n!f!A,4|', ""),
+    ],
+)
+def test_abc_voices_by_turns_are_each_read_as_one(body, fields):
+    assert voices_of(abc(body, fields=fields)) == TWO_VOICES
+
+
+def test_abc_fields_in_a_voice_are_of_that_voice():
+    assert voices_of(abc("V:1\nK:C\nF4|F4|\nV:2\nF,4|F,4|\nV:1\nM:2/4\nF2|\nV:2\nF,4|")) == {
+        0: [(65, 0, 192), (65, 192, 192), (65, 384, 96)],
+        1: [(54, 0, 192), (54, 192, 192), (54, 384, 192)],
+    }
+
+
+def test_abc_rest_that_is_not_printed_takes_its_time_in_a_voice():
+    assert voices_of(abc("V:1\nDEFG|ABcd|\nV:2\nx4|x2A,2|"))[1] == [(57, 288, 96)]
+
+
+@pytest.mark.parametrize("body", ["DEFG|ABcd|", "V:1\nDEFG|ABcd|", "[V:1]DEFG|\n[V:1]ABcd|"])
+def test_abc_tune_of_one_voice_is_one(body):
+    assert voices_of(abc(body)) == voices_of(abc(body, fields="V:1 clef=treble\n")) == {0: UPPER}
+
+
+@pytest.mark.parametrize(
+    ("tune", "reason"),
+    [
+        (abc("DEFG & A4|ABcd|"), "an overlay"),
+        (abc("V:1\nDEFG|ABcd|\nV:2\nD,4 & A,4|A,4|"), "an overlay"),
+        (abc("V:1\nDEFG|ABcd|\nV:2\nZ2|"), "rests of whole bars in several voices"),
+        (abc("DEFG|", key="Hrub"), "a key that is not read"),
+        (abc("DEFG|", key="Drub"), "a key that is not read"),
+        (abc("DEFG|", key="bass"), "a key that is not read"),
+        (abc("DEFG|\nK:Hrub\nABcd|"), "a key that is not read"),
+    ],
+)
+def test_abc_tune_that_would_be_misread_is_named(tmp_path, tune, reason):
+    (tmp_path / "book.abc").write_text(f"{tune}\n\n{BOOK}")
+    report = load_music(tmp_path / "book.abc").report
+    assert report.n == 2 and "X:1 (Title)" in report.skipped[reason].examples[0]
+
+
+def test_abc_ampersand_in_words_is_no_overlay():
+    words = 'w:this & that\nN:this & that\n"this & that"DEFG|!x&y!ABcd| % this & that'
+    assert voices_of(abc(words, fields="C:Tom & Jerry\n")) == {0: UPPER}
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "pitches"),
+    [
+        ("D treble", "D", [66, 73]),
+        ("Ddor clef=bass", "Ddor", [65, 72]),
+        ("D middle=d", "D", [66, 73]),
+        ("D Minor % sad", "Dm", [65, 72]),
+        ("Dmix=c", "Dmix", [66, 72]),
+        ("D exp ^f", None, [66, 73]),
+        ("none", None, [65, 72]),
+        ("", None, [65, 72]),
+        ("HP", None, [65, 72]),
+        ("Hp", None, [66, 73]),
+    ],
+)
+def test_abc_key_may_have_a_mode_and_a_clef_or_be_none(written, key, pitches):
+    notes, found, _, _ = read_score(abc("Fc", key=written), is_abc=True)
+    assert (found if found is None else KEYS[found]) == key and notes[:, 0].tolist() == pitches
+
+
+def test_abc_music_behind_a_blank_line_is_named(tmp_path):
+    words = "Collected by Fred | 1901\nT: is for two\n\n%%begintext\n"
+    lost = "T:b without X\nM:6/8\nL:1/8\nK:G\ndddd|dddd|"
+    first = abc("DEFG|\n\nABcd|").replace("T:Title\n", "")
+    (tmp_path / "book.abc").write_text(f"T:Lost\nM:6/8\nK:G\nd3|\n\nL:1/8\n\n{first}\n\n{words}\n{lost}\n\n{BOOK}")
+    report = load_music(tmp_path / "book.abc").report
+    found = report.skipped["music of no tune"]
+    places = ["before the first X: (Lost)", "behind X:1", "behind X:1 (b without X)"]
+    assert report.n == 3 and found.count == 3
+    assert [each.split(": a tune")[0] for each in found.examples] == [f"book.abc, {place}" for place in places]
+
+
+def test_abc_fields_of_a_tune_without_x_are_not_those_of_the_book(tmp_path):
+    without_length = BOOK.replace("L:1/8\n", "")
+    (tmp_path / "book.abc").write_text(f"L:1/16\n\nT:Lost\nL:1/2\nK:G\nd3|\n\n{without_length}")
+    assert decode(load_music(tmp_path / "book.abc").row_codes(0))[1, 3] == 24  # A2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_abc_may_be_of_other_encodings_and_indented(tmp_path, encoding):
+    text = BOOK.replace("Nonsense", "K\xe4se").replace("X:5", "  X:5").replace("\n", "\r\n")
+    (tmp_path / "book.abc").write_bytes(text.encode(encoding))
+    report = load_music(tmp_path / "book.abc").report
+    assert report.n == 2 and "K\xe4se" in str(report)
+
+
 def midi(path, *tracks, ticks=480, kind=1):
     file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
     file.tracks += map(mido.MidiTrack, tracks)
@@ -697,12 +819,12 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     of_piece = model.generate(seed=2, key="C", prompt=begun)[0]
     assert of_piece.data[:, 2].min() >= end - 1
     words = of_piece.provenance["controls"]["prompt"]
-    assert of_piece == model.generate(seed=2, key="C", prompt=words)[0]
+    assert of_piece == model.generate(seed=2, key="C", meter="4/4", prompt=words)[0]
     midi(tmp_path / "empty.mid", [])
     assert model.generate(seed=2, key="C", prompt=begun.save(tmp_path / "begun.mid"))[0] == of_piece
     empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, 0, 120, (4, 4), 0)
     for wrong, message in (
-        ("note 1", "does not know"),
+        ("note 1", r"has note 1, which the model does not know.*: note [0-9, ]+\.$"),
         ("x", "does not know"),
         ("no.mid", "no such file"),
         (tmp_path / "empty.mid", "no notes"),
@@ -714,6 +836,22 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     ):
         with pytest.raises(InvalidRequest, match=message):
             model.generate(prompt=wrong)
+
+
+def test_a_prompt_that_is_a_piece_says_key_metre_and_tempo(trained_music, tmp_path):
+    model = sdk.load(trained_music.folder)
+    begun = model.generate(seed=1, key="G", meter="6/8", tempo=75)[0]
+    for prompt in (begun, begun.save(tmp_path / "begun.mid")):
+        for piece in model.generate(8, seed=2, prompt=prompt):
+            assert (piece.key, piece.meter, piece.tempo) == ("G", "6/8", 75)
+    assert model.generate(seed=2, prompt=begun, key="C", meter=-1, tempo=100)[0].key == "C"
+    assert {piece.meter for piece in model.generate(20, seed=2, prompt=begun, meter=-1)} == {"4/4", "6/8"}
+    assert {piece.key for piece in model.generate(seeds=range(20), prompt=["note 71"] * 20)} == {"C", "G"}
+    other = model.generate(seed=1, key="C", meter="4/4", tempo=90)[0]
+    found = [(piece.key, piece.meter, piece.tempo) for piece in model.generate(prompt=[begun, other])]
+    assert found == [("G", "6/8", 75), ("C", "4/4", 90)]
+    unknown = Music(begun.data, 1, ORIGIN, 0, 75, (5, 4), KEYS.index("Eb"))
+    assert {piece.key for piece in model.generate(20, seed=2, prompt=unknown)} == {"C", "G"}
 
 
 def test_music_is_reproduced_from_its_file(trained_music, tmp_path):

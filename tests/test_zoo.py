@@ -163,11 +163,26 @@ def test_folk_tunes_fill_the_bars_asked_for_in_the_key_and_the_metre():
 
 def test_a_folk_tune_goes_on_behind_another_and_streams():
     tune = sdk.generate("folk-tunes", seed=3, key="G", meter="6/8", bars=8)[0]
-    asked = {"seed": 4, "key": "G", "meter": "6/8", "bars": 16, "prompt": tune, "max_length": 60}
+    asked = {"seed": 4, "bars": 16, "prompt": tune, "max_length": 60}
     after = sdk.generate("folk-tunes", **asked)[0]
+    assert (after.key, after.meter) == ("G", "6/8")
     assert after.data[0, 2] >= tune.data[:, 2].max()  # it begins where the prompt ends
     parts = list(sdk.stream("folk-tunes", **asked, chunk_size=2))
     assert len(parts) > 1 and np.array_equal(np.concatenate(parts), after.data)
+
+
+def test_a_folk_tune_goes_on_behind_a_file_of_another_instrument_and_velocity(tmp_path):
+    import mido
+
+    tune = sdk.generate("folk-tunes", seed=3, key="G", meter="6/8", bars=8)[0]
+    file = mido.MidiFile(tune.save(tmp_path / "tune.mid"))
+    for message in file.tracks[1]:
+        message.__dict__.update({"velocity": 100} if message.type == "note_on" else {})
+        message.__dict__.update({"program": 73} if message.type == "program_change" else {})
+    file.save(tmp_path / "flute.mid")
+    assert {message.velocity for message in mido.MidiFile(tmp_path / "flute.mid") if message.type == "note_on"} == {100}
+    made = [sdk.generate("folk-tunes", seed=4, prompt=tmp_path / f"{name}.mid")[0] for name in ("tune", "flute")]
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("name", ["shakespeare", "poems", "names"])
