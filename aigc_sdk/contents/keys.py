@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 # What follows the tonic in a key's name, and which degree of a major scale the mode begins on, in semitones.
 MODES = {"": 0, "m": 9, "dor": 2, "mix": 7, "phr": 4, "lyd": 5, "loc": 11}
 MODE_NAMES = ("major", "minor", "dorian", "mixolydian", "phrygian", "lydian", "locrian")
+MODE_WORDS = dict(zip(MODE_NAMES, MODES, strict=True)) | {"ionian": "", "aeolian": "m"}
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
 _SHARP = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -39,17 +40,21 @@ KEYS = tuple(key_name(tonic, mode) for mode in MODES for tonic in range(12))
 
 
 def respelled(name: str) -> str:
-    """Return the name that KEYS has for a key, of whatever spelling; what names none comes back as it is.
+    """Return the name that KEYS has for a key, however it is written; what names none comes back as it is.
 
     Example:
-        >>> respelled("Gb"), respelled("Ebm"), respelled("D"), respelled("H")
-        ('F#', 'D#m', 'D', 'H')
+        >>> respelled("Gb"), respelled("Ebm"), respelled("e minor"), respelled("Dmaj"), respelled("H")
+        ('F#', 'D#m', 'Em', 'D', 'H')
     """
-    found = re.fullmatch(r"([A-G])([#b]?)(.*)", name)
-    if not found or found[3] not in MODES:
+    found = re.fullmatch(r"\s*([A-Ga-g])([#b♯♭]?)\s*([A-Za-z]*)\s*", name)
+    if not found or (found[1].islower() and not found[3]):  # major or minor?
         return name
-    tonic = "C D EF G A B".index(found[1]) + {"#": 1, "b": -1, "": 0}[found[2]]
-    return key_name(tonic % 12, found[3])
+    word = found[3].lower()
+    modes = [mode for full, mode in MODE_WORDS.items() if len(word) >= 3 and full.startswith(word)]
+    if not modes and found[3] not in ("", "m"):
+        return name
+    tonic = "C D EF G A B".index(found[1].upper()) + {"#": 1, "♯": 1, "b": -1, "♭": -1}.get(found[2], 0)
+    return key_name(tonic % 12, (modes or [found[3]])[0])
 
 
 def key_sharps(name: str) -> int:
