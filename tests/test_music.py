@@ -98,13 +98,18 @@ def test_keys_have_their_signature_and_scale(name, sharps, notes):
 
 
 @pytest.mark.parametrize(
-    ("asked", "known"), [("Gb", "F#"), ("Ebm", "D#m"), ("C#", "Db"), ("Cb", "B"), ("D#dor", "Ebdor")]
+    ("asked", "known"),
+    [
+        *[("Gb", "F#"), ("Ebm", "D#m"), ("C#", "Db"), ("Cb", "B"), ("D#dor", "Ebdor"), ("G♭", "F#"), (" D ", "D")],
+        *[("e minor", "Em"), ("E Minor", "Em"), ("b minor", "Bm"), ("Bb Major", "Bb"), ("Dmaj", "D"), ("Amin", "Am")],
+        *[("AMix", "Amix"), ("a dorian", "Ador"), ("C aeolian", "Cm"), ("em", "Em")],
+    ],
 )
 def test_a_key_in_another_spelling_is_the_same_key(asked, known):
     assert respelled(asked) == respelled(known) == known
 
 
-@pytest.mark.parametrize("asked", ["", "H", "e", "Em7", "E minor", "C##", "-1"])
+@pytest.mark.parametrize("asked", ["", "H", "e", "bb", "Em7", "E mi", "E minus", "C##", "-1", "Deutsch"])
 def test_what_is_no_key_is_not_respelled(asked):
     assert respelled(asked) == asked
 

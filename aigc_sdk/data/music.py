@@ -1,5 +1,6 @@
 """Pieces of music: read from MIDI, ABC and MusicXML, as events, and what a family is told of them."""
 
+import codecs
 import hashlib
 import itertools
 import json
@@ -34,7 +35,7 @@ from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, read_midi, read_score
+from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, is_music, read_midi, read_score
 from aigc_sdk.data.texts import read_text
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import AigcError, InvalidData, shown
@@ -57,6 +58,7 @@ _LEAST_NOTE, _MOST_NOTE = (0, 0, 0, 1, 0, 0), (127, 127, 2**31, 2**31, VOICES - 
 
 # Tunes of a book that one call of a worker reads.
 _TUNES = 32
+_BLANK = re.compile(r"\n[ \t]*\n")
 
 
 class Piece(NamedTuple):
@@ -365,7 +367,7 @@ def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple
         elif (size := _size_of(path)) > MOST_BYTES:
             report.skip("too large", name, f"{size:,} bytes; at most {MOST_BYTES:,} are read")
         elif suffix == ".abc":
-            tunes = _tunes(name, read_text(path, "latin-1"))
+            tunes = _tunes(name, _book(path), report)
             if not tunes:
                 report.skip("no tune", name, "no line begins with X:")
             for start in range(0, len(tunes), _TUNES):
@@ -385,19 +387,42 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _tunes(name: str, text: str) -> list[tuple[str, str]]:
+def _book(path: Path) -> str:
+    """Return what a file of ABC holds: UTF-16 where its first bytes say so, else UTF-8 or, of old, Latin-1."""
+    with path.open("rb") as file:
+        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return path.read_text("utf-16", errors="replace") if is_utf16 else read_text(path, "latin-1")
+
+
+def _tunes(name: str, text: str, report: DataReport) -> list[tuple[str, str]]:
     """Return the tunes of a book: a name for each, with its number and title, and its text with the book's fields."""
-    head, *tunes = re.split(r"^(?=X:)", text, flags=re.MULTILINE)
-    fields = [line for line in head.splitlines() if re.match("[MLQ]:", line)]
+    head, *tunes = re.split(r"^[ \t]*(?=X:)", text, flags=re.MULTILINE)
+    before = _BLANK.split(head)
+    fields = [
+        line for block in before if not is_music(block) for line in block.splitlines() if re.match("[MLQ]:", line)
+    ]
+    if tunes:
+        _skip_music(f"{name}, before the first X:", before, report)
     named = list[tuple[str, str]]()
     for tune in tunes:
         # A blank line ends it, and its own fields come before those of the book.
-        number, _, rest = re.split(r"\n[ \t]*\n", tune, maxsplit=1)[0].partition("\n")
+        first, *behind = _BLANK.split(tune)
+        number, _, rest = first.partition("\n")
         left = [field for field in fields if not re.search(f"^{field[:2]}", rest, flags=re.MULTILINE)]
-        title = re.search(r"^T:\s*(.*)", tune, flags=re.MULTILINE)
-        words = f"{name}, {number.strip()}{f' ({title[1].strip()})' if title else ''}"
-        named.append((words, "\n".join([number, *left, rest])))
+        named.append((f"{name}, {number.strip()}{_title(rest)}", "\n".join([number, *left, rest])))
+        _skip_music(f"{name}, behind {number.strip()}", behind, report)
     return named
+
+
+def _title(tune: str) -> str:
+    title = re.search(r"^T:\s*(.*)", tune, flags=re.MULTILINE)
+    return f" ({title[1].strip()})" if title else ""
+
+
+def _skip_music(place: str, blocks: list[str], report: DataReport) -> None:
+    """Count the blocks that are music, which belongs to no tune; words between tunes are nothing that is left out."""
+    for block in filter(is_music, blocks):
+        report.skip("music of no tune", f"{place}{_title(block)}", "a tune begins with X: and ends at a blank line")
 
 
 def _read_some(how: str, named: list[tuple[str, Any]]) -> list[Any]:

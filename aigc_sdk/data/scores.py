@@ -1,5 +1,6 @@
 """One file or tune of music: MIDI by mido, ABC and MusicXML by music21, as notes with key, metre and tempo."""
 
+import re
 import warnings
 from collections import defaultdict
 from itertools import accumulate
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
-from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES, respelled
+from aigc_sdk.contents.keys import KEYS, MODE_WORDS, MODES, respelled
 from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import missing_package, reason
@@ -21,7 +22,17 @@ Read = tuple[Notes, int | None, str, float | None]
 
 _LOUDNESS = 80
 
-_MODES = dict(zip(MODE_NAMES, MODES, strict=True)) | {"ionian": "", "aeolian": "m"}
+# A field of ABC, on a line of its own or in brackets; in "A:|" the letter is a note.
+_FIELD = r"^[A-Zmrsw+]:(?![|:]).*|\[[A-Za-z]:[^\]\n]*\]"
+# Strings, decorations and comments, which may hold any character.
+_SILENT = r'"[^"\n]*"|![^!\s]*!|%.*'
+# Up to its key and the fields behind it a tune is of all voices.
+_HEAD = r"\A((?:(?s:.*?)^K:.*\n?)?(?:(?:[A-UW-Z]:(?![|:])|%).*\n)*)"
+_VOICE = r"^V:[ \t]*(\S*).*|\[V:[ \t]*([^\s\]]*)[^\]\n]*\]"
+_MODE = "(?:ion|dor|phr|lyd|mix|aeo|maj|min|exp)[a-z]*|m"
+_KEY = rf"^K:[ \t]*(?i:(HP|none|[A-G][#b]?(?:[ \t]*(?:{_MODE})(?![a-z]))?|(?=%|$)))(?=[\s^_=%]|$).*"
+# A line with a bar line and a note, and of letters only those of notes, rests and decorations.
+_BARS = r"^(?=.*\|)(?=.*[A-Ga-g])[A-Ga-gxyzXZHLMOPSTuv\d,'/^_=\[\](){}<>|:.~&$*\\ \t-]+$"
 
 
 def read_midi(path: str) -> Read | Rejected:
@@ -95,7 +106,7 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
     """Read one tune of ABC, or a MusicXML file by its path: each part is a voice, and what is repeated is read once.
 
     Of endings that take turns the last one is read. Grace notes, chord symbols and percussion without a pitch are left
-    out, and instruments that transpose are read as they sound.
+    out, and instruments that transpose are read as they sound. Voices of ABC may take turns.
 
     Raises:
         MissingPackage: music21 is not installed.
@@ -111,12 +122,75 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if is_abc:
-                return _of_score(music21.converter.parseData(source, format="abc"))
+                voices = _voices(source)
+                if isinstance(voices, Rejected):
+                    return voices
+                scores: list[Any] = [music21.converter.parseData(voice, format="abc") for voice in voices]
+                for part in [part for score in scores[1:] for part in score.parts]:
+                    scores[0].insert(0, part)
+                return _of_score(scores[0])
             # It would take what it keeps of files, as pickles, from a folder that all users of a machine may write to.
             parsed: Any = music21.converter.parseFile(source, forceSource=True, storePickle=False)
             return _of_score(parsed.toSoundingPitch())
     except Exception as error:  # noqa: BLE001 - music21 has many errors, and a broken file may end in any
         return Rejected("unreadable", reason(error))
+
+
+def _voices(tune: str) -> list[str] | Rejected:
+    """Return a tune of ABC as one tune for each of its voices, in keys that music21 knows.
+
+    It would play a voice that goes on behind another from the beginning, one in brackets as part of the one before,
+    and in C what is in a key that it does not know.
+    """
+    if wrong := [line for line in re.findall("^K:.*", tune, re.M) if not re.match(_KEY, line)]:
+        return Rejected("a key that is not read", wrong[0])
+    tune = re.sub(_KEY, _plain_key, tune, flags=re.M)
+    _, head, body = re.split(_HEAD, tune, maxsplit=1, flags=re.M)
+    body = re.sub(_SILENT, "", body)
+    music = _without_fields(body)
+    if "&" in music:
+        return Rejected("an overlay", "what follows & is to be a voice of its own")
+    voices = _joined(re.findall(r"^V:[ \t]*(\S*)", head, re.M), body)
+    if len(voices) > 1 and re.search("[XZ]", music):
+        return Rejected("rests of whole bars in several voices", "write them bar by bar, with z")
+    head = re.sub(r"^V:.*\n?", "", head, flags=re.M)
+    return [head + voice for voice in voices] or [tune]
+
+
+def _plain_key(key: re.Match[str]) -> str:
+    """Return a key without its clef, for which music21 would transpose; none is what it knows as the Highland pipes."""
+    return f"K:{'HP' if key[1].lower() in ('', 'none') else key[1]}"
+
+
+def _joined(names: list[str], body: str) -> list[str]:
+    """Return the music of each voice that has any, in the order of their names, or none where there is no `V:`."""
+    first, *turns = re.split(_VOICE, body, flags=re.M)
+    if not names and not turns:
+        return []
+    voices = dict.fromkeys(names, "")
+    if _without_fields(first):  # before any V:
+        voices[names[0] if names else "1"] = first
+    for on_line, in_brackets, music in zip(turns[::3], turns[1::3], turns[2::3], strict=True):
+        name = on_line or in_brackets
+        voices[name] = f"{voices.get(name, '')}{music}\n"
+    # An x is a rest that is not printed; music21 would give it no time.
+    audible = [re.sub(f"({_FIELD})|x", lambda each: each[1] or "z", music, flags=re.M) for music in voices.values()]
+    return [music for music in audible if _without_fields(music)]
+
+
+def _without_fields(abc: str) -> str:
+    return re.sub(_FIELD, "", abc, flags=re.M).strip()
+
+
+def is_music(text: str) -> bool:
+    r"""Whether lines of a book are music, not words between tunes: one has notes and a bar line, or names a key.
+
+    Example:
+        >>> is_music("ABcd|"), is_music("T:Title\nK:D\nd"), is_music("Collected by Fred | 1901")
+        (True, True, False)
+    """
+    notes = _without_fields(re.sub(_SILENT, "", text))
+    return bool(re.search(_BARS, notes, re.M) or re.search(r"^K:[ \t]*[A-G]", text, re.M))
 
 
 def _of_score(score: Any) -> Read | Rejected:
@@ -132,7 +206,8 @@ def _of_score(score: Any) -> Read | Rejected:
     # Where each bar begins, in quarter notes: a first one that is too short ends at a bar line.
     skipped = {id(measure) for part in score.parts for measure in _first_endings(part)}
     count = max(map(len, parts))
-    lengths = [max(float(part[i].duration.quarterLength) for part in parts if i < len(part)) for i in range(count)]
+    barred = [part for part in parts if len(part) > 1] or parts  # of few bar lines music21 makes no bars
+    lengths = [max(float(part[i].duration.quarterLength) for part in barred if i < len(part)) for i in range(count)]
     kept = [all(id(part[i]) not in skipped for part in parts if i < len(part)) for i in range(count)]
     begins = np.cumsum([max(0.0, bar - lengths[0]) if count > 1 else 0.0, *np.multiply(lengths, kept)])
 
@@ -183,5 +258,5 @@ def _tempo_of_score(mark: Any) -> float | None:
 
 
 def _key_of_score(key: Any) -> int | None:
-    mode = _MODES.get(key.mode)
+    mode = MODE_WORDS.get(key.mode)
     return None if mode is None else 12 * list(MODES).index(mode) + key.tonic.pitchClass
