@@ -69,7 +69,9 @@ def app() -> None:
 @click.option("--seed", type=int, help="0 to 2^53 - 1; drawn if left out")
 @task_option
 @assignments("control")
-@click.option("-o", "--out", type=_PATH, help="folder to write to; if left out ./MODEL-SEED, or for texts the screen")
+@click.option(
+    "-o", "--out", type=_PATH, help="folder, or file for one item; if left out ./MODEL-SEED, or for texts the screen"
+)
 @click.option("--stream", is_flag=True, help="show one text or piece while it is made")
 @device_option
 @json_option

@@ -233,6 +233,20 @@ def test_contents_save_of_batches_goes_on_numbering(tmp_path, tiny):
     assert whole[:1].save(tmp_path / "more", start=100)[0].name == "100.png"
 
 
+def test_contents_save_of_one_item_may_name_a_file(tmp_path, tiny):
+    contents = tiny.generate(2, seed=1)
+    (path,) = contents[:1].save(tmp_path / "one.bmp")
+    assert path == tmp_path / "one.bmp" and path.read_bytes()[:2] == b"BM"
+    for several, start in ((contents, 0), (contents[:1], 1)):
+        with pytest.raises(
+            InvalidRequest, match=r"two\.png is the name of one file, and there are 2 items; give a folder"
+        ):
+            several.save(tmp_path / "two.png", start=start)
+    (tmp_path / "is.png").mkdir()
+    assert [path.parent.name for path in contents.save(tmp_path / "is.png")] == ["is.png"] * 2
+    assert not (tmp_path / "two.png").exists()
+
+
 def test_contents_save_file_in_the_folders_place_raises(tmp_path, tiny):
     (tmp_path / "out").touch()
     with pytest.raises(StorageError, match=r"Cannot make .*out"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.codes import decode
 from aigc_sdk.contents.events import to_words
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
-from aigc_sdk.files import make_folder, write_bytes
+from aigc_sdk.files import as_path, make_folder, write_bytes
 from aigc_sdk.seeds import MAX_INDEX
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Item(ABC):
 
     __slots__ = ("_index", "_origin", "data", "seed")
 
-    suffix: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]  # of the files that it may be saved as, the usual one first
 
     def __init__(self, data: Array, seed: int, origin: Origin, index: int) -> None:
         self.data = data
@@ -173,25 +173,30 @@ class Contents:
         """Write every item into the folder as 00.png, 01.png, ... and return the paths.
 
         Args:
-            folder: made if it is missing.
+            folder: made if it is missing; of a single item it may be a file's name, such as tune.wav.
             start: the number of the first item, to go on where the batch before ended.
             total: how many items there will be in all, which sets the number of digits; start + len without it.
 
         Raises:
-            InvalidRequest: folder is no path, or start or total no number of items.
+            InvalidRequest: folder is no path, or a file for several items, or start or total no number of items.
             MissingPackage: of music, mido is not installed.
             StorageError: the folder cannot be made, or a file cannot be written.
         """
         _check_whole("start", start, 0, MAX_INDEX)
         if total is not None:
             _check_whole("total", total, 0, MAX_INDEX)
-        made = make_folder(folder)
         n = total or start + len(self)
+        target = as_path(folder, "folder")
+        if self._items and target.suffix.lower() in self._items[0].suffixes and not target.is_dir():
+            if n > 1:
+                raise InvalidRequest(f"{target} is the name of one file, and there are {n} items; give a folder.")
+            return [self._items[0].save(target)]
+        made = make_folder(target)
         digits = max(2, len(str(n - 1)))
         paths: list[Path] = []
         for i, item in enumerate(self._items, start):
             try:
-                paths.append(item.save(made / f"{i:0{digits}}{item.suffix}"))
+                paths.append(item.save(made / f"{i:0{digits}}{item.suffixes[0]}"))
             except StorageError as error:
                 raise StorageError(f"{error} Of {max(n, start + len(self))} items {i} were written before.") from error
         return paths

@@ -68,7 +68,7 @@ class Image(Item):
 
     __slots__ = ()
 
-    suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = tuple(FORMATS)
 
     def to_pil(self) -> "PilImage":
         """Return a PIL image of mode L, RGB or RGBA."""

@@ -18,7 +18,6 @@ from aigc_sdk.files import as_path, atomic_write
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-SUFFIXES = (".mid", ".wav", ".musicxml")
 _MIDI_TICKS = 480  # of a quarter note
 DRUMS_CHANNEL = 9
 
@@ -42,7 +41,7 @@ class Music(Item):
 
     __slots__ = ("key", "meter", "tempo")
 
-    suffix: ClassVar[str] = ".mid"
+    suffixes: ClassVar[tuple[str, ...]] = (".mid", ".wav", ".musicxml")
 
     def __init__(
         self, data: Array, seed: int, origin: Origin, index: int, tempo: float, meter: tuple[int, int], key: int
@@ -85,8 +84,8 @@ class Music(Item):
         """
         target = as_path(path, "path")
         suffix = target.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise InvalidRequest(f"Cannot save music as {shown(target.name)}; use {', '.join(SUFFIXES)}.")
+        if suffix not in self.suffixes:
+            raise InvalidRequest(f"Cannot save music as {shown(target.name)}; use {', '.join(self.suffixes)}.")
         if suffix == ".mid":
             data = self.midi_bytes()
         else:

@@ -10,8 +10,6 @@ from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.files import as_path, atomic_write
 
-SUFFIXES = (".txt",)
-
 # What a `repr` shows of a longer text.
 _SHOWN = 60
 
@@ -26,7 +24,7 @@ class Text(Item):
 
     __slots__ = ()
 
-    suffix: ClassVar[str] = ".txt"
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
 
     def __str__(self) -> str:
         return decode(self.data)
@@ -43,8 +41,8 @@ class Text(Item):
             StorageError: the file cannot be written.
         """
         target = as_path(path, "path")
-        if target.suffix.lower() not in SUFFIXES:
-            raise InvalidRequest(f"Cannot save a text as {shown(target.name)}; use {', '.join(SUFFIXES)}.")
+        if target.suffix.lower() not in self.suffixes:
+            raise InvalidRequest(f"Cannot save a text as {shown(target.name)}; use {', '.join(self.suffixes)}.")
         data = str(self).encode()
         with atomic_write(target) as temporary:
             temporary.write_bytes(data)
