@@ -63,7 +63,9 @@ class FamilyConfig(BaseModel):
     minutes: float | None = Field(None, gt=0, description="stop after so many minutes, if that comes first")
     batch_size: int = Field(128, ge=1, description="items in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
-    warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises from 0")
+    warmup_steps: int = Field(
+        200, ge=0, description="steps over which the learning rate rises from 0; a tenth of all at most"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the average of the weights")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none if left out")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

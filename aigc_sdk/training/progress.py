@@ -57,7 +57,8 @@ class Clock:
 
     def learning_rate(self) -> float:
         """Return the factor on the peak learning rate: a linear warm-up, then half a cosine to 0."""
-        warmed = min(1.0, (self.step + 1) / (self.options.warmup_steps + 1))
+        # A short training is warm after a tenth of it, whatever its warm-up.
+        warmed = min(1.0, max((self.step + 1) / (self.options.warmup_steps + 1), 10 * self.progress))
         return warmed * (0.5 + 0.5 * math.cos(math.pi * self.progress))
 
     def count_step(self) -> None:
