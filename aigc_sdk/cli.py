@@ -69,9 +69,7 @@ def app() -> None:
 @click.option("--seed", type=int, help="0 to 2^53 - 1; drawn if left out")
 @task_option
 @assignments("control")
-@click.option(
-    "-o", "--out", type=_PATH, help="folder, or file for one item; if left out ./MODEL-SEED, or for texts the screen"
-)
+@click.option("-o", "--out", type=_PATH, help="folder, or file of one item; else ./MODEL-SEED, of texts the screen")
 @click.option("--stream", is_flag=True, help="show one text or piece while it is made")
 @device_option
 @json_option
@@ -99,9 +97,8 @@ def generate(
         controls = _controls(loaded.card, control)
         if stream:
             for piece in chain(loaded.stream(seed=seed, **controls), "\n"):
-                is_text = isinstance(piece, str)  # and no notes, of which each is a line
-                shown_piece = piece if is_text else "".join(f"{' '.join(f'{x:g}' for x in row)}\n" for row in piece)
-                click.echo(_printable(shown_piece, "\n"), stdout, nl=False)
+                lines = piece if isinstance(piece, str) else (f"{' '.join(f'{x:g}' for x in note)}\n" for note in piece)
+                click.echo(_printable("".join(lines), "\n"), stdout, nl=False)
             return
         is_shown = loaded.card.modality == "text" and out is None
         total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)
@@ -326,8 +323,8 @@ def plugins(as_json: bool) -> None:
 @task_option
 @json_option
 def inspect(model: str, task: str | None, as_json: bool) -> None:
-    """Show what a model or a measure says of itself: its card."""
-    from aigc_sdk.generation import open_any
+    """Show what a model or a measure says of itself, its card; and where its file is."""
+    from aigc_sdk.generation import model_file, open_any
 
     card = open_any(model, task=task).card
     if as_json:
@@ -335,6 +332,8 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
         return
     for name, text in card.rows():
         click.echo(f"{name:13} {_printable(text)}")
+    with suppress(InvalidRequest):  # a plugin's generator has none
+        click.echo(f"{'file':13} {_printable(str(model_file(model, task=task)))}")
 
 
 @app.command()

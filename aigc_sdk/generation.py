@@ -5,6 +5,7 @@ check the request -> policy plugins -> run in batches -> items with their proven
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 import time
@@ -122,7 +123,9 @@ class Model:
     ) -> Iterator[Any]:
         """Generate one text or piece of music, part by part. See `aigc_sdk.stream`, which takes the same arguments."""
         if not self.card.state:
-            raise InvalidRequest(f"{self.card.name}:{self.card.task} makes all at once; use generate.")
+            raise InvalidRequest(
+                f"{self.card.name}:{self.card.task} makes all at once; use generate, or load its task stream."
+            )
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise InvalidRequest(f"chunk_size is {shown(chunk_size)}; give a whole number of at least 1.")
         request = build_request(
@@ -547,7 +550,8 @@ def find_model(name: str) -> tuple[ModelSpec | GeneratorSpec | MeasureSpec, str 
 
 def _locate_path(path: Path, task: str | None) -> _Location:
     if not os.path.isdir(path):
-        return _Location(path, task)
+        beside = path.parent / f"{path.stem}.{task}.onnx"  # as the files of a run lie
+        return _Location(beside if task is not None and os.path.exists(beside) else path, task)
     if not os.access(path, os.X_OK):
         raise StorageError(f"Cannot read {path}: the folder may not be entered.")
     main, other = path / "model.onnx", path / f"model.{task}.onnx"
@@ -594,8 +598,8 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
     from aigc_sdk.runtime import open_model
 
     opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
-    beside = source.parent.glob("model.*.onnx") if source.name == "model.onnx" else ()  # the other tasks of a run
-    _check_task(opened.card, location.task, [path.name[len("model.") : -len(".onnx")] for path in beside])
+    beside = sorted(source.parent.glob(f"{glob.escape(source.stem)}.*.onnx"))  # the other tasks of a run
+    _check_task(opened.card, location.task, [path.name[len(source.stem) + 1 : -len(".onnx")] for path in beside])
     return opened
 
 

@@ -326,6 +326,7 @@ def test_inspect_shows_the_card(aigc, tmp_path):
     assert "control       label (choice): what it shows; one of cat, dog, owl, its index from 0 to 2," in shown
     assert "control       gain (number): brightness; a number from 0 to 2; default 1.0\n" in shown
     assert "intended_use  tests\\x1b[2J only\n" in shown
+    assert f"file          {path}\n" in shown
     values = json.loads(aigc("inspect", path, "--json").stdout)
     assert values == {k: v for k, v in json.loads(card.to_json()).items() if k != "golden"}
 

@@ -18,7 +18,7 @@ from aigc_rnn.tokens import tokens_of
 from aigc_sdk import cli
 from aigc_sdk.contents.codes import decode, encode
 from aigc_sdk.data import load_texts
-from aigc_sdk.errors import InvalidData, InvalidRequest, NotReproduced
+from aigc_sdk.errors import InvalidData, InvalidRequest, NotReproduced, UnknownName
 from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.seeds import threefry
 from aigc_sdk.training.random import Stream
@@ -294,8 +294,14 @@ def test_stream_of_a_trained_model(trained_rnn):
         assert "".join(pieces) == whole and len(pieces) == math.ceil(len(whole) / chunk_size)
     with pytest.raises(InvalidRequest, match="chunk_size is 0"):
         sdk.stream(trained_rnn.folder, chunk_size=0)
-    with pytest.raises(InvalidRequest, match="makes all at once"):
+    with pytest.raises(InvalidRequest, match="makes all at once; use generate, or load its task stream"):
         sdk.stream(sdk.load(trained_rnn.folder))
+    file = trained_rnn.folder / "model.onnx"  # the task's own lies beside
+    assert "".join(sdk.stream(file, seed=3, prompt="ka")) == whole
+    assert sdk.load(file, task="stream").card.task == "stream"
+    for name in (file, trained_rnn.folder / "model.stream.onnx"):
+        with pytest.raises(UnknownName, match="no task of .* 'sing'"):
+            sdk.load(name, task="sing")
 
 
 def test_weights_of_a_trained_model_are_made_whole_while_loading(trained_rnn):
