@@ -300,7 +300,7 @@ def test_stream_of_a_trained_model(trained_rnn):
     assert "".join(sdk.stream(file, seed=3, prompt="ka")) == whole
     assert sdk.load(file, task="stream").card.task == "stream"
     for name in (file, trained_rnn.folder / "model.stream.onnx"):
-        with pytest.raises(UnknownName, match="no task of .* 'sing'"):
+        with pytest.raises(UnknownName, match=r"no task of .* 'sing'"):
             sdk.load(name, task="sing")
 
 
