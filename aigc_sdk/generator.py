@@ -121,6 +121,8 @@ def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Arra
     """
     if card.modality != "music":
         return ()
+    if missing := [name for name in WRITTEN if name not in outputs]:
+        raise GenerationFailed(f"{card.name} returned no {', '.join(missing)}, which music has.")
     tempo, meter, key = (outputs[name] for name in WRITTEN)
     found = [(each.dtype.name, each.shape) for each in (tempo, meter, key)]
     if found != [("float32", (n,)), ("int64", (n, 2)), ("int64", (n,))]:

@@ -115,7 +115,7 @@ def _find(path: Path) -> str | bytes:
     if not sidecar.is_file():
         raise InvalidProvenance(
             f"{path} has no provenance, neither inside nor as {sidecar.name}. Only what this SDK saved has one, and"
-            " programs that edit or shrink images drop it."
+            " programs that edit files drop it."
         )
     try:
         with open(sidecar, "rb") as file:

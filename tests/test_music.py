@@ -32,6 +32,7 @@ from aigc_sdk.errors import (
     InvalidRequest,
     NotReproduced,
 )
+from aigc_sdk.generator import written
 from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.testing.families import example_data
 
@@ -786,6 +787,27 @@ def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music)
     assert order == sorted(order)
     slow, fast = (model.generate(seed=5, key="C", meter="4/4", tempo=tempo)[0].data for tempo in (60, 120))
     np.testing.assert_allclose(slow[:, 2:4], 2 * fast[:, 2:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"content.tempo": None}, r"returned no content\.tempo, which music has"),
+        ({"content.tempo": np.float64([90])}, "for tempo, meter and key of 1 pieces"),
+        ({"content.tempo": np.float32([0])}, "that is none"),
+        ({"content.meter": np.array([[0, 4]])}, "that is none"),
+        ({"content.meter": np.array([[6, 7]])}, "that is none"),
+        ({"content.key": np.array([len(KEYS)])}, "that is none"),
+    ],
+)
+def test_how_music_is_written_is_checked(trained_music, wrong, message):
+    card = sdk.load(trained_music.folder).card
+    right = {"tempo": np.float32([90]), "meter": np.array([[6, 8]]), "key": np.array([2])}
+    outputs = {f"content.{name}": value for name, value in right.items()}
+    assert [each.tolist() for each in written(card, outputs, 1)] == [[90], [[6, 8]], [2]]
+    outputs = {name: value for name, value in (outputs | wrong).items() if value is not None}
+    with pytest.raises(GenerationFailed, match=message):
+        written(card, outputs, 1)
 
 
 def test_a_model_of_full_bars_makes_as_many_as_it_is_asked_for(tmp_path, no_export):

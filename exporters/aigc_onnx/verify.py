@@ -151,8 +151,8 @@ def check_streaming(exported: OnnxGenerator) -> Check:
             if not left.any() or outputs["finished"].all():
                 break
         if any(not np.array_equal(np.concatenate(made), text) for made, text in zip(parts, whole, strict=True)):
-            raise ExportFailed(f"Texts made {' and '.join(map(str, sizes))} characters at a time are others.")
-    return Check("streaming", "32 texts made 1, 3 and 7, and 40 characters at a time are those made at once")
+            raise ExportFailed(f"Items made {' and '.join(map(str, sizes))} steps at a time are others.")
+    return Check("streaming", "32 items made 1, 3 and 7, and 40 steps at a time are those made at once")
 
 
 def _difference(content: Array, wanted: Array) -> str:
