@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents import Contents, Image, Music, read_pixels
 from aigc_sdk.contents.codes import encode
 from aigc_sdk.contents.events import encode as encode_notes
-from aigc_sdk.contents.events import from_words, in_order, to_words
+from aigc_sdk.contents.events import from_words, to_words
 from aigc_sdk.contents.keys import KEYS, respelled
 from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
 from aigc_sdk.files import as_path
@@ -281,18 +281,17 @@ def _opening(value: Any, where: str) -> Any:
     ):
         return value
     from aigc_sdk.data.images import Rejected
+    from aigc_sdk.data.music import checked
     from aigc_sdk.data.scores import read_midi
 
     path = as_path(value, where)
     if not path.is_file():
         raise InvalidRequest(f"{where} is {path}, and there is no such file.")
-    read = read_midi(str(path))
+    read = checked(read_midi(str(path)))
     if isinstance(read, Rejected):
-        raise InvalidRequest(f"{where} is {path}, which cannot be read: {': '.join(read)}.")
+        raise InvalidRequest(f"{where} is {path}, which cannot be used: {': '.join(filter(None, read))}.")
     notes, key, meter, tempo = read
-    if not len(notes):
-        raise InvalidRequest(f"{where} is {path}, which has no notes; give a file with some, or leave {where} out.")
-    return _Opening(to_words(encode_notes(in_order(notes))), None if key is None else KEYS[key], meter, tempo)
+    return _Opening(to_words(encode_notes(notes)), None if key is None else KEYS[key], meter, tempo)
 
 
 def _known_events(control: Control, value: Any, where: str) -> list[int]:

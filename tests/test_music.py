@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import wave
 import zipfile
+from functools import partial
 
 import mido
 import numpy as np
@@ -30,11 +32,13 @@ from aigc_sdk.errors import (
     InvalidData,
     InvalidProvenance,
     InvalidRequest,
+    MissingPackage,
     NotReproduced,
 )
 from aigc_sdk.generator import written
 from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.testing.families import example_data
+from aigc_sdk.training.batches import batches
 
 ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {"tempo": np.array([90], np.float32)})
 
@@ -458,6 +462,7 @@ def note(pitch=60, wait=0, lasts=480):
         ("type 2", note(), {"kind": 2}, "MIDI of type 2"),
         ("ten hours", note(wait=480 * 120 * 600), {}, "longer than an hour"),
         ("no tempo", [mido.MetaMessage("set_tempo", tempo=0), *note()], {}, "a tempo that is none"),
+        ("it stops", [*note(), mido.MetaMessage("set_tempo", tempo=0), *note(62)], {}, "a tempo that is none"),
         (
             "no metre",
             [mido.MetaMessage("time_signature", numerator=0, denominator=4), *note()],
@@ -481,6 +486,34 @@ def test_broken_midi_is_refused(tmp_path, data):
     (tmp_path / "broken.mid").write_bytes(data)
     with pytest.raises(InvalidData, match="unreadable"):
         load_music(tmp_path / "broken.mid")
+
+
+def test_ten_hours_of_midi_are_refused(tmp_path):
+    midi(tmp_path / "long.mid", [message for i in range(72_000) for message in note(50 + i % 30)])
+    with pytest.raises(InvalidData, match=r"longer than an hour: 1 \(long\.mid: 10\.0 hours; cut it into pieces\)"):
+        load_music(tmp_path / "long.mid")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("C99999999|", "a bar that is too long"),
+        ("DE[FA]1000G|", "a bar that is too long"),
+        ("DEFG" * 500, "a bar that is too long"),
+        ("QRSTxyz|", "words for notes"),
+        ("This is a letter, not a tune.", "words for notes"),
+    ],
+)
+def test_abc_that_music21_would_work_on_for_hours_or_make_up_is_named(tmp_path, body, reason):
+    (tmp_path / "book.abc").write_text(f"X:9\nT:Wrong\nM:4/4\nK:D\n{body}\n\n{BOOK}")
+    report = load_music(tmp_path / "book.abc").report
+    assert report.n == 2 and report.skipped[reason].examples[0].startswith("book.abc, X:9 (Wrong)")
+
+
+def test_a_key_at_the_head_of_a_book_is_no_tune(tmp_path):
+    (tmp_path / "book.abc").write_text(f"M:6/8\nL:1/8\nK:G\n\n{BOOK}")
+    data = load_music(tmp_path / "book.abc")
+    assert data.n == 2 and "music of no tune" not in data.report.skipped
 
 
 def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
@@ -603,6 +636,21 @@ def test_drums_stay_where_pieces_are_moved():
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_piece_is_moved_with_its_key():
+    scale_of_c = np.array([[60 + step, 80, 24 * i, 24, 0, 0] for i, step in enumerate((0, 2, 4, 5, 7, 9, 11, 12))])
+    data = load_music(
+        [Piece("", scale_of_c, key=0), Piece("", scale_of_c[::-1] * [1, 1, 0, 1, 1, 1], key=9)], transpose=5
+    )
+    seen = set()
+    for _ in range(60):
+        (batch,) = batches(data, np.array([0]), 1, torch.device("cpu"), augment=("transpose",))
+        pitches = {code % 12 for code in batch["codes"][0].tolist() if 0 <= code < 256}
+        key = int(batch["keys"][0])
+        assert pitches == set(scale(KEYS[key]).tolist())
+        seen.add(key)
+    assert seen == {*range(6), *range(7, 12)}  # five semitones up and down
+
+
 def test_copies_of_one_name_are_copies():
     up, down = (np.array([[60 + step * i, 80, 24 * i, 24, 0, 0] for i in range(8)]) for step in (1, -1))
     report = load_music([Piece("", up), Piece("", up), Piece("", down)]).report
@@ -708,6 +756,29 @@ def test_saved_midi_holds_the_notes_and_nothing_is_stuck(tmp_path, seed):
     assert json.loads(kinds["text"].text.partition("=")[2]) == piece.provenance
 
 
+def test_voices_tempo_and_drums_are_read_again_from_what_was_saved(tmp_path):
+    notes = np.array([[48, 80, 0, 96, 1, 40], [62, 80, 0, 48, 0, 0], [65, 80, 48, 48, 0, 0], [36, 80, 48, 24, 2, 128]])
+    piece = piece_of(in_order(notes), tempo=75.0)
+    again, _, meter, tempo = read_midi(str(piece.save(tmp_path / "piece.mid")))
+    assert in_order(again).tolist() == piece.to_ticks().tolist() and (meter, tempo) == ("6/8", 75)
+    two = piece_of(in_order(notes[:3]), tempo=75.0).save(tmp_path / "two.musicxml")
+    again, _, meter, tempo = read_score(str(two), is_abc=False)
+    assert sorted(again[:, [0, 2, 3, 4]].tolist()) == [[48, 0, 96, 1], [62, 0, 48, 0], [65, 48, 48, 0]]
+    assert (meter, tempo) == ("6/8", 75)
+
+
+@pytest.mark.parametrize(("missing", "suffix"), [("mido", ".mid"), ("music21", ".musicxml")])
+def test_without_its_package_music_is_not_saved_or_read(tmp_path, monkeypatch, missing, suffix):
+    piece = piece_of(np.array([[62, 80, 0, 24, 0, 0]]))
+    path = piece.save(tmp_path / f"piece{suffix}")
+    monkeypatch.setitem(sys.modules, missing, None)
+    read = read_midi if suffix == ".mid" else partial(read_score, is_abc=False)
+    for action in (partial(piece.save, tmp_path / f"new{suffix}"), partial(read, str(path))):
+        with pytest.raises(MissingPackage, match=rf"{missing}.*pip install 'aigc-sdk\[music\]'"):
+            action()
+    assert not (tmp_path / f"new{suffix}").exists()
+
+
 def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
     import music21
 
@@ -722,6 +793,8 @@ def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
     score = music21.converter.parse(piece.save(tmp_path / "piece.musicxml"))
     assert [each.pitch.midi for each in score.recurse().notes] == [62, 65, 69]
     assert [each.midiProgram for each in score.recurse().getElementsByClass("Instrument")] == [0]
+    (tempo,), (meter,) = (score.recurse().getElementsByClass(kind) for kind in ("MetronomeMark", "TimeSignature"))
+    assert (tempo.number, meter.ratioString) == (90, "6/8")
     with pytest.raises(InvalidProvenance, match="a piece is reproduced from"):
         sdk.reproduce(tmp_path / "piece.musicxml")
     assert json.loads((tmp_path / "piece.musicxml.json").read_text()) == piece.provenance
@@ -854,7 +927,8 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
         ("note 1", r"has note 1, which the model does not know.*: note [0-9, ]+\.$"),
         ("x", "does not know"),
         ("no.mid", "no such file"),
-        (tmp_path / "empty.mid", "no notes"),
+        (tmp_path / "empty.mid", "cannot be used: no notes"),
+        (midi(tmp_path / "still.mid", [mido.MetaMessage("set_tempo", tempo=0), *note()]), "a tempo that is none"),
         (empty, "without notes"),
         ([begun.data], "give a generated piece"),
         (begun.to_ticks(), "give a generated piece"),

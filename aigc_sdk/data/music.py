@@ -440,7 +440,8 @@ def checked(read: Any) -> Any:
     if not is_meter:
         return Rejected("a metre that is none", meter)
     if tempo is not None and not (isinstance(tempo, int | float | np.number) and 1 <= tempo <= 1000):
-        return Rejected("a tempo that is none", f"{tempo} quarter notes a minute; 1 to 1,000 are")
+        told = "0 microseconds for a quarter note" if tempo == np.inf else f"{tempo} quarter notes a minute"
+        return Rejected("a tempo that is none", f"{told}; 1 to 1,000 quarter notes a minute are one")
     if not _are_notes(notes):
         return Rejected("notes that are none", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
     if not len(notes):

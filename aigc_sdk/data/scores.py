@@ -31,6 +31,8 @@ _HEAD = r"\A((?:(?s:.*?)^K:.*\n?)?(?:(?:[A-UW-Z]:(?![|:])|%).*\n)*)"
 _VOICE = r"^V:[ \t]*(\S*).*|\[V:[ \t]*([^\s\]]*)[^\]\n]*\]"
 _MODE = "(?:ion|dor|phr|lyd|mix|aeo|maj|min|exp)[a-z]*|m"
 _KEY = rf"^K:[ \t]*(?i:(HP|none|[A-G][#b]?(?:[ \t]*(?:{_MODE})(?![a-z]))?|(?=%|$)))(?=[\s^_=%]|$).*"
+# Of the letters of a tune so many are notes or rests. Of longer bars music21 would look for the metre for hours.
+_LEAST_NOTES, _MOST_IN_BAR = 0.4, 256
 # A line with a bar line and a note, and of letters only those of notes, rests and decorations.
 _BARS = r"^(?=.*\|)(?=.*[A-Ga-g])[A-Ga-gxyzXZHLMOPSTuv\d,'/^_=\[\](){}<>|:.~&$*\\ \t-]+$"
 
@@ -97,9 +99,11 @@ def _mean_tempo(tempos: list[tuple[int, int]], end: int) -> float | None:
     if not tempos:
         return None
     changes = sorted(tempos)
+    if not all(each > 0 for _, each in changes):
+        return float("inf")
     spans = np.diff([0, *(tick for tick, _ in changes[1:]), max(end, changes[-1][0], 1)])
     microseconds = float(spans @ [each for _, each in changes])
-    return 6e7 * float(spans.sum()) / microseconds if microseconds > 0 else float("inf")
+    return 6e7 * float(spans.sum()) / microseconds
 
 
 def read_score(source: str, is_abc: bool) -> Read | Rejected:
@@ -150,6 +154,11 @@ def _voices(tune: str) -> list[str] | Rejected:
     music = _without_fields(body)
     if "&" in music:
         return Rejected("an overlay", "what follows & is to be a voice of its own")
+    if len(re.findall("[A-Ga-gz]", music)) < _LEAST_NOTES * len(re.findall("[A-Za-z]", music)):
+        return Rejected("words for notes", "most of its letters are no notes, of which music21 would make some")
+    bars = [len(re.findall("[A-Ga-gxz]", bar)) for bar in music.split("|")]
+    if max(bars) > _MOST_IN_BAR or re.search(r"\d{3}", music):
+        return Rejected("a bar that is too long", f"more than {_MOST_IN_BAR} notes, or one of a length of 100 or more")
     voices = _joined(re.findall(r"^V:[ \t]*(\S*)", head, re.M), body)
     if len(voices) > 1 and re.search("[XZ]", music):
         return Rejected("rests of whole bars in several voices", "write them bar by bar, with z")
@@ -183,14 +192,14 @@ def _without_fields(abc: str) -> str:
 
 
 def is_music(text: str) -> bool:
-    r"""Whether lines of a book are music, not words between tunes: one has notes and a bar line, or names a key.
+    r"""Whether lines of a book are music, not words between tunes: one has notes and a bar line, or follows a key.
 
     Example:
-        >>> is_music("ABcd|"), is_music("T:Title\nK:D\nd"), is_music("Collected by Fred | 1901")
-        (True, True, False)
+        >>> is_music("ABcd|"), is_music("T:Title\nK:D\nd"), is_music("Collected by Fred | 1901"), is_music("K:D")
+        (True, True, False, False)
     """
     notes = _without_fields(re.sub(_SILENT, "", text))
-    return bool(re.search(_BARS, notes, re.M) or re.search(r"^K:[ \t]*[A-G]", text, re.M))
+    return bool(re.search(_BARS, notes, re.M) or (notes and re.search(r"^K:[ \t]*[A-G]", text, re.M)))
 
 
 def _of_score(score: Any) -> Read | Rejected:
