@@ -53,6 +53,8 @@ class RNNConfig(NetworkConfig, TextFamilyConfig):
 class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
     """The options of the family of music."""
 
+    # Collections are small: of 300 tunes 20 passes are 80 steps, which teach little.
+    epochs: int | None = Field(100, ge=1, description="stop after so many passes over the training data")
     conditions: tuple[Literal["key", "meter", "bars"], ...] = Field(
         ("key", "meter"),
         description="what of a piece the network is told; with the metre also the place in the bar, with bars how many"
