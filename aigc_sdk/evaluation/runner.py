@@ -254,7 +254,10 @@ def _left_out(
         raise InvalidData(f"{next(iter(too_few.values()))}. Give more, or leave it out with metrics=.")
     if too_few and len(left_out) + len(too_few) == len(evaluators):
         least = min(too_few, key=lambda name: evaluators[name].min_items)
-        raise InvalidData(f"{too_few[least]}, and no other can be measured either. Give more.")
+        raise InvalidData(
+            f"{too_few[least]}, and no other can be measured either. Give more; of what a"
+            " model was trained on only its test part is held out."
+        )
     return left_out | too_few
 
 
