@@ -598,8 +598,7 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
     from aigc_sdk.runtime import open_model
 
     opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
-    beside = sorted(source.parent.glob(f"{glob.escape(source.stem)}.*.onnx"))  # the other tasks of a run
-    _check_task(opened.card, location.task, [path.name[len(source.stem) + 1 : -len(".onnx")] for path in beside])
+    _check_task(opened.card, location.task, source)
     return opened
 
 
@@ -637,6 +636,8 @@ def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Mo
     return Model(_open_generator(location, device))
 
 
-def _check_task(card: ModelCard, task: str | None, others: Iterable[str] = ()) -> None:
+def _check_task(card: ModelCard, task: str | None, path: Path | None = None) -> None:
     if task is not None and task != card.task:
+        beside = path.parent.glob(f"{glob.escape(path.stem)}.*.onnx") if path else ()  # the other tasks of a run
+        others = [other.name.removesuffix(".onnx").rpartition(".")[2] for other in beside]
         raise UnknownName.of(f"task of {card.name}", task, [card.task, *others])
