@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from aigc_sdk.contents.events import (
     in_order,
     transposed,
 )
-from aigc_sdk.contents.keys import KEYS, respelled
+from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
@@ -67,14 +67,14 @@ class Piece(NamedTuple):
     Attributes:
         name: where it came from.
         notes: int64 (n, 6), see `aigc_sdk.contents.events`; time 0 is a bar line.
-        key: its name, such as "Em", or index in KEYS, or None where none is written.
+        key: index in `aigc_sdk.contents.keys.KEYS`, or None where none is written.
         meter: for example "6/8".
         tempo: quarter notes a minute, or None.
     """
 
     name: str
     notes: Notes
-    key: int | str | None = None
+    key: int | None = None
     meter: str = "4/4"
     tempo: float | None = None
 
@@ -246,7 +246,7 @@ def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) 
     guessed = cut = 0
     for number, piece in enumerate(found):
         guessed += piece.key is None
-        key = find_key(piece.notes) if piece.key is None else cast(int, piece.key)  # of a name by now the index
+        key = find_key(piece.notes) if piece.key is None else piece.key
         sections = _sections(piece.notes, bar_ticks(piece.meter))
         cut += len(sections) > 1
         for section in sections:
@@ -435,8 +435,6 @@ def checked(read: Any) -> Any:
     if isinstance(read, Rejected):
         return read
     notes, key, meter, tempo = read
-    if isinstance(key, str) and respelled(key) in KEYS:
-        key = KEYS.index(respelled(key))
     beats, _, unit = meter.partition("/")
     is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in UNITS
     if not is_meter:
@@ -449,9 +447,7 @@ def checked(read: Any) -> Any:
     if not len(notes):
         return Rejected("no notes", "")
     if not isinstance(key, int | np.integer | None) or key not in (None, *range(len(KEYS))):
-        return Rejected(
-            "a key that is none", f"{key!r}; a name such as 'Em' is, or an index in aigc_sdk.contents.keys.KEYS"
-        )
+        return Rejected("a key that is none", f"{key!r}; an index in aigc_sdk.contents.keys.KEYS is")
     notes = notes.astype(np.int64)
     if (longest := int(notes[:, 3].max())) > LONGEST:
         return Rejected(
