@@ -31,8 +31,8 @@ MAX_ITEMS = 2**22
 # Characters that an error names.
 _EXAMPLES = 5
 
-# What a piece that is a prompt says besides its notes, and the kinds of events that say how a note is played.
-_WRITTEN, _PLAYED_BY = ("key", "meter", "tempo"), ("velocity", "instrument")
+# Kinds of events that say how a note is played.
+_PLAYED_BY = ("velocity", "instrument")
 # Numbers of a kind of event that an error lists.
 _SHOWN_NUMBERS = 50
 
@@ -112,7 +112,6 @@ def build_requests(
         for control in card.controls
         if control.name in controls
     }
-    given = _with_openings(card, given)
     if seeds is None:
         count = _count(n, given, most if is_whole else MAX_INDEX)
         first = draw_seed() if seed is None else check_seed(seed)
@@ -121,6 +120,7 @@ def build_requests(
     else:
         listed = check_seeds(_listed(seeds, "seeds", most))
         count = len(listed)
+    given = _with_openings(card, given, count)
     size, deadline = _batch_size(card, batch_size), _deadline(deadline_s)
     span = count if is_whole else min(size, count)
     per_item = {control.name: _is_per_item(given.get(control.name)) for control in card.controls}
@@ -252,17 +252,19 @@ class _Opening:
     tempo: float | None
 
 
-def _with_openings(card: ModelCard, given: dict[str, Any]) -> dict[str, Any]:
+def _with_openings(card: ModelCard, given: dict[str, Any], n: int) -> dict[str, Any]:
     """Return what was given with the pieces in it read; they say key, metre and tempo where nothing else does."""
     name = next((control.name for control in card.controls if control.kind == "music"), "")
     if name not in given:
         return given
-    written = [control for control in card.controls if control.name in _WRITTEN]
+    told = [control for control in card.controls if control.name in ("key", "meter", "tempo")]
     if isinstance(value := given[name], list):
+        if len(value) != n:  # an error, which is about this control and no other
+            return given
         read = [_opening(each, f"{name}[{i}]") for i, each in enumerate(value)]
-        return {each.name: [_told(one, each) for one in read] for each in written} | given | {name: read}
+        return {control.name: [_told(each, control) for each in read] for control in told} | given | {name: read}
     one = _opening(value, name)
-    return {each.name: _told(one, each) for each in written} | given | {name: one}
+    return {control.name: _told(one, control) for control in told} | given | {name: one}
 
 
 def _told(opening: Any, control: Control) -> Any:

@@ -951,6 +951,8 @@ def test_a_prompt_that_is_a_piece_says_key_metre_and_tempo(trained_music, tmp_pa
     other = model.generate(seed=1, key="C", meter="4/4", tempo=90)[0]
     found = [(piece.key, piece.meter, piece.tempo) for piece in model.generate(prompt=[begun, other])]
     assert found == [("G", "6/8", 75), ("C", "4/4", 90)]
+    with pytest.raises(InvalidRequest, match="prompt has 2 values for 3 items"):
+        model.generate(3, prompt=[begun, other])
     unknown = Music(begun.data, 1, ORIGIN, 0, 75, (5, 4), KEYS.index("Eb"))
     assert {piece.key for piece in model.generate(20, seed=2, prompt=unknown)} == {"C", "G"}
 

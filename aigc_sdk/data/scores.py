@@ -109,7 +109,7 @@ def _mean_tempo(tempos: list[tuple[int, int]], end: int) -> float | None:
 def read_score(source: str, is_abc: bool) -> Read | Rejected:
     """Read one tune of ABC, or a MusicXML file by its path: each part is a voice, and what is repeated is read once.
 
-    Of endings that take turns the last one is read. Grace notes, chord symbols and percussion without a pitch are left
+    Of two endings the second is read. Grace notes, chord symbols and percussion without a pitch are left
     out, and instruments that transpose are read as they sound. Voices of ABC may take turns.
 
     Raises:
@@ -152,6 +152,17 @@ def _voices(tune: str) -> list[str] | Rejected:
     _, head, body = re.split(_HEAD, tune, maxsplit=1, flags=re.M)
     body = re.sub(_SILENT, "", body)
     music = _without_fields(body)
+    if misread := _misread(music):
+        return misread
+    voices = _joined(re.findall(r"^V:[ \t]*(\S*)", head, re.M), body)
+    if len(voices) > 1 and re.search("[XZ]", music):
+        return Rejected("rests of whole bars in several voices", "write them bar by bar, with z")
+    head = re.sub(r"^V:.*\n?", "", head, flags=re.M)
+    return [head + voice for voice in voices] or [tune]
+
+
+def _misread(music: str) -> Rejected | None:
+    """Return what is wrong with notes that music21 would read as others, or for hours."""
     if "&" in music:
         return Rejected("an overlay", "what follows & is to be a voice of its own")
     if len(re.findall("[A-Ga-gz]", music)) < _LEAST_NOTES * len(re.findall("[A-Za-z]", music)):
@@ -159,11 +170,7 @@ def _voices(tune: str) -> list[str] | Rejected:
     bars = [len(re.findall("[A-Ga-gxz]", bar)) for bar in music.split("|")]
     if max(bars) > _MOST_IN_BAR or re.search(r"\d{3}", music):
         return Rejected("a bar that is too long", f"more than {_MOST_IN_BAR} notes, or one of a length of 100 or more")
-    voices = _joined(re.findall(r"^V:[ \t]*(\S*)", head, re.M), body)
-    if len(voices) > 1 and re.search("[XZ]", music):
-        return Rejected("rests of whole bars in several voices", "write them bar by bar, with z")
-    head = re.sub(r"^V:.*\n?", "", head, flags=re.M)
-    return [head + voice for voice in voices] or [tune]
+    return None
 
 
 def _plain_key(key: re.Match[str]) -> str:
