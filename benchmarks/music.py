@@ -45,6 +45,7 @@ RUN = Path(__file__).parent / "runs" / NAME
 DOCS = Path(__file__).parent.parent / "docs" / "images"
 
 MOST_MB, MOST_ONSET_ERROR, LEAST_IN_METER, LEAST_IN_KEY, MOST_COPIED = 4, 1 / 96, 0.9, 0.9, 0.05
+LEAST_ON_TONIC = 0.65
 # A key that less of the tunes trained on are in is not asked for.
 _LEAST_SHARE_OF_KEY = 0.01
 
@@ -179,6 +180,8 @@ def check_tunes(report: Report) -> None:
         for mode, is_major in (("major", True), ("other", False)):
             found = [_ends_on_tonic(*piece) for piece in pieces if (piece[1] in KEYS[:12]) == is_major]
             report.figure(f"{whose}: share of those in {mode} keys that end on the tonic", float(np.mean(found)))
+    ends = float(np.mean([_ends_on_tonic(*piece) for piece in told]))
+    report.at_least("tunes: share that end on the tonic", ends, LEAST_ON_TONIC)
     asked = list(range(1, 51))
     more = [tune for meter in full for tune in sdk.generate(NAME, meter=meter, bars=asked, seed=TUNES)]
     wanted = [_bars(tune.to_ticks(), "", tune.meter) == n for tune, n in zip(more, asked * len(full), strict=True)]

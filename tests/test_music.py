@@ -5,6 +5,7 @@ import os
 import sys
 import wave
 import zipfile
+from dataclasses import replace
 from functools import partial
 
 import mido
@@ -15,8 +16,9 @@ from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
+from aigc_rnn.music import MusicRNN
 from aigc_rnn.networks import RecurrentNetwork
-from aigc_rnn.notes import Clock, product, timed
+from aigc_rnn.notes import Clock, moved, product, timed
 from aigc_rnn.sampler import END, SPECIAL, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
@@ -245,6 +247,103 @@ def test_the_end_comes_where_nothing_fits_into_a_bar(temperature):
         torch.tensor([7]), {name: torch.tensor(value) for name, value in controls.items()}, state
     )
     assert length.tolist() == [0] and has_ended.tolist() == [True]
+
+
+def relative_family(**config):
+    """Return a family that was never trained, and the data of pieces with drums that it was built for."""
+    pieces = []
+    for i in range(4):
+        notes = random_notes(i, voices=2)
+        notes[:, 0] = np.where(notes[:, 5] == 128, 36 + notes[:, 0] % 8, 50 + notes[:, 0] % 24)
+        _, first = np.unique(notes[:, [2, 0, 4]], axis=0, return_index=True)
+        pieces.append(Piece(f"{i}", in_order(notes[np.sort(first)]), key=(0, 2, 9, 19)[i]))
+    data = load_music(pieces, transpose=5)
+    family = MusicRNN(MusicRNN.Config(width=16, layers=1, min_count=1, **config))
+    family.build(data.spec(np.arange(4)))
+    return family.eval(), data
+
+
+def test_what_is_learned_of_one_key_holds_for_all():
+    torch.manual_seed(0)
+    family, data = relative_family()
+    with torch.no_grad():
+        family.network.label.weight.zero_()  # where the keys themselves say nothing
+    row = data.row_codes(0)
+    for move in (-5, 2, 4):
+        nats = [
+            family.read(
+                {
+                    "codes": torch.from_numpy(codes.copy())[None],
+                    "keys": torch.tensor([key]),
+                    "meters": torch.tensor([0]),
+                }
+            ).nats
+            for codes, key in ((row, 0), (transposed(row, move), move % 12))
+        ]
+        assert torch.equal(*nats)
+
+
+@pytest.mark.parametrize("loop", ["generate", "stream"])
+def test_a_prompt_in_another_key_goes_on_as_the_same_tune_in_that_key(loop):
+    torch.manual_seed(0)
+    family, data = relative_family()
+    with torch.no_grad():
+        family.network.label.weight.zero_()
+    sampler, names = family.sampler(loop), list(data.spec(np.arange(4)).music.keys)
+    assert {"C", "D", "G"} < set(names)
+    seed, made = torch.tensor([3, 4]), {}
+    prompt = data.row_codes(0)[:30]
+    for key, move in (("C", 0), ("D", 2), ("G", -5)):
+        controls = {"key": [names.index(key)] * 2, "meter": [-1] * 2, "tempo": [120.0] * 2, "max_length": [200] * 2}
+        controls |= {"temperature": [5.0] * 2, "top_k": [0] * 2, "top_p": [1.0] * 2, "repetition_penalty": [1.0] * 2}
+        feeds = {name: torch.tensor(value) for name, value in controls.items()}
+        feeds["prompt"] = torch.from_numpy(np.stack([transposed(prompt, move)] * 2))
+        state = {f"state.{name}": part for name, part in sampler.start(2).items()} | {"position": torch.tensor([0, 0])}
+        with torch.no_grad():
+            notes, length, *_ = sampler(seed, feeds) if loop == "generate" else sampler(seed, feeds, state)
+        made[key] = [each[:n] for each, n in zip(notes.numpy(), length.tolist(), strict=True)]
+        assert all(not each[n:].any() for each, n in zip(notes.numpy(), length.tolist(), strict=True))
+    assert any((each[:, 5] == 128).any() for each in made["C"]) and any((each[:, 5] != 128).any() for each in made["C"])
+    for key, move in (("D", 2), ("G", -5)):
+        for in_c, in_key in zip(made["C"], made[key], strict=True):
+            moved = in_c + np.outer(in_c[:, 5] != 128, [move, 0, 0, 0, 0, 0])
+            moved[:, 0] += 12 * (moved[:, 0] < 0) - 12 * (moved[:, 0] > 127)
+            assert np.array_equal(in_key, moved)
+
+
+def test_events_are_counted_in_the_key_of_c_too():
+    tune = np.array([[62 + step, 80, 24 * i, 24, 0, 0] for i, step in enumerate([0, 4, 7, 12])])
+    higher = tune + np.array([5, 0, 0, 0, 0, 0])
+    spec = load_music([Piece("d", tune, key=2), Piece("g", higher, key=7)]).spec(np.arange(2))
+    assert {ord(event): n for event, n in spec.characters.items()} == {62: 1, 66: 1, 67: 1, 69: 1, 71: 1, 74: 2, 79: 1}
+    assert {ord(event): n for event, n in spec.music.relative.items()} == {
+        60: 1,
+        64: 1,
+        67: 1,
+        72: 2,
+        76: 1,
+        79: 1,
+        84: 1,
+    }
+
+
+def test_pitches_that_leave_midi_come_back_by_an_octave():
+    events = np.array([3, 128 + 2, 126, 128 + 127, 4096 + 24], np.int32)
+    assert transposed(events, -5).tolist() == [10, 128 + 9, 121, 128 + 122, 4096 + 24]
+    assert transposed(events, 6).tolist() == [9, 128 + 8, 120, 128 + 121, 4096 + 24]
+    for semitones in (-5, 6):
+        found = moved(torch.from_numpy(events)[None], torch.tensor([[semitones]]))
+        assert found[0].tolist() == transposed(events, semitones).tolist() and found.dtype == torch.int32
+
+
+def test_runs_from_before_keep_their_pitches():
+    _, data = relative_family()
+    spec = data.spec(np.arange(4))
+    family = MusicRNN(MusicRNN.Config(width=16, layers=1, min_count=1))
+    family.build(replace(spec, music=replace(spec.music, relative={})))
+    assert family.events() == family.codes.tolist() == sorted(map(ord, spec.characters))
+    batch = next(batches(data, np.arange(1), 1, torch.device("cpu")))
+    assert torch.equal(family.relative(batch), batch["codes"])
 
 
 def test_limits_are_the_same_on_devices_without_doubles():

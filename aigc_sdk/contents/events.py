@@ -130,13 +130,18 @@ def event_code(name: str) -> int:
 
 
 def transposed(events: NDArray[np.int32], semitones: int) -> NDArray[np.int32]:
-    """Return events with every pitch so many semitones higher; drums stay."""
+    """Return events with every pitch so many semitones higher; drums stay.
+
+    A pitch that would leave MIDI's 0 to 127 comes back by an octave.
+    """
     moves = events < VELOCITY
     instrument = np.where((events >= INSTRUMENT) & (events < DURATION), events - INSTRUMENT, 0)
     if instrument.any():  # which pitches are drums'
         last = np.maximum.accumulate(np.where((events >= INSTRUMENT) & (events < DURATION), np.arange(len(events)), -1))
         moves &= ~((last >= 0) & (instrument[last] % PROGRAMS == DRUMS))
-    return np.where(moves, events + semitones, events).astype(np.int32)
+    pitch = events % HELD + semitones
+    pitch += 12 * (pitch < 0) - 12 * (pitch >= HELD)
+    return np.where(moves, events - events % HELD + pitch, events).astype(np.int32)
 
 
 def to_words(events: NDArray[np.int32]) -> str:

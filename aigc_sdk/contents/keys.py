@@ -57,6 +57,16 @@ def respelled(name: str) -> str:
     return key_name(tonic % 12, (modes or [found[3]])[0])
 
 
+def tonic_offset(key: int) -> int:
+    """Return how many semitones the tonic of a key, an index in KEYS, is above the nearest C, -5 to 6.
+
+    Example:
+        >>> [tonic_offset(KEYS.index(name)) for name in ("C", "D", "F#", "G", "Am")]
+        [0, 2, 6, -5, -3]
+    """
+    return (key % 12 + 5) % 12 - 5
+
+
 def key_sharps(name: str) -> int:
     """Return the sharps of a key's signature, flats where negative.
 

@@ -27,12 +27,15 @@ class MusicSpec:
         meters: the same of metres.
         tempo: what most pieces are played at, quarter notes a minute.
         bars: how often pieces have so many bars; one that is begun counts.
+        relative: how often each event occurs in the training part if every piece is moved so that its tonic is C
+            (`aigc_sdk.contents.keys.tonic_offset`); events are the characters of their codes, as in `DataSpec`.
     """
 
     keys: Mapping[str, float]
     meters: Mapping[str, float]
     tempo: float
     bars: Mapping[int, float] = field(default_factory=dict)
+    relative: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from aigc_sdk.contents.events import (
     in_order,
     transposed,
 )
-from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
@@ -151,12 +151,14 @@ class MusicDataset(Sequences):
 
     def spec(self, train: NDArray[np.int64]) -> DataSpec:
         """Describe the data to a family; `train` are the indices of the training part."""
-        events, keys = Counter[int](), np.zeros(len(KEYS))
+        events, relative, keys = Counter[int](), Counter[int](), np.zeros(len(KEYS))
         for row in train.tolist():
             for move in self.moves(row):
-                codes, counts = np.unique(transposed(self.row_codes(row), move), return_counts=True)
-                events.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-                keys[moved_key(int(self.keys[row]), move)] += 1
+                key, codes = moved_key(int(self.keys[row]), move), transposed(self.row_codes(row), move)
+                for counter, each in ((events, codes), (relative, transposed(codes, -tonic_offset(key)))):
+                    found, counts = np.unique(each, return_counts=True)
+                    counter.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+                keys[key] += 1
         own = np.bincount(self.keys[train], minlength=len(KEYS)) / len(train)
         meters = np.bincount(self.meters[train], minlength=len(self.meter_names))
         bars = Counter(self._bars(row) for row in train.tolist())
@@ -165,10 +167,15 @@ class MusicDataset(Sequences):
             dict(zip(self.meter_names, (meters / len(train)).tolist(), strict=True)),
             self.tempo,
             {n: count / len(train) for n, count in sorted(bars.items())},
+            _counted(relative),
         )
         longest = int(np.diff(self.starts)[train].max())
-        characters = {chr(code): count for code, count in sorted(events.items())}
-        return DataSpec((longest,), (), (), len(train), characters, music=music)
+        return DataSpec((longest,), (), (), len(train), _counted(events), music=music)
+
+
+def _counted(events: Mapping[int, int]) -> dict[str, int]:
+    """Return how often each event occurs, in order, by the character of its code."""
+    return {chr(code): count for code, count in sorted(events.items())}
 
 
 def _pitches(notes: Notes) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ class RNN(Family):
     def build(self, data: DataSpec) -> None:
         """Make the network for the characters of the data; raises InvalidData when there are too few."""
         config = self.config
-        codes = known_codes(data, config, "characters")
+        codes = known_codes(data.characters, config, "characters")
         self.data, self.span = data, config.span
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
         self.network = network_of(config, len(codes), len(data.labels))

@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 from aigc_rnn.config import MusicRNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import MASKED, RecurrentNetwork
-from aigc_rnn.notes import Clock
+from aigc_rnn.notes import Clock, are_drums, moved
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, Generate, StreamOn
 from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
 from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.contents.events import event_name
-from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data import DataSpec, MusicSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses
@@ -45,23 +45,29 @@ class MusicRNN(Family):
     config: MusicRNNConfig
     codes: Tensor
     key_labels: Tensor
+    offsets: Tensor
 
     def build(self, data: DataSpec) -> None:
         """Make the network for the events of the data; raises InvalidData when there are too few."""
         config = self.config
         if data.music is None:
             raise InvalidData("The family music-rnn is trained on music; give MIDI, ABC or MusicXML.")
-        codes = known_codes(data, config, "events")
         self.data, self.music = data, data.music
+        # Told of the key, it reads and makes pieces as if their tonic were C: what it learns of one key holds for all.
+        # The records of older runs do not count events that way.
+        self.is_relative = "key" in config.conditions and bool(data.music.relative)
+        codes = known_codes(data.music.relative if self.is_relative else data.characters, config, "events")
         self.keys = tuple(data.music.keys) if "key" in config.conditions else ()
         self.meters = tuple(data.music.meters) if "meter" in config.conditions else ()
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
         # Which label each key is; one that the training part does not have is taken for the first.
         key_labels = [self.keys.index(name) if name in self.keys else 0 for name in KEYS]
         self.register_buffer("key_labels", torch.tensor(key_labels), persistent=False)
+        self.register_buffer("offsets", torch.tensor([*map(tonic_offset, range(len(KEYS)))]), persistent=False)
         meters = [(int(beats), int(unit)) for beats, _, unit in (name.partition("/") for name in self.meters)]
         events, keys = (*[_NOTHING] * SPECIAL, *codes), [KEYS.index(name) for name in self.keys]
-        self.clock = Clock(events, keys, meters, END if config.full_bars else None, "bars" in config.conditions)
+        end, counts_bars = END if config.full_bars else None, "bars" in config.conditions
+        self.clock = Clock(events, keys, meters, end, counts_bars, self.is_relative)
         labels = len(self.keys) + len(self.meters)
         self.network = network_of(config, len(codes), labels, self.clock.places)
 
@@ -80,7 +86,7 @@ class MusicRNN(Family):
 
     def read(self, batch: Batch) -> Reading:
         """Return what predicting a batch of pieces costs."""
-        codes = batch["codes"]
+        codes = self.relative(batch)
         tokens, is_there = tokens_of(self.codes, codes), codes != _NOTHING
         begin = torch.full_like(tokens[:, :1], BEGIN)
         something, nothing = torch.ones_like(is_there[:, :1]), torch.zeros_like(is_there[:, :1])
@@ -93,6 +99,14 @@ class MusicRNN(Family):
         if before.barred is not None:
             logits = logits.masked_fill(before.barred, MASKED)
         return Reading(negative_log_likelihood(logits, target) * counted, counted)
+
+    def relative(self, batch: Batch) -> Tensor:
+        """Return the events as the network reads them, int32 (n, t)."""
+        codes = batch["codes"]
+        if not self.is_relative:
+            return codes
+        offset = self.offsets[batch["keys"]][:, None]
+        return torch.where(are_drums(codes), codes, moved(codes, -offset))
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """Return the labels of keys and metres, int64 (n, k), as far as the network is told of them."""
@@ -107,6 +121,14 @@ class MusicRNN(Family):
     def assess(self, step: int, means: Mapping[str, float]) -> dict[str, float]:
         """Return the perplexity of an event."""
         return {"perplexity": math.exp(min(means["nats_per_event"], 700))} if means else {}
+
+    def events(self) -> list[int]:
+        """Return the events that a prompt may have: those that are known in one of the keys."""
+        if not self.is_relative:
+            return self.codes.tolist()
+        # Drums are those of the codes themselves, as in C.
+        offsets = torch.tensor([0, *(tonic_offset(KEYS.index(key)) for key in self.keys)])
+        return sorted(set(moved(self.codes.expand(len(offsets), -1), offsets[:, None]).flatten().tolist()))
 
     @property
     def most(self) -> int:
@@ -138,7 +160,7 @@ class MusicRNN(Family):
             Control(
                 name="prompt",
                 kind="music",
-                choices=tuple(map(event_name, self.codes.tolist())),
+                choices=tuple(map(event_name, self.events())),
                 maximum=self.most,
                 default="",
                 help="what the piece begins with; it is not part of what is made, which goes on behind it",

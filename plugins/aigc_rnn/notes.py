@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aigc_sdk.contents.events import (
+    DRUMS,
     DURATION,
     FIRST_DURATION,
     FIRST_VELOCITY,
@@ -25,6 +26,7 @@ from aigc_sdk.contents.events import (
     VOICES,
     bar_ticks,
 )
+from aigc_sdk.contents.keys import tonic_offset
 
 # The network is told where in a bar it is in steps of so many ticks, which bar of a phrase it is, and which phrase, of
 # which all from the last one of these on are the same.
@@ -110,9 +112,11 @@ class Clock(nn.Module):
         meters: the same of metres: beats and their unit. Their labels come after those of keys.
         end: the token of the end, where bars have to be full (`aigc_sdk.data.music.in_full_bars`); else None.
         counts_bars: whether it is known how many bars a piece is to have, where they have to be full.
+        is_relative: whether the codes are those of pieces that were moved so that their tonic is C.
     """
 
     keys: Tensor
+    offsets: Tensor
     meters: Tensor
     bars: Tensor
     shares: Tensor
@@ -130,6 +134,7 @@ class Clock(nn.Module):
         meters: Sequence[tuple[int, int]],
         end: int | None = None,
         counts_bars: bool = False,
+        is_relative: bool = False,
     ) -> None:
         super().__init__()
         events = torch.tensor(codes, dtype=torch.int64)
@@ -140,6 +145,7 @@ class Clock(nn.Module):
         self.is_polyphonic = bool(((events >= HELD) & (events < VELOCITY)).any())
         self.fills_bars = end is not None and bool(bars)
         self.counts_bars = counts_bars and self.fills_bars
+        self.is_relative = is_relative
         pitch = events % HELD
         self.lowest, self.pitches = _range_of(pitch[is_note])
 
@@ -184,6 +190,7 @@ class Clock(nn.Module):
         self.columns = tuple(looked_up)
         tables = {
             "keys": torch.tensor(keys, dtype=torch.int64),
+            "offsets": torch.tensor([tonic_offset(key) for key in keys], dtype=torch.int64),
             "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 2),
             "bars": torch.tensor(bars, dtype=torch.int64),
             "shares": torch.tensor([-(-(1 << _SHARE_BITS) // ticks) for ticks in bars], dtype=torch.int64),
@@ -218,6 +225,12 @@ class Clock(nn.Module):
         """
         parts = dict.fromkeys(self.parts, torch.zeros(n, dtype=torch.int64))
         return parts | ({"began": torch.zeros(n, self.ring, dtype=torch.int64)} if self.places else {})
+
+    def offset_of(self, label: Tensor | None) -> Tensor | None:
+        """Return how many semitones higher than its codes each piece is, int64 (n, 1), of labels (n, k)."""
+        if label is None or not self.is_relative:
+            return None
+        return self.offsets.index_select(0, label[:, 0])[:, None]
 
     def bars_of(self, label: Tensor | None, whole: Tensor | None = None) -> Bars | None:
         """Return what follows from labels (n, k), of which the last is the metre; None if there is none.
@@ -366,12 +379,13 @@ class Clock(nn.Module):
             key = self.keys.index_select(0, label[:, 0])
         return meter, key
 
-    def notes(self, made: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def notes(self, made: Tensor, tempo: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the notes of events as one number each, int64 (n, t), 0 for none.
 
         Args:
             made: the events.
             tempo: quarter notes a minute, float32 (n,).
+            offset: how many semitones higher they are to be, int64 (n, 1); drums stay.
 
         Returns:
             float32 (n, t, 6), how many notes there are, int64 (n,), and the tempo.
@@ -386,16 +400,40 @@ class Clock(nn.Module):
 
         instrument = field(_INSTRUMENT, _DURATION)
         voice = self.voice[instrument]
+        program = instrument - voice * PROGRAMS
+        pitch = field(_PITCH, _VELOCITY)
+        if offset is not None:
+            pitch = wrapped(pitch + offset * (notes & 1) * (program != DRUMS).to(torch.int64))
         seconds = (60 / TICKS) / tempo[:, None]
         columns = [
-            field(_PITCH, _VELOCITY).float(),
+            pitch.float(),
             (field(_VELOCITY, _INSTRUMENT) << 4).clamp(max=127).float(),
             (notes >> _ONSET).float() * seconds,
             field(_DURATION, _ONSET).float() * seconds,
             voice.float(),
-            (instrument - voice * PROGRAMS).float(),
+            program.float(),
         ]
         return torch.stack(columns, 2), is_note.sum(1), tempo * 1.0  # no input of the graph is an output of it
+
+
+def wrapped(pitch: Tensor) -> Tensor:
+    """Bring pitches that left MIDI's 0 to 127 by less than an octave back by one."""
+    return pitch + 12 * ((pitch < 0).to(torch.int64) - (pitch >= HELD).to(torch.int64))
+
+
+def moved(codes: Tensor, semitones: Tensor) -> Tensor:
+    """Return events, int32 (n, t), whose pitches are so many semitones (n, 1) higher, those of drums too."""
+    is_note = (codes >= NOTE) & (codes < VELOCITY)
+    pitch = codes.to(torch.int64) % HELD
+    return torch.where(is_note, codes + (wrapped(pitch + semitones) - pitch).to(codes.dtype), codes)
+
+
+def are_drums(codes: Tensor) -> Tensor:
+    """Return whether a note at each place of events, int32 (n, t), would be a drum's, bool (n, t)."""
+    is_instrument = (codes >= INSTRUMENT) & (codes < DURATION)
+    last = torch.where(is_instrument, torch.arange(codes.shape[1], device=codes.device), -1).cummax(1).values
+    instrument = codes.gather(1, last.clamp(min=0)) - INSTRUMENT
+    return (last >= 0) & (instrument % PROGRAMS == DRUMS)
 
 
 def product(limits: Tensor, table: Tensor, *, in_doubles: bool) -> Tensor:

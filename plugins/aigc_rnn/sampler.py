@@ -10,7 +10,8 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 
 from aigc_rnn.networks import MASKED, RecurrentNetwork, State
-from aigc_rnn.notes import Clock
+from aigc_rnn.notes import Clock, moved
+from aigc_sdk.contents.events import DRUMS, PROGRAMS
 from aigc_sdk.training.random import Stream, draw_choices, uniform_at
 from aigc_sdk.training.sampling import cumulative
 
@@ -217,7 +218,11 @@ class _Loop(_Sampler):
         steps, column = torch.arange(total)[None], given * 0
         # What is known of all steps before the first: the tokens of the prompt, below 0 behind it, and the draws.
         at = torch.minimum(position + steps, torch.full_like(given, prompt.shape[1] - 1))
-        forced = torch.where(steps < reading, torch.gather(self.tokens_of(prompt), 1, at), -1)
+        offset = None if clock is None else clock.offset_of(label)
+        prompts = [prompt] if offset is None else [moved(prompt, -offset)]
+        if offset is not None and clock is not None and clock.has_instruments:  # drums stay where they are
+            prompts.append(prompt)
+        forced = [torch.where(steps < reading, torch.gather(self.tokens_of(each), 1, at), -1) for each in prompts]
         places = (steps - reading).clamp(min=0) + (position - given).clamp(min=0)
         streams = (Stream.TOKEN, Stream.TOKEN_IN_BLOCK)[: 1 + (len(self.codes) > _MANY)]
         u = [uniform_at(seed, places, stream).double() for stream in streams]
@@ -235,7 +240,9 @@ class _Loop(_Sampler):
             logits = logits if left_out is None else torch.where(left_out, self.least, logits)
             drawn = [each.index_select(1, t) for each in u]
             token = choose(logits, before["seen"], torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], how)
-            next_forced = forced.index_select(1, t)
+            next_forced, *of_drums = (each.index_select(1, t) for each in forced)
+            if of_drums:
+                next_forced = torch.where(before["instrument"] % PROGRAMS == DRUMS, of_drums[0], next_forced)
             token = torch.where(next_forced < 0, token, next_forced)
             after |= {"token": token, "seen": before["seen"] | (tokens == token)}
             row = token
@@ -267,7 +274,7 @@ class _Loop(_Sampler):
         made = torch.gather(made, 1, (reading + place).clamp(max=total - 1))
         made = torch.where(place < until - reading, made, BEGIN)
         if clock is not None:
-            return (*clock.notes(made, controls["tempo"]), *clock.written(label, seed)), state
+            return (*clock.notes(made, controls["tempo"], offset), *clock.written(label, seed)), state
         content = self.codes[made]
         return (content, (content >= 0).to(torch.int64).sum(1)), state
 

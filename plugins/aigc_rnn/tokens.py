@@ -1,6 +1,6 @@
 """What the families of texts and of music share: their tokens, their network, and how tokens are chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,17 +10,16 @@ from aigc_rnn.config import NetworkConfig
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.card import Control, StatePart, checked
-from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData
 from aigc_sdk.training import Family
 
 
-def known_codes(data: DataSpec, config: NetworkConfig, what: str) -> list[int]:
+def known_codes(counts: Mapping[str, int], config: NetworkConfig, what: str) -> list[int]:
     """Return the codes that occur often enough to be tokens, in order; raises InvalidData when there are too few."""
-    codes = sorted(ord(character) for character, count in data.characters.items() if count >= config.min_count)
+    codes = sorted(ord(character) for character, count in counts.items() if count >= config.min_count)
     if len(codes) < 2:
         raise InvalidData(
-            f"Of {len(data.characters)} {what}, {len(codes)} occur at least min_count={config.min_count} times;"
+            f"Of {len(counts)} {what}, {len(codes)} occur at least min_count={config.min_count} times;"
             " give more, or a smaller min_count."
         )
     return codes
