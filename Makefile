@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint check-long clean
 
 # Sixteen generated digits in out/, and all of them on out/grid.png. Installs the core alone: no PyTorch.
 demo: .venv/core
@@ -10,7 +10,7 @@ demo: .venv/core
 
 test: .venv/dev
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile  # each trains what its files share
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile --durations 20  # each trains what its files share
 	-$(BIN)/coverage combine --quiet  # a process that a test killed may have left half a file
 	$(BIN)/coverage report
 
@@ -19,6 +19,12 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What takes hours: trainings, fuzzing, comparisons with other readers. Each prints its figures and fails on a miss.
+LONG := music
+
+check-long: .venv/dev
+	status=0; for name in $(LONG); do $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
 
 clean:
 	rm -rf .venv out
