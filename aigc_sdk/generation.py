@@ -223,12 +223,13 @@ def load(model: str | os.PathLike[str] | Model, *, task: str | None = None, devi
         model: the name of a ready-made model (`digits-vae`, or `digits-vae:interpolate` for another task of
             it), the path of an `.onnx` file or of a run folder, or a Model. A name comes before a folder of
             that name; "./NAME" is the folder.
-        task: which task of the model; without it, its first.
+        task: which task of the model; without it, its first. Where the name says a task too, it has to be this one.
         device: "auto" and "cpu" are the CPU; a named accelerator ("cuda", "cuda:1", "directml", "coreml", ...)
             that is not there is an error.
 
     Raises:
         UnknownName: no such model, task or device.
+        InvalidRequest: the name says one task and `task` another.
         InvalidModel: the file is broken, hostile or no model of the contract.
         StorageError: the file cannot be read.
         DeviceUnavailable: the device is not there.
@@ -527,6 +528,10 @@ def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
         if not os.path.isdir(path):
             raise
         return _locate_path(path, task)
+    if None not in (task, named_task) and task != named_task:
+        raise InvalidRequest(
+            f"{shown(model)} names the task {shown(named_task)}, and task={shown(task)} another one; give one of them."
+        )
     tasks = list(spec.files if isinstance(spec, ModelSpec) else spec.tasks)
     chosen = next(name for name in (task, named_task, tasks[0]) if name is not None)
     if chosen not in tasks:

@@ -488,3 +488,9 @@ def test_training_without_torch_says_what_to_install(tmp_path, arguments):
     assert done.stderr.endswith(
         "needs the package 'torch', which is not installed. Run: pip install 'aigc-sdk[train]'\n"
     )
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect", "selftest"])
+def test_task_named_in_two_ways_ends_in_one_line(fail, command):
+    code, error = fail(command, "digits-vae:interpolate", "--task", "generate")
+    assert code != 0 and "names the task 'interpolate', and task='generate' another one" in error

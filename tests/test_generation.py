@@ -559,3 +559,20 @@ def test_generate_device_that_is_no_name_is_refused(tiny_path, device):
 def test_generate_empty_task_is_refused(model):
     with pytest.raises(UnknownName, match="There is no task of digits-vae ''"):
         sdk.generate(model, task=None if model.endswith(":") else "")
+
+
+@pytest.mark.parametrize("name", ["digits-vae:interpolate", "aigc-sdk:digits-vae:interpolate"])
+def test_task_named_in_two_ways_has_to_be_one(name):
+    made = sdk.generate(name, seed=7, seed_b=8, t=0, task="interpolate")
+    assert np.array_equal(made[0].data, sdk.generate(name, seed=7, seed_b=8, t=0)[0].data)
+    asks = (
+        lambda: sdk.generate(name, task="generate"),
+        lambda: sdk.load(name, task="generate"),
+        lambda: next(sdk.generate_iter(name, task="reconstruct")),
+        lambda: next(sdk.stream(name)),
+        lambda: selftest(name, task="generate"),
+        lambda: asyncio.run(sdk.agenerate(name, task="generate")),
+    )
+    for ask in asks:
+        with pytest.raises(InvalidRequest, match="names the task 'interpolate', and task='.*' another one; give one"):
+            ask()

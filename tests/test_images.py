@@ -18,6 +18,7 @@ from PIL import ImageCms, ImageOps
 
 from aigc_sdk.cli import app
 from aigc_sdk.data import Dataset, ImageOptions, images, load_data, pixels
+from aigc_sdk.data import workers as worker_processes
 from aigc_sdk.data.images import Rejected, brought_to, decode
 from aigc_sdk.data.workers import WorkerLost, Workers
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError
@@ -375,6 +376,21 @@ def test_file_of_pixels_that_shrinks_in_use_raises(colours, no_memory):
         data.pixels(np.arange(20))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_file_of_pixels_is_read_right_by_processes_that_were_forked(tmp_path):
+    rows = np.arange(256, dtype=np.uint8).repeat(12).reshape(256, 2, 2, 3)
+    file = pixels.PixelFile(Path(write(tmp_path / "rows.bin", rows.tobytes())), (2, 2, 3), np.arange(256))
+    script = RNG.integers(0, 256, (4, 3000))
+    children = []
+    for order in script:
+        if not (child := os.fork()):
+            right = all(np.array_equal(file[row], rows[row]) for row in order)
+            os._exit(0 if right else 1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+
 def test_cache_loses_what_is_old_when_something_new_comes(colours, no_memory):
     folder = cache_folder() / "pixels"
     days = {"old.bin": 31, "old.json": 31, "new.bin": 29, ".left.tmp": 2, ".under-way.tmp": 0}
@@ -425,20 +441,43 @@ def test_worker_that_dies_costs_its_call_alone():
         assert list(workers.map(abs, [(-3,)] * 3)) == [3, 3, 3]
 
 
+def test_worker_that_hangs_costs_its_call_alone_and_says_how_long_it_took():
+    with Workers(2) as workers:
+        assert list(workers.map(abs, [(-1,)] * 4)) == [1] * 4
+        found = list(workers.map(time.sleep, [(0,), (600,), (0,), (0,)], limit_s=3))
+        assert [type(each) for each in found] == [type(None), WorkerLost, type(None), type(None)]
+        assert str(found[1]) == "it took longer than 3 s"
+        assert list(workers.map(abs, [(-3,)] * 3)) == [3, 3, 3]
+
+
+def test_worker_that_hangs_does_not_hold_up_one_who_stops_waiting():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        for _ in workers.map(time.sleep, [(0,), (600,), (600,), (600,)]):
+            raise KeyboardInterrupt
+    assert time.monotonic() - began < 300
+
+
 class Deadly:
-    """Ends the process that unpickles it, as an image does that crashes a decoder."""
+    """Ends the process that unpickles it, as an image does that crashes a decoder; or hangs."""
+
+    def __init__(self, *, hangs=False):
+        self.hangs = hangs
 
     def __reduce__(self):
-        return os._exit, (1,)
+        return (time.sleep, (600,)) if self.hangs else (os._exit, (1,))
 
 
-def test_image_that_kills_its_process_is_left_out_and_named():
+@pytest.mark.parametrize(("hangs", "detail"), [(False, "its process ended"), (True, "it took longer than 4 s")])
+def test_image_that_ends_its_process_or_hangs_is_left_out_and_named(monkeypatch, hangs, detail):
+    monkeypatch.setattr(worker_processes, "_CHUNK_S", 4.0)
+    monkeypatch.setattr(worker_processes, "_ITEM_S", 4.0)
     items = [np.full((4, 4), i, np.uint8) for i in range(40)]
-    items[20] = Deadly()
+    items[20] = Deadly(hangs=hangs)
     source = pixels.ImageSource("x", lambda: [pixels.Entry(f"{i}", item, None) for i, item in enumerate(items)], 40, [])
     found = pixels.decode_all(source, ImageOptions(), 2)
     rejected = [name for name, result in zip(found.names, found.results, strict=True) if isinstance(result, Rejected)]
-    assert rejected == ["20"] and found.results[20].detail == "the process that opened it ended"
+    assert rejected == ["20"] and found.results[20] == Rejected("hangs or crashes", detail)
     items[20] = items[0]  # the next time it may not end
     assert not any(isinstance(result, Rejected) for result in pixels.decode_all(source, ImageOptions(), 2).results)
 

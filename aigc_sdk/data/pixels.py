@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,7 +32,7 @@ MEMORY_BYTES = 256 * 2**20  # pixels up to here are held in memory
 _FEW = 128  # images are decoded sooner than processes start that could help
 _CHUNK = 16  # images in a call of a worker
 _STRAYS = 0.1  # images of another size are left out up to this share, and more are an error
-_LOST = Rejected("unreadable", "the process that opened it ended")
+_LOST = "hangs or crashes"
 _FORMAT = 2  # counts up when the same files and options give other pixels
 
 
@@ -76,10 +76,10 @@ class PixelFile:
     """
 
     dtype = np.dtype(np.uint8)
+    _lock = threading.Lock()  # of the position, on Windows, which has no forks and no os.pread
 
     def __init__(self, path: Path, shape: tuple[int, int, int], rows: NDArray[np.int64]) -> None:
         self._path, self._row_shape, self._rows = path, shape, rows
-        self._lock = threading.Lock()
         try:
             # Not mapped into memory: what was read would count as the process's own.
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed when the last user lets go of it
@@ -103,12 +103,19 @@ class PixelFile:
         pixels = np.empty((*np.shape(rows), *self._row_shape), np.uint8)
         size = math.prod(self._row_shape)
         for row, target in zip(np.ravel(rows), pixels.reshape(-1, size), strict=True):
-            with self._lock:
-                self._file.seek(int(row) * size)
-                found = self._file.readinto(target.data)
-            if found != size:
+            if self._read_into(target, int(row) * size) != size:
                 raise StorageError(f"{self._path} is cut short; it was changed while it was in use. Start again.")
         return pixels
+
+    def _read_into(self, target: NDArray[np.uint8], offset: int) -> int:
+        """Read bytes from an offset, and return how many there were; processes that were forked share the position."""
+        if hasattr(os, "pread"):
+            found = os.pread(self._file.fileno(), target.nbytes, offset)
+            target[: len(found)] = np.frombuffer(found, np.uint8)
+            return len(found)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(target.data) or 0
 
     def take(self, rows: NDArray[np.int64]) -> "PixelFile":
         """Return the file with these of its rows."""
@@ -202,21 +209,11 @@ def _run(
         function: takes items and returns a list of as many results.
         call: gives its arguments for items that start at a row.
     """
-    under_way: deque[tuple[int, list[Entry]]] = deque()
-
-    def calls() -> Iterator[Any]:
-        entries, start = iter(source.entries()), 0
-        while chunk := list(islice(entries, _CHUNK)):
-            under_way.append((start, chunk))
-            yield call(start, [entry.item for entry in chunk])
-            start += len(chunk)
-
-    for results in pool.map(function, calls()):
-        start, chunk = under_way.popleft()
-        if isinstance(results, WorkerLost):  # each of them alone, to find the one that ended the process
-            alone = [next(pool.map(function, [call(start + i, [entry.item])])) for i, entry in enumerate(chunk)]
-            results = [_LOST if isinstance(each, WorkerLost) else each[0] for each in alone]
-        yield chunk, results
+    entries = iter(source.entries())
+    chunks = iter(lambda: list(islice(entries, _CHUNK)), [])
+    called = pool.map_chunks(function, chunks, lambda start, chunk: call(start, [entry.item for entry in chunk]))
+    for chunk, results in called:
+        yield chunk, [Rejected(_LOST, str(each)) if isinstance(each, WorkerLost) else each for each in results]
 
 
 def _decode_in_memory(source: ImageSource, n: int, shape: tuple[int, int, int], options: ImageOptions) -> Decoded:
@@ -269,7 +266,7 @@ def _decode_to_file(
 
 def _may_change(result: int | Rejected) -> bool:
     """Whether the same file may be decoded the next time, though its size and time are the same."""
-    return isinstance(result, Rejected) and (result.reason == "no permission" or result == _LOST)
+    return isinstance(result, Rejected) and result.reason in ("no permission", _LOST)
 
 
 def _load(key: str) -> Decoded | None:
