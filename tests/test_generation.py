@@ -574,5 +574,5 @@ def test_task_named_in_two_ways_has_to_be_one(name):
         lambda: asyncio.run(sdk.agenerate(name, task="generate")),
     )
     for ask in asks:
-        with pytest.raises(InvalidRequest, match="names the task 'interpolate', and task='.*' another one; give one"):
+        with pytest.raises(InvalidRequest, match=r"names the task 'interpolate', and task='.*' another one; give one"):
             ask()
