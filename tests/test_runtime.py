@@ -1,9 +1,11 @@
 """Running model files: what the cache remembers, golden items, devices, threads, deadlines and processes."""
 
+import gc
 import hashlib
 import logging
 import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from aigc_sdk.errors import (
 from aigc_sdk.generation import selftest
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.devices import PROVIDERS, check_provider, choose_providers
+from aigc_sdk.runtime.places import Places
 from aigc_sdk.runtime.safety import Verdict
 from test_safety import endless_model
 from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
@@ -334,16 +337,135 @@ def test_generate_from_64_threads_is_right_and_bounded(tiny):
     assert open_files() == before
 
 
-def test_generate_waiting_for_a_place_ends_at_the_deadline(tiny):
-    places = tiny._generator._session._places
-    for _ in range(PLACES):
-        places.get()
-    start = time.monotonic()
+def run_until_the_deadline(model: sdk.Model, deadline_s: float) -> None:
     with pytest.raises(DeadlineExceeded):
-        tiny.generate(2, deadline_s=0.2)
-    assert 0.15 < time.monotonic() - start < 5
-    places.put(None)
-    assert len(tiny.generate(2, deadline_s=5)) == 2
+        model.generate(1, flip=True, deadline_s=deadline_s)
+
+
+def test_generate_waiting_for_a_place_ends_at_the_deadline(endless):
+    with ThreadPoolExecutor(PLACES) as pool:
+        for _ in range(PLACES):
+            pool.submit(run_until_the_deadline, endless, 3)
+        time.sleep(0.3)
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            endless.generate(2, deadline_s=0.2)
+        assert 0.15 < time.monotonic() - start < 2.5
+    assert len(endless.generate(2, deadline_s=5)) == 2
+
+
+def count_places(model: sdk.Model) -> int:
+    """Return how many runs of an endless model are under way at once, when more are asked for."""
+    session = model._generator._session
+    before, session._session = session._session, Counted(session._session)
+    try:
+        with ThreadPoolExecutor(PLACES + 2) as pool:
+            for _ in range(PLACES + 2):
+                pool.submit(run_until_the_deadline, model, 0.5)
+        return session._session.most
+    finally:
+        session._session = before
+
+
+def test_run_places_are_cores_and_one_more(endless):
+    assert count_places(endless) == PLACES
+
+
+def test_run_without_a_thread_to_be_had_fails_and_keeps_its_places(endless):
+    """A stack that no memory holds: starting a thread really fails."""
+    session = endless._generator._session
+    session._places = Places(PLACES)  # as of a model that was not run yet
+    usual = threading.stack_size(2**46)
+    try:
+        for _ in range(2 * PLACES):
+            with pytest.raises(GenerationFailed, match=r"endless\.onnx cannot run, for want of a thread"):
+                endless.generate(1, deadline_s=5)
+    finally:
+        threading.stack_size(usual)
+    assert len(endless.generate(2, deadline_s=5)) == 2
+    assert count_places(endless) == PLACES
+
+
+def test_run_with_fewer_threads_than_places_to_be_had_waits_for_one(endless):
+    endless.generate(1)  # starts one
+    usual = threading.stack_size(2**46)
+    try:
+        assert len(endless.generate(2, deadline_s=5)) == 2
+    finally:
+        threading.stack_size(usual)
+
+
+def interrupted_after(lines: int, call) -> bool:
+    """Make the call with a KeyboardInterrupt at the line of ours after so many; return whether there was one."""
+    left = lines
+
+    def trace(frame, event, _):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(OURS):
+            return None
+        if event == "line":
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+        return trace
+
+    usual = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(usual)
+
+
+OURS = str(Path(sdk.__file__).parent)
+
+
+def test_run_interrupted_at_any_line_keeps_its_places(endless):
+    endless.generate(1)
+    lines = 0
+    while interrupted_after(lines, lambda: endless._generator._session.run(feeds(1), deadline=time.monotonic() + 5)):
+        lines += 1
+    assert lines > 20
+    assert len(endless.generate(2, deadline_s=5)) == 2
+    assert count_places(endless) == PLACES
+
+
+needs_kill = pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that a process can send itself so")
+
+
+@needs_kill
+def test_generate_interrupted_ends_the_run(endless):
+    session = endless._generator._session
+    session._session = counted = Counted(session._session)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        endless.generate(1, flip=True, deadline_s=30)
+    assert time.monotonic() - start < 10
+    assert (counted.all, counted.now) == (1, 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_run_interrupted_by_signals_at_any_time_keeps_its_places(endless):
+    endless.generate(1)
+    usual = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted, random = 0, np.random.default_rng(0)
+    try:
+        while interrupted < 200:
+            try:
+                while True:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 5e-4))
+                    endless.generate(1, deadline_s=5)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert count_places(endless) == PLACES
 
 
 def test_run_after_its_deadline_is_not_started(tiny):
@@ -372,22 +494,38 @@ def endless(tmp_path) -> sdk.Model:
     return sdk.load(path)
 
 
-def watchdogs() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "aigc-deadlines"]
-
-
-def test_watchdog_is_one_thread_for_all_runs(tiny, endless):
-    (watchdog,) = watchdogs()
+def test_generate_after_the_deadline_the_model_lives_on(tiny, endless):
     with ThreadPoolExecutor(8) as pool:
         assert all(len(made) == 2 for made in pool.map(lambda _: tiny.generate(2, deadline_s=5), range(40)))
     for _ in range(2):
         with pytest.raises(DeadlineExceeded):
             endless.generate(1, flip=True, deadline_s=0.1)
-    assert watchdogs() == [watchdog]
-    assert watchdog.daemon
+    assert len(endless.generate(2)) == 2
 
 
-def test_watchdog_ends_each_run_at_its_own_deadline(endless):
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_threads_of_a_model_end_with_it(tiny_path):
+    sdk.load(tiny_path).generate(1)
+    gc.collect()
+    time.sleep(0.5)
+    before = threads()
+    for _ in range(5):
+        with sdk.load(tiny_path) as model, ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _, model=model: model.generate(1), range(8)))
+    del model
+    gc.collect()
+    for _ in range(100):
+        if threads() <= before:
+            break
+        time.sleep(0.05)
+    assert threads() <= before
+
+
+def test_generate_each_run_ends_at_its_own_deadline(endless):
     def seconds(deadline_s: float) -> float:
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded):
@@ -408,15 +546,14 @@ def test_generate_far_deadline_does_no_harm(tiny, endless, deadline_s):
         endless.generate(1, flip=True, deadline_s=0.1)
 
 
-def test_run_deadline_beyond_what_threads_can_wait_does_no_harm(tiny, endless):
-    session = tiny._generator._session
-    for deadline in (1e300, float("inf")):
+def test_run_deadline_beyond_what_threads_can_wait_does_no_harm(endless):
+    session = endless._generator._session
+    with ThreadPoolExecutor(PLACES) as pool:
         for _ in range(PLACES):
-            session._places.get()
-        threading.Timer(0.2, lambda: [session._places.put(None) for _ in range(PLACES)]).start()
-        assert len(session.run(feeds(2), deadline=deadline)["content"]) == 2
-    with pytest.raises(DeadlineExceeded):
-        endless.generate(1, flip=True, deadline_s=0.1)
+            pool.submit(run_until_the_deadline, endless, 0.6)
+        time.sleep(0.2)  # now they have every place
+        for deadline in (1e300, float("inf")):
+            assert len(session.run(feeds(2), deadline=deadline)["content"]) == 2
 
 
 # ---------------------------------------------------------------- closing, and other processes
@@ -450,8 +587,9 @@ def generate_and_report(model: "sdk.Model | str", results) -> None:
     right = (loaded.generate(seeds=[5, 6]).to_numpy() == expected([5, 6])).all()
     try:
         loaded.generate(1, flip=True, deadline_s=0.2)
+        right = False
     except DeadlineExceeded:
-        right &= len(watchdogs()) == 1
+        right &= len(loaded.generate(2)) == 2
     loaded.close()
     results.put(bool(right))
 

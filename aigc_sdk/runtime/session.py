@@ -1,12 +1,9 @@
 """Sessions: one onnxruntime session with deadlines and bounded concurrency, safe to use from threads."""
 
-import math
 import os
-import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from queue import Empty, SimpleQueue
+from collections.abc import Mapping
 from typing import Any
 
 import onnxruntime as ort
@@ -15,6 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from aigc_sdk.errors import DeadlineExceeded, GenerationFailed, InvalidModel
 from aigc_sdk.runtime.devices import check_provider, choose_providers
+from aigc_sdk.runtime.places import Ended, Job, NoThread, Places, Stopped
 
 Array = NDArray[Any]
 
@@ -36,7 +34,8 @@ _NOT_FOLDED = ["ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer"]
 class Session:
     """A model in memory, ready to run; in a forked process it starts itself anew.
 
-    At most cores + 1 runs are under way at once: more of them finish no sooner and each holds an arena.
+    At most cores + 1 runs are under way at once: more of them finish no sooner and each holds an arena. They are made
+    in threads of the session's own (`Places`), so that Ctrl-C, a deadline and a `Stop` end them; so is the loading.
 
     Args:
         model: the bytes of the file; they have passed the checks.
@@ -47,6 +46,7 @@ class Session:
     Raises:
         InvalidModel: onnxruntime does not accept the model.
         DeviceUnavailable: the device is not there.
+        GenerationFailed: no thread can be started, or it was stopped.
     """
 
     def __init__(self, model: bytes, *, device: str, name: str, fold: bool = False) -> None:
@@ -58,6 +58,11 @@ class Session:
         self._start()
         _started.add(self)
 
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes besides of what runs take: the file, and what onnxruntime makes of it."""
+        return 2 * len(self._model)
+
     def _start(self) -> Any:
         """Load the model in this process and return onnxruntime's session."""
         providers = choose_providers(self._device, ort.get_available_providers())
@@ -65,27 +70,29 @@ class Session:
         options.log_severity_level = 4  # its errors come back as exceptions
         # Without this, bytes that happen to say "ORTM" are read as another format, which nobody has checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)  # since onnxruntime 1.22
-        watch = _watchdog.start(lambda: cancel(True), time.monotonic() + _LOAD_DEADLINE_S)
-        try:
-            session = ort.InferenceSession(
+
+        def load() -> Any:
+            return ort.InferenceSession(
                 self._model,
                 options,
                 providers=providers,
                 disabled_optimizers=[] if self._fold else _NOT_FOLDED,
                 enable_fallback=False,  # it would print, and run on the CPU instead
             )
-            self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+
+        cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)  # since onnxruntime 1.22
+        places = Places((os.cpu_count() or 1) + 1)
+        try:
+            session = self._made(Job(load, lambda: cancel(True)), places, time.monotonic() + _LOAD_DEADLINE_S)
+        except Ended as error:
+            raise InvalidModel(f"onnxruntime cannot load {self.name} within {_LOAD_DEADLINE_S:g} seconds.") from error
         except _ORT_ERRORS as error:
             raise InvalidModel(f"onnxruntime cannot load {self.name}: {_first_line(error)}.") from error
-        finally:
-            _watchdog.stop(watch)
+        self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.provider = providers[0][0]
         check_provider(self._device, self.provider, session.get_providers())
         self._outputs = [output.name for output in session.get_outputs()]
-        self._places = SimpleQueue[None]()  # of C, unlike a semaphore
-        for _ in range((os.cpu_count() or 1) + 1):
-            self._places.put(None)
+        self._places = places
         self._session = session
         return session
 
@@ -99,28 +106,29 @@ class Session:
 
         Raises:
             DeadlineExceeded: `deadline` (of `time.monotonic`) passed while waiting or running.
-            GenerationFailed: onnxruntime failed, for example for lack of memory.
+            GenerationFailed: onnxruntime failed, for example for lack of memory; or the run was stopped.
         """
-        session, places = self._session or self._start(), self._places
-        wait = None if deadline is None else min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
-        if wait is not None and wait <= 0:
+        session = self._session or self._start()
+        if deadline is not None and deadline <= time.monotonic():
             raise self._too_late()
-        try:
-            places.get(timeout=wait)
-        except Empty:
-            raise self._too_late() from None
         options = ort.RunOptions()
-        watch = _watchdog.start(lambda: setattr(options, "terminate", True), deadline)
+        job = Job(lambda: session.run(self._outputs, dict(feeds), options), lambda: setattr(options, "terminate", True))
         try:
-            values = session.run(self._outputs, dict(feeds), options)
+            values = self._made(job, self._places, deadline)
+        except Ended as error:
+            raise self._too_late() from error
         except _ORT_ERRORS as error:
-            if options.terminate:
-                raise self._too_late() from error
             raise GenerationFailed(f"{self.name} failed while running: {_first_line(error)}.") from error
-        finally:
-            _watchdog.stop(watch)
-            places.put(None)
         return dict(zip(self._outputs, values, strict=True))
+
+    def _made(self, job: Job, places: Places, deadline: float | None) -> Any:
+        """Return what a job makes, in one of the places; raises what it raises, and `Ended`."""
+        try:
+            return places.make(job, deadline)
+        except NoThread as error:
+            raise GenerationFailed(f"{self.name} cannot run, for want of a thread: {_first_line(error)}.") from error
+        except Stopped as error:
+            raise GenerationFailed(f"{self.name} was stopped.") from error
 
     def _too_late(self) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -128,49 +136,6 @@ class Session:
         )
 
 
-class _Watchdog:
-    """One daemon thread, started when first needed, that ends what takes longer than it may."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
-        self._next_look = math.inf
-        self._thread: threading.Thread | None = None
-
-    def start(self, end: Callable[[], None], deadline: float | None) -> object:
-        """Call `end` at the deadline, unless `stop` is called before with what this returns."""
-        key = object()
-        if deadline is None:
-            return key
-        with self._lock:
-            self._watched[key] = (deadline, end)
-            if self._thread is None:
-                thread = threading.Thread(target=self._watch, name="aigc-deadlines", daemon=True)
-                thread.start()
-                self._thread = thread
-            elif deadline < self._next_look:
-                self._changed.notify()
-        return key
-
-    def stop(self, key: object) -> None:
-        """Forget a deadline."""
-        with self._lock:
-            self._watched.pop(key, None)
-
-    def _watch(self) -> None:
-        with self._changed:
-            while True:
-                now = time.monotonic()
-                for key, (deadline, end) in list(self._watched.items()):
-                    if deadline <= now:
-                        end()
-                        del self._watched[key]
-                self._next_look = min((deadline for deadline, _ in self._watched.values()), default=math.inf)
-                self._changed.wait(min(self._next_look - now, threading.TIMEOUT_MAX))
-
-
-_watchdog = _Watchdog()
 # To free a parent's session would wait for its threads, which a fork does not copy.
 _left_behind: list[Any] = []
 _started: "weakref.WeakSet[Session]" = weakref.WeakSet()
@@ -178,8 +143,6 @@ _started: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
 def _after_fork() -> None:
     """Start from nothing in a forked process: of all threads, only the one that forked is there."""
-    global _watchdog
-    _watchdog = _Watchdog()
     for session in list(_started):
         session.leave_behind()
 
