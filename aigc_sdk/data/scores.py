@@ -1,6 +1,5 @@
-"""One file or tune of music: MIDI by mido, ABC and MusicXML by music21, as notes with key, metre and tempo."""
+"""One file or tune of music: MIDI by mido, MusicXML by music21, ABC by our own parser: notes, key, metre and tempo."""
 
-import re
 import warnings
 from collections import defaultdict
 from itertools import accumulate
@@ -8,33 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
+from aigc_sdk.contents.events import DRUMS, TICKS, VOICES
 from aigc_sdk.contents.keys import KEYS, MODE_WORDS, MODES, respelled
 from aigc_sdk.contents.music import DRUMS_CHANNEL
+from aigc_sdk.data.abc import Read, read_abc
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import missing_package, reason
 
 MIDI_SUFFIXES = (".mid", ".midi")
 SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
 
-# Notes, key as an index in KEYS, metre and tempo, of which key and tempo may not be written.
-Read = tuple[Notes, int | None, str, float | None]
-
 _LOUDNESS = 80
-
-# A field of ABC, on a line of its own or in brackets; in "A:|" the letter is a note.
-_FIELD = r"^[A-Zmrsw+]:(?![|:]).*|\[[A-Za-z]:[^\]\n]*\]"
-# Strings, decorations and comments, which may hold any character.
-_SILENT = r'"[^"\n]*"|![^!\s]*!|%.*'
-# Up to its key and the fields behind it a tune is of all voices.
-_HEAD = r"\A((?:(?s:.*?)^K:.*\n?)?(?:(?:[A-UW-Z]:(?![|:])|%).*\n)*)"
-_VOICE = r"^V:[ \t]*(\S*).*|\[V:[ \t]*([^\s\]]*)[^\]\n]*\]"
-_MODE = "(?:ion|dor|phr|lyd|mix|aeo|maj|min|exp)[a-z]*|m"
-_KEY = rf"^K:[ \t]*(?i:(HP|none|[A-G][#b]?(?:[ \t]*(?:{_MODE})(?![a-z]))?|(?=%|$)))(?=[\s^_=%]|$).*"
-# Of the letters of a tune so many are notes or rests. Of longer bars music21 would look for the metre for hours.
-_LEAST_NOTES, _MOST_IN_BAR = 0.4, 256
-# A line with a bar line and a note, and of letters only those of notes, rests and decorations.
-_BARS = r"^(?=.*\|)(?=.*[A-Ga-g])[A-Ga-gxyzXZHLMOPSTuv\d,'/^_=\[\](){}<>|:.~&$*\\ \t-]+$"
 
 
 def read_midi(path: str) -> Read | Rejected:
@@ -113,100 +96,25 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
     out, and instruments that transpose are read as they sound. Voices of ABC may take turns.
 
     Raises:
-        MissingPackage: music21 is not installed.
+        MissingPackage: it is MusicXML, and music21 is not installed.
     """
+    if is_abc:
+        return read_abc(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own insides
             import music21
     except ImportError as error:
-        raise missing_package("Reading ABC and MusicXML", "music21", "music") from error
+        raise missing_package("Reading MusicXML", "music21", "music") from error
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if is_abc:
-                voices = _voices(source)
-                if isinstance(voices, Rejected):
-                    return voices
-                scores: list[Any] = [music21.converter.parseData(voice, format="abc") for voice in voices]
-                for part in [part for score in scores[1:] for part in score.parts]:
-                    scores[0].insert(0, part)
-                return _of_score(scores[0])
             # It would take what it keeps of files, as pickles, from a folder that all users of a machine may write to.
             parsed: Any = music21.converter.parseFile(source, forceSource=True, storePickle=False)
             return _of_score(parsed.toSoundingPitch())
     except Exception as error:  # noqa: BLE001 - music21 has many errors, and a broken file may end in any
         return Rejected("unreadable", reason(error))
-
-
-def _voices(tune: str) -> list[str] | Rejected:
-    """Return a tune of ABC as one tune for each of its voices, in keys that music21 knows.
-
-    It would play a voice that goes on behind another from the beginning, one in brackets as part of the one before,
-    and in C what is in a key that it does not know.
-    """
-    if wrong := [line for line in re.findall("^K:.*", tune, re.M) if not re.match(_KEY, line)]:
-        return Rejected("a key that is not read", wrong[0])
-    tune = re.sub(_KEY, _plain_key, tune, flags=re.M)
-    _, head, body = re.split(_HEAD, tune, maxsplit=1, flags=re.M)
-    body = re.sub(_SILENT, "", body)
-    music = _without_fields(body)
-    if misread := _misread(music):
-        return misread
-    voices = _joined(re.findall(r"^V:[ \t]*(\S*)", head, re.M), body)
-    if len(voices) > 1 and re.search("[XZ]", music):
-        return Rejected("rests of whole bars in several voices", "write them bar by bar, with z")
-    head = re.sub(r"^V:.*\n?", "", head, flags=re.M)
-    return [head + voice for voice in voices] or [tune]
-
-
-def _misread(music: str) -> Rejected | None:
-    """Return what is wrong with notes that music21 would read as others, or for hours."""
-    if "&" in music:
-        return Rejected("an overlay", "what follows & is to be a voice of its own")
-    if len(re.findall("[A-Ga-gz]", music)) < _LEAST_NOTES * len(re.findall("[A-Za-z]", music)):
-        return Rejected("words for notes", "most of its letters are no notes, of which music21 would make some")
-    bars = [len(re.findall("[A-Ga-gxz]", bar)) for bar in music.split("|")]
-    if max(bars) > _MOST_IN_BAR or re.search(r"\d{3}", music):
-        return Rejected("a bar that is too long", f"more than {_MOST_IN_BAR} notes, or one of a length of 100 or more")
-    return None
-
-
-def _plain_key(key: re.Match[str]) -> str:
-    """Return a key without its clef, for which music21 would transpose; none is what it knows as the Highland pipes."""
-    return f"K:{'HP' if key[1].lower() in ('', 'none') else key[1]}"
-
-
-def _joined(names: list[str], body: str) -> list[str]:
-    """Return the music of each voice that has any, in the order of their names, or none where there is no `V:`."""
-    first, *turns = re.split(_VOICE, body, flags=re.M)
-    if not names and not turns:
-        return []
-    voices = dict.fromkeys(names, "")
-    if _without_fields(first):  # before any V:
-        voices[names[0] if names else "1"] = first
-    for on_line, in_brackets, music in zip(turns[::3], turns[1::3], turns[2::3], strict=True):
-        name = on_line or in_brackets
-        voices[name] = f"{voices.get(name, '')}{music}\n"
-    # An x is a rest that is not printed; music21 would give it no time.
-    audible = [re.sub(f"({_FIELD})|x", lambda each: each[1] or "z", music, flags=re.M) for music in voices.values()]
-    return [music for music in audible if _without_fields(music)]
-
-
-def _without_fields(abc: str) -> str:
-    return re.sub(_FIELD, "", abc, flags=re.M).strip()
-
-
-def is_music(text: str) -> bool:
-    r"""Whether lines of a book are music, not words between tunes: one has notes and a bar line, or follows a key.
-
-    Example:
-        >>> is_music("ABcd|"), is_music("T:Title\nK:D\nd"), is_music("Collected by Fred | 1901"), is_music("K:D")
-        (True, True, False, False)
-    """
-    notes = _without_fields(re.sub(_SILENT, "", text))
-    return bool(re.search(_BARS, notes, re.M) or (notes and re.search(r"^K:[ \t]*[A-G]", text, re.M)))
 
 
 def _of_score(score: Any) -> Read | Rejected:
