@@ -132,14 +132,14 @@ class _Setting:
 
     Attributes:
         signature: semitones by letter.
-        unit: the length of a note without a number; None: by the metre.
+        unit: the length of a note without a number; 0 until the head ends.
         meter: its name, and the length of its bar.
         octaves, clef_octaves, semitones: by how much it sounds higher than written.
         spread: how far an accidental goes within its bar: "not" at all, its "octave", or all of its "pitch" (11.3).
     """
 
     signature: dict[str, int] = field(default_factory=dict)
-    unit: Fraction | None = None
+    unit: Fraction = Fraction(0)
     meter: tuple[str, Fraction] | None = None
     octaves: int = 0
     clef_octaves: int = 0
@@ -150,13 +150,6 @@ class _Setting:
     def moved(self) -> int:
         """Semitones by which it sounds higher than written."""
         return 12 * (self.octaves + self.clef_octaves) + self.semitones
-
-    @property
-    def length(self) -> Fraction:
-        """The length of a note without a number (section 3.1.7)."""
-        if self.unit is not None:
-            return self.unit
-        return Fraction(1, 16 if self.meter and self.meter[1] < Fraction(3, 4) else 8)
 
 
 class _Written(NamedTuple):
@@ -205,10 +198,14 @@ class _Voice:
     setting: _Setting
     time: Fraction = Fraction(0)
     accidentals: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    graces: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    is_rekeyed: bool = False  # since the last event
     last: _Event | None = None
     # Whether the last event may be made longer or shorter, or tied on: no bar line or new field is between.
     is_open: bool = False
+    # What a broken rhythm makes of the next event, and how long the last one is without one.
     broken: Fraction | None = None
+    unbroken: Fraction = Fraction(0)
     tuplet: Fraction = Fraction(1)
     tuplet_left: int = 0
     before_endings: _Event | None = None
@@ -218,10 +215,14 @@ class _Voice:
 
     def play(self, notes: list[_Written], length: Fraction, factor: Fraction = Fraction(1)) -> None:
         """Go on by an event: a note, a chord, or a rest, which has no notes; `length` is in unit lengths."""
-        scale = factor * self.setting.length * self.tuplet * (self.broken or 1)
+        scale = factor * self.setting.unit * self.tuplet
+        if self.broken and self.last and length * scale != self.unbroken:
+            raise NotRead("a broken rhythm of unequal notes", "the standard leaves open what that is (section 4.4)")
+        self.unbroken, scale = length * scale, scale * (self.broken or 1)
         tied = [sound for sound in self.last.sounds if sound.is_tied] if self.last else []
         sounds = [self._sound(note, note.length * scale, tied) for note in notes]
         self.last, self.is_open, self.broken = _Event(self.time, length * scale, sounds), True, None
+        self.is_rekeyed = False
         if self.tuplet_left:
             self.tuplet_left -= 1
             self.tuplet = self.tuplet if self.tuplet_left else Fraction(1)
@@ -254,16 +255,33 @@ class _Voice:
         if note.accidental is not None:
             self.alter(note.letter, note.octave, note.accidental)
             return note.accidental
+        usual = self._usual(note.letter, note.octave, self.accidentals)
         for sound in tied:
             if sound.place == (note.letter, note.octave):
+                if self.is_rekeyed and sound.alteration != usual:
+                    raise NotRead("a tie into another key", f"{note.letter} is another note in it")
                 return sound.alteration
-        at = note.octave if self.setting.spread == "octave" else None
-        return self.accidentals.get((note.letter, at), self.setting.signature.get(note.letter, 0))
+        if self._usual(note.letter, note.octave, self.graces | self.accidentals) != usual:
+            raise NotRead("an accidental of a grace note that may hold", f"write whether {note.letter} has it too")
+        return usual
 
-    def alter(self, letter: str, octave: int, semitones: int) -> None:
-        """Let an accidental hold for the rest of the bar."""
+    def _usual(self, letter: str, octave: int, accidentals: dict[tuple[str, int | None], int]) -> int:
+        at = octave if self.setting.spread == "octave" else None
+        return accidentals.get((letter, at), self.setting.signature.get(letter, 0))
+
+    def alter(self, letter: str, octave: int, semitones: int, *, is_grace: bool = False) -> None:
+        """Let an accidental hold for the rest of the bar; of one of a grace note the standard does not say."""
         if self.setting.spread != "not":
-            self.accidentals[letter, octave if self.setting.spread == "octave" else None] = semitones
+            place = letter, octave if self.setting.spread == "octave" else None
+            (self.graces if is_grace else self.accidentals)[place] = semitones
+            if not is_grace:
+                self.graces.pop(place, None)
+
+    def rekey(self) -> None:
+        """Let a new signature hold from here on."""
+        self.accidentals.clear()
+        self.graces.clear()
+        self.is_rekeyed = True
 
     def rest_bars(self, count: int) -> None:
         """Rest for whole bars."""
@@ -286,6 +304,8 @@ class _Voice:
         if not self.is_open or not self.last or self.broken or len(marks) > 3:
             raise NotRead("a broken rhythm without two notes", f"{marks} stands between two notes")
         short = Fraction(1, 2 ** len(marks))
+        if self.last.length != self.unbroken:
+            raise NotRead("a broken rhythm of unequal notes", "one note stands between two signs")
         first, self.broken = (2 - short, short) if marks[0] == ">" else (short, 2 - short)
         event = self.last
         event.length *= first
@@ -296,8 +316,8 @@ class _Voice:
 
     def start_tuplet(self, p: int, q: int | None, r: int | None) -> None:
         """Let the next r events take q/p of their time (section 4.13)."""
-        beats = self.setting.meter[0] if self.setting.meter else ""
-        usual = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}.get(p, 3 if beats in ("6/8", "9/8", "12/8") else 2)
+        beats = int(self.setting.meter[0].partition("/")[0]) if self.setting.meter else 4
+        usual = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}.get(p, 3 if beats > 3 and beats % 3 == 0 else 2)
         q, r = q or usual, r or p
         if self.tuplet_left:
             raise NotRead("a tuplet in a tuplet", "write it in lengths")
@@ -310,6 +330,7 @@ class _Voice:
         self.end_broken()
         self.is_open = False
         self.accidentals.clear()
+        self.graces.clear()
         if self.time and self.bars[-1:] != [self.time]:
             self.bars.append(self.time)
         if re.search(r"\|\||:\||\|\]|\[\||::", signs) and self.endings and self.endings[-1].end is None:
@@ -397,6 +418,8 @@ class _Tune:
             elif found := _FIELD.match(line):
                 self._field(found[1], found[2].strip())
             elif self.has_key:  # in the head a line without a field goes on with the one before
+                if re.match(r"[ \t]*[a-z]:(?![|:])", line):
+                    raise NotRead("broken ABC", f"{line[:20]!r} is no field that is known")
                 self._music(line)
         if not self.has_key:
             raise NotRead("a key that is not read", "no line begins with K:")
@@ -435,9 +458,12 @@ class _Tune:
         if key.signature is not None:
             self._set(signature=key.signature)
             if self.voice:
-                self.voice.accidentals.clear()
+                self.voice.rekey()
         if not self.has_key:
             self.key, self.has_key = key.index, True
+            meter = self.shared.meter
+            if self.shared.unit == 0:  # by the metre of the head, whatever the metre is later (section 3.1.7)
+                self._set(unit=Fraction(1, 16 if meter and meter[1] < Fraction(3, 4) else 8))
 
     def _turn_to(self, value: str) -> None:
         """Go on with a voice, or, in the head, tell of it."""
@@ -494,7 +520,7 @@ class _Tune:
     def _play(self, notes: list[_Written], length: Fraction, factor: Fraction = Fraction(1)) -> None:
         voice = self._on()
         if self.unit is None:
-            self.unit = voice.setting.length
+            self.unit = voice.setting.unit
         voice.play(notes, length, factor)
 
     def _on_note(self, sign: str | None, letter: str, marks: str, *length: str) -> None:
@@ -522,6 +548,8 @@ class _Tune:
         if self.chord is None or self.chord_length is None:
             raise NotRead("broken ABC", "a ] without a chord")
         notes, self.chord = self.chord, None
+        if any(note.length != self.chord_length for note in notes):
+            raise NotRead("a chord of unequal lengths", "whether its notes last as long as the first is not clear")
         self._play(notes, self.chord_length, _length(*length))  # lengths multiply (section 4.17)
 
     def _on_tie(self) -> None:
@@ -533,10 +561,10 @@ class _Tune:
             raise NotRead("a tie that begins at no note", "a - stands right behind a note")
 
     def _on_grace(self, notes: str) -> None:
-        """Leave out grace notes, but for their accidentals, which hold in the bar."""
+        """Leave out grace notes, but for their accidentals."""
         for sign, letter, marks in _GRACE.findall(notes):
             octave = letter.islower() + marks.count("'") - marks.count(",")
-            self._on().alter(letter.upper(), octave, ACCIDENTALS[sign])
+            self._on().alter(letter.upper(), octave, ACCIDENTALS[sign], is_grace=True)
 
     def _on_inline(self, letter: str, value: str) -> None:
         if letter not in _FIELDS:
