@@ -1,6 +1,7 @@
 """What the tests share: a cache of their own, a hand-made model, and one small trained run."""
 
 import functools
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -46,10 +47,23 @@ def exports_unwatched() -> None:
     torch.onnx.export = unwatched(torch.onnx.export)
 
 
+@pytest.fixture(scope="session")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The verdict on the hand-made model: hundreds of tests load it, and each would try it in a process of its own."""
+    folder = tmp_path_factory.mktemp("tried")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIGC_SDK_CACHE", str(folder))
+        sdk.load(write_tiny_model(folder / "tiny.onnx")).close()
+    return folder / "verdicts"
+
+
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, verdicts: Path) -> Path:
     """Keep the verdicts on the tests' models out of the user's cache, and one test's from another's."""
-    monkeypatch.setenv("AIGC_SDK_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(verdicts, cache / "verdicts")
+    monkeypatch.setenv("AIGC_SDK_CACHE", str(cache))
+    return cache
 
 
 @pytest.fixture

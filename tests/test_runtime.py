@@ -67,13 +67,14 @@ def other_golden() -> Golden:
 # ---------------------------------------------------------------- what the cache remembers
 
 
-def test_load_second_time_imports_no_onnx(tiny_path):
+def test_load_of_a_new_file_imports_no_onnx_in_this_process(tmp_path):
+    tiny_path = write_tiny_model(tmp_path / "new.onnx", name="new")
     program = f"import sys, aigc_sdk as sdk; sdk.load({str(tiny_path)!r}); print('onnx' in sys.modules)"
     answers = [
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)
     ]
-    assert answers == ["True", "False"]
+    assert answers == ["False", "False"]
 
 
 def test_load_of_changed_bytes_is_checked_again(tiny_path):
@@ -130,8 +131,10 @@ def test_load_by_a_user_without_a_home_is_no_error():
     program = """
 import os, sys
 import aigc_sdk as sdk
+from aigc_sdk.runtime.trial import look
 from pathlib import Path
-sdk.load(sys.argv[1])  # imports all that it needs, from where the other user may not read
+# Imports all that it needs, from where the other user may not read, nor start a process.
+look(Path(sys.argv[1]).read_bytes(), "tiny.onnx")
 os.setuid(54321)
 for name in ("HOME", "XDG_CACHE_HOME", "AIGC_SDK_CACHE"):
     os.environ.pop(name, None)
@@ -148,7 +151,8 @@ except RuntimeError:
     assert done.stdout.strip() == "2"
 
 
-def test_load_of_bytes_trusted_before_is_checked_once_and_recorded(tiny_path):
+def test_load_of_bytes_trusted_before_is_checked_once_and_recorded(tmp_path):
+    tiny_path = write_tiny_model(tmp_path / "new.onnx", name="new")
     sha256 = hashlib.sha256(tiny_path.read_bytes()).hexdigest()
     OnnxGenerator.open(tiny_path, trusted_sha256=sha256)
     assert not Verdict.load(sha256).is_safe

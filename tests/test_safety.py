@@ -21,7 +21,8 @@ import aigc_sdk as sdk
 from aigc_sdk.card import CARD_KEY, Control, Golden, OutputSpec
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, StorageError
 from aigc_sdk.runtime import OnnxGenerator, session
-from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, may_fold, read_model
+from aigc_sdk.runtime.folding import may_fold
+from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, read_model
 from tiny_measure import SHAPE, K, contents, expected_value, make_measure_card, make_measure_graph, write_tiny_measure
 from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 

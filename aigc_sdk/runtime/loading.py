@@ -4,12 +4,16 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
 from aigc_sdk.errors import InvalidModel
-from aigc_sdk.runtime.safety import Verdict, check_model, may_fold, read_model
-from aigc_sdk.runtime.session import Session
+from aigc_sdk.runtime.folding import may_fold
+from aigc_sdk.runtime.safety import Verdict, read_model
+from aigc_sdk.runtime.trial import try_out
+
+if TYPE_CHECKING:
+    from aigc_sdk.runtime.session import Session
 
 GOLDEN_DEADLINE_S = 60.0
 
@@ -31,12 +35,13 @@ AnyRunner = TypeVar("AnyRunner", bound=Runner)
 
 def open_file(
     path: Path,
-    run: Callable[[Session, ModelCard], AnyRunner],
+    run: "Callable[[Session, ModelCard], AnyRunner]",
     *,
     device: str = "auto",
     trusted_sha256: str | None = None,
+    deadline: float | None = None,
 ) -> AnyRunner:
-    """Load a file of the contract safely.
+    """Load a file of the contract safely: what was not seen before is first tried in another process.
 
     The first use of a file runs its golden items; a miss is logged and recorded, it may be another CPU.
 
@@ -45,6 +50,7 @@ def open_file(
         run: makes of a session and its card what runs it.
         device: as in `choose_providers`.
         trusted_sha256: bytes of this hash are known to be good and are not checked.
+        deadline: when to give up trying the file, in seconds of `time.monotonic`.
 
     Raises:
         InvalidModel: the file is broken, hostile or not one of ours.
@@ -57,8 +63,7 @@ def open_file(
     sha256 = hashlib.sha256(data).hexdigest()
     verdict = Verdict.load(sha256)
     if sha256 != trusted_sha256 and not verdict.is_safe:
-        check_model(data, path.name)
-        verdict.is_safe, verdict.may_fold = True, may_fold(data)
+        verdict = try_out(data, path.name, deadline=deadline)
         verdict.save(sha256)
     runner = run(*load_bytes(data, device=device, name=path.name, fold=sha256 == trusted_sha256 or verdict.may_fold))
     if runner.provider not in verdict.golden:
@@ -70,9 +75,14 @@ def open_file(
     return runner
 
 
-def load_bytes(data: bytes, *, device: str, name: str, fold: bool | None = None) -> tuple[Session, ModelCard]:
+def load_bytes(
+    data: bytes, *, device: str, name: str, fold: bool | None = None, threads: int | None = None
+) -> "tuple[Session, ModelCard]":
     """Load bytes that are known to be good, and read their card; `fold` as in `Session`, None finds out."""
-    session = Session(data, device=device, name=name, fold=may_fold(data) if fold is None else fold)
+    from aigc_sdk.runtime.session import Session  # imports onnxruntime
+
+    fold = may_fold(data) if fold is None else fold
+    session = Session(data, device=device, name=name, fold=fold, threads=threads)
     if CARD_KEY not in session.metadata:
         raise InvalidModel(f"{name} has no card (metadata {CARD_KEY!r}).")
     return session, ModelCard.from_checked_json(session.metadata[CARD_KEY])

@@ -13,7 +13,7 @@ from aigc_sdk.card import CARD_KEY, Golden, ModelCard, Packed
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest
 from aigc_sdk.files import atomic_write
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
-from aigc_sdk.runtime.safety import check_model, graph_sha256
+from aigc_sdk.runtime.safety import check_model, graph_sha256, trust
 from aigc_sdk.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[A
     value = OnnxMeasure.from_bytes(data(card)).run(content)
     finished = data(replace(card, golden=Golden.of(np.zeros(0, np.int64), {"content": content}, value)))
     check_model(finished, card.name)
+    trust(finished)
     return finished
 
 

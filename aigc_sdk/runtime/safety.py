@@ -10,7 +10,6 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from aigc_sdk.card import CARD_KEY, Control, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.generator import WRITTEN
+from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.seeds import MAX_SEED
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ _TENSOR_TYPES = {
     2: ("uint8", "int32_data"), 4: ("uint16", "int32_data"), 12: ("uint32", "uint64_data"),
     13: ("uint64", "uint64_data"), 9: ("bool", "int32_data"),
 }  # fmt: skip
-
-# What a graph may make of its constants while it is loaded: so many values, with so many multiplications.
-MAX_CONSTANT_VALUES, MAX_CONSTANT_PRODUCTS = 2**28, 2**36
 
 # Grows when a check is added, so that files are looked at again.
 _CHECKS_VERSION = 4
@@ -122,6 +119,11 @@ class Verdict:
             return
 
 
+def trust(data: bytes) -> None:
+    """Keep a verdict on a file that this process has made of its own graph and checked: it is loaded without a trial."""
+    Verdict(is_safe=True, may_fold=may_fold(data)).save(hashlib.sha256(data).hexdigest())
+
+
 def _verdict_path(sha256: str) -> Path:
     return cache_folder() / "verdicts" / f"{sha256}.{_CHECKS_VERSION}.json"
 
@@ -168,65 +170,6 @@ def graph_sha256(model: "onnx.ModelProto") -> str:
         return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     finally:
         model.metadata_props.MergeFrom(aside.metadata_props)
-
-
-def may_fold(data: bytes) -> bool:
-    """Return whether little follows from the constants of a checked file alone: weights that are stored small, say.
-
-    onnxruntime makes that while loading, and nothing ends it, as a deadline ends a run. Unless it does, runs are
-    slower, and products with matrices that are no constants are rounded in another way. So a few operators and their
-    cost are known here; a file with others on constants is not folded.
-    """
-    import onnx
-
-    graph = onnx.ModelProto.FromString(data).graph
-    inputs = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}
-    try:
-        values, products = np.sum([(0, 0), *_made_of_constants(graph, {}, inputs)], axis=0, dtype=float)
-    except (ArithmeticError, LookupError, ValueError):  # another operator, no order, or shapes that do not fit
-        return False
-    return bool(values <= MAX_CONSTANT_VALUES and products <= MAX_CONSTANT_PRODUCTS)
-
-
-def _made_of_constants(graph: "onnx.GraphProto", outer: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Any]:
-    """Yield how many values each node makes of constants, and with how many multiplications."""
-    # A shape of at least the size, or None for what is no constant.
-    known = outer | dict.fromkeys(value.name for value in graph.input)
-    known |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for node in graph.node:
-        asked = {attribute.name: attribute for attribute in node.attribute}
-        for inner in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
-            yield from _made_of_constants(inner, known, {})
-        shapes = [known[name] for name in node.input if name]
-        made: Any = None
-        if node.op_type in ("Shape", "Size"):
-            # Only a run knows the free dimensions of an input; of all else, loading may find out.
-            first, end = (asked[name].i if name in asked else None for name in ("start", "end"))
-            made = None if all(inputs.get(node.input[0], [""])[first:end]) else (64,)
-        elif None not in shapes:
-            made = _made_shape(node, shapes)
-            is_product = node.op_type in ("MatMul", "Gemm")
-            yield math.prod(made) * len(node.output), math.prod(made) * max(shapes[0]) if is_product else 0
-        known |= dict.fromkeys(node.output, made)
-
-
-def _made_shape(node: "onnx.NodeProto", shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    match node.op_type:
-        case "Constant":
-            value = node.attribute[0]  # a tensor, a number or a list
-            return tuple(value.t.dims) if value.HasField("t") else (len(value.ints) + len(value.floats) or 1,)
-        case "Cast" | "Split" | "Squeeze" if node.op_type != "Squeeze" or len(shapes[0]) == 1:
-            return shapes[0]
-        case "Add" | "Sub" | "Mul" | "Div":
-            return tuple(np.broadcast_shapes(*shapes))
-        case "Concat":
-            (axis,) = (attribute.i for attribute in node.attribute if attribute.name == "axis")
-            made = [*map(max, zip(*shapes, strict=True))]
-            made[axis] = sum(shape[axis] for shape in shapes)
-            return tuple(made)
-        case "MatMul" | "Gemm" if len(shapes[0]) == len(shapes[1]) == 2:
-            return max(shapes[0]), max(shapes[1])  # turned or not
-    raise ValueError(node.op_type)
 
 
 def _check_versions(model: "onnx.ModelProto") -> None:

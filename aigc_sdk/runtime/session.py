@@ -42,6 +42,7 @@ class Session:
         device: as in `choose_providers`.
         name: what messages call the model.
         fold: onnxruntime makes what follows from constants alone while loading (`may_fold`), not in each run.
+        threads: for each operator; None leaves it to onnxruntime.
 
     Raises:
         InvalidModel: onnxruntime does not accept the model.
@@ -49,9 +50,10 @@ class Session:
         GenerationFailed: no thread can be started, or it was stopped.
     """
 
-    def __init__(self, model: bytes, *, device: str, name: str, fold: bool = False) -> None:
+    def __init__(self, model: bytes, *, device: str, name: str, fold: bool = False, threads: int | None = None) -> None:
         self.name = name
         self._fold = fold
+        self._threads = threads or 0
         self._model = model
         self._device = device
         self._session: Any = None
@@ -68,6 +70,7 @@ class Session:
         providers = choose_providers(self._device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.log_severity_level = 4  # its errors come back as exceptions
+        options.intra_op_num_threads = self._threads
         # Without this, bytes that happen to say "ORTM" are read as another format, which nobody has checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
 

@@ -13,7 +13,7 @@ from aigc_sdk.errors import ExportFailed, InvalidModel
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
 from aigc_sdk.files import atomic_write, write_bytes
 from aigc_sdk.runtime import OnnxGenerator
-from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256
+from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256, trust
 from aigc_sdk.testing import example_feeds
 
 GOLDEN_ITEMS = 4
@@ -46,6 +46,7 @@ class OnnxExporter(Exporter):
         with atomic_write(path) as file:
             file.write_bytes(data)
             write_bytes(card_path, card.to_json().encode())
+        trust(data)
         return ExportReport(path, tuple(checks))
 
 
