@@ -36,8 +36,11 @@ MAX_IR_VERSION = 10
 RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+# Operators on strings, which no content is made of, and whose values onnxruntime allocates one by one.
+_STRING_OPERATORS = frozenset({"StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch"})
 _STANDARD = ("", "ai.onnx")
 
+_STRING, _MOST_DIMENSIONS = 8, 64
 # onnx.TensorProto's number of each data type that a file may hold: numpy's name, and the field besides `raw_data`.
 _TENSOR_TYPES = {
     1: ("float32", "float_data"), 10: ("float16", "raw_data"), 11: ("float64", "double_data"),
@@ -47,7 +50,7 @@ _TENSOR_TYPES = {
 }  # fmt: skip
 
 # Grows when a check is added, so that files are looked at again.
-_CHECKS_VERSION = 4
+_CHECKS_VERSION = 6
 
 
 def read_model(path: Path) -> bytes:
@@ -120,7 +123,7 @@ class Verdict:
 
 
 def trust(data: bytes) -> None:
-    """Keep a verdict on a file that this process has made of its own graph and checked: it is loaded without a trial."""
+    """Keep a verdict on a file that this process has made and checked: it is loaded without a trial."""
     Verdict(is_safe=True, may_fold=may_fold(data)).save(hashlib.sha256(data).hexdigest())
 
 
@@ -214,6 +217,8 @@ def _check_operator(node: "onnx.NodeProto") -> None:
         raise InvalidModel(f"it uses the operator {node.domain}.{node.op_type}, which is not standard ONNX")
     if node.op_type in RANDOM_OPERATORS:
         raise InvalidModel(f"it uses {node.op_type}, so its content would not be a function of the seed")
+    if node.op_type in _STRING_OPERATORS or (node.op_type == "Cast" and any(a.i == _STRING for a in node.attribute)):
+        raise InvalidModel(f"it uses {node.op_type} to make strings")
 
 
 def _check_attribute(attribute: "onnx.AttributeProto", operator: str) -> None:
@@ -223,6 +228,8 @@ def _check_attribute(attribute: "onnx.AttributeProto", operator: str) -> None:
         raise InvalidModel(f"{where} holds sparse tensors")
     if attribute.tensors or attribute.graphs or attribute.ref_attr_name:
         raise InvalidModel(f"{where} is of a kind that no standard operator takes")
+    if operator == "Constant" and (attribute.s or attribute.strings):
+        raise InvalidModel(f"{where} holds strings")
     if attribute.HasField("t"):
         _check_tensor(attribute.t)
     if attribute.HasField("f"):
@@ -238,8 +245,9 @@ def _check_tensor(tensor: "onnx.TensorProto") -> None:
         raise InvalidModel(f"{name} keeps its data outside of the file")
     if tensor.data_type not in _TENSOR_TYPES:
         raise InvalidModel(f"{name} has the data type {tensor.data_type}, which is not allowed")
-    if tensor.HasField("segment") or not all(0 <= size < 2**31 for size in tensor.dims):
-        raise InvalidModel(f"{name} has the impossible shape {tuple(tensor.dims)}")
+    is_possible = len(tensor.dims) <= _MOST_DIMENSIONS and all(0 <= size < 2**31 for size in tensor.dims)
+    if tensor.HasField("segment") or not is_possible:
+        raise InvalidModel(f"{name} has the impossible shape {tuple(tensor.dims[:_MOST_DIMENSIONS])}")
     dtype, field = _TENSOR_TYPES[tensor.data_type]
     filled = [each.name for each, _ in tensor.ListFields() if each.name.endswith("_data")] or [field]
     if filled not in (["raw_data"], [field]):

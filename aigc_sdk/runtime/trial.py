@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from aigc_sdk import errors
-from aigc_sdk.errors import AigcError, DeadlineExceeded, InvalidModel, InvalidRequest
+from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, InvalidRequest
 from aigc_sdk.runtime.folding import MAX_CONSTANT_VALUES, folded_values
 from aigc_sdk.runtime.safety import Verdict, check_model
+from aigc_sdk.stopping import current_stop
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime.loading import Runner
 
 # What a small file may take, to load it twice and make its golden items once; these variables allow more.
-SECONDS, MEGABYTES = ("AIGC_SDK_TRIAL_SECONDS", 10), ("AIGC_SDK_TRIAL_MB", 1000)
+SECONDS, MEGABYTES = ("AIGC_SDK_TRIAL_SECONDS", 10), ("AIGC_SDK_TRIAL_MB", 900)
 
 # A large file may take more: a second for so many bytes of it, and for each byte so many of memory (the file is parsed,
 # written and loaded, and weights are packed anew), and so many for each value that is folded.
@@ -106,7 +107,7 @@ def try_out(data: bytes, name: str, *, deadline: float | None = None) -> Verdict
 
     Raises:
         InvalidModel: it does not pass the checks, crashes onnxruntime, or takes more than `Limits`.
-        GenerationFailed: its golden items cannot be made.
+        GenerationFailed: its golden items cannot be made, or it was stopped.
         DeadlineExceeded: the deadline passed.
         InvalidRequest: a variable that sets a limit holds no number.
     """
@@ -116,18 +117,21 @@ def try_out(data: bytes, name: str, *, deadline: float | None = None) -> Verdict
         return look(data, name)
     import onnxruntime  # noqa: F401  # needed next; it is imported while the process starts
 
-    wait = _PATIENCE * limits.seconds if deadline is None else deadline - time.monotonic()
-    with process:
+    wait, stop = _PATIENCE * limits.seconds, current_stop()
+    if deadline is not None:
+        wait = max(min(wait, deadline - time.monotonic()), 0)
+    with process, stop.ending(process.kill):
         try:
-            reported, _ = process.communicate(data, timeout=max(min(wait, _PATIENCE * limits.seconds), 0))
+            reported, _ = process.communicate(data, timeout=wait)
         except subprocess.TimeoutExpired as error:
             if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded(
-                    f"{name} was not loaded before the deadline; give a larger deadline_s."
-                ) from error
+                late = f"{name} was not loaded before the deadline. Give a larger deadline_s."
+                raise DeadlineExceeded(late) from error
             raise InvalidModel(_too_slow(name, limits)) from error
         finally:
             process.kill()  # also when this thread is interrupted; one that has ended feels nothing
+    if stop.is_set:
+        raise GenerationFailed(f"{name} was stopped.")
     if not reported.startswith(_READY):
         _log.debug("No process can try %s (exit code %s), so it is tried here.", name, process.returncode)
         return look(data, name)
@@ -171,7 +175,7 @@ def _read_report(report: bytes, exit_code: int, name: str, limits: Limits) -> Ve
     if "verdict" in values:
         return Verdict(**values["verdict"])
     kind, message = getattr(errors, values["error"]), values["message"]
-    raise kind(f"{message.rstrip('.')}. It {_needs_more(limits)}" if "alloc" in message else message)
+    raise kind(f"{message.rstrip('.')}. It {_needs_more(limits)}" if "alloc" in message.lower() else message)
 
 
 def _needs_more(limits: Limits) -> str:

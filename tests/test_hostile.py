@@ -1,0 +1,46 @@
+"""Hostile files are refused, or run, within 10 s of processor time and a gigabyte, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hostile_models import HOSTILE
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs limits of memory, and wait4")
+
+SECONDS, BYTES = 10, 10**9
+
+EXPECTED = {"loop-without-end-later": "DeadlineExceeded", "bodies-in-bodies": "ran"}
+
+PROGRAM = """
+import sys
+import aigc_sdk as sdk
+try:
+    model = sdk.load(sys.argv[1])
+    for controls in ({}, {"flip": True}):
+        assert len(model.generate(1, deadline_s=1, **controls)) == 1
+    print("ran")
+except sdk.errors.AigcError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_file_is_refused_or_run_within_the_bounds(tmp_path, name):
+    path = tmp_path / f"{name}.onnx"
+    path.write_bytes(HOSTILE[name]())
+    command = [sys.executable, "-c", PROGRAM, str(path)]
+    environment = os.environ | {"AIGC_SDK_TRIAL_SECONDS": "3"}  # as all of them in benchmarks/fuzz_models.py with 10
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    report, errors = process.stdout.read(), process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)  # with what its own children have used
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    process.stderr.close()
+    print(f"{used.ru_utime + used.ru_stime:.1f} s, {used.ru_maxrss / 1e3:.0f} MB: {report[:300]}")
+    assert process.returncode == 0, errors
+    assert report.startswith(EXPECTED.get(name, ("InvalidModel", "GenerationFailed"))), report
+    assert used.ru_utime + used.ru_stime < SECONDS
+    assert 1024 * used.ru_maxrss < BYTES
