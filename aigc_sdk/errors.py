@@ -28,6 +28,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from aigc_sdk.names import folded
+
 
 class AigcError(Exception):
     """The root: `except AigcError` catches everything that the SDK raises on purpose."""
@@ -65,8 +67,9 @@ class UnknownName(AigcError, LookupError):
             There is no model 'digit-vae'. Did you mean 'digits-vae'? There are: digits-vae, poems.
         """
         names = sorted(known)
-        near = difflib.get_close_matches(str(asked)[:200], names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        forms = {folded(name): name for name in reversed(names)}  # of names that look alike the first
+        near = difflib.get_close_matches(folded(str(asked)[:200]), forms, n=1)
+        hint = f" Did you mean {forms[near[0]]!r}?" if near else ""
         there_are = f" There are: {', '.join(names)}." if names else f" There is no {kind} at all."
         return cls(f"There is no {kind} {shown(asked)}.{hint}{there_are}")
 

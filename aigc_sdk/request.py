@@ -19,6 +19,7 @@ from aigc_sdk.contents.events import from_words, to_words
 from aigc_sdk.contents.keys import KEYS, respelled
 from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
 from aigc_sdk.files import as_path
+from aigc_sdk.names import composed
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -221,13 +222,21 @@ def _control_array(control: Control, given: Mapping[str, Any], n: int) -> Array:
 def _control_value(control: Control, value: Any, where: str) -> bool | int | float:
     """Return one value of a control, or raise an error that says what is allowed."""
     if control.kind == "choice" and isinstance(value, str):
-        name = value if value in control.choices else respelled(value)
-        if name not in control.choices:
-            raise UnknownName.of(f"choice for {where}", value, control.choices)
-        return control.choices.index(name)
+        return _choice(control, value, where)
     if not control.accepts(value):
         raise InvalidRequest(f"{where} is {shown(value)}; give {control.allowed}.")
     return value  # type: ignore[no-any-return]  # accepts() has looked at its type
+
+
+def _choice(control: Control, value: str, where: str) -> int:
+    """Return the index of a choice; a key may be spelled in another way, and an accent be part of its letter or not."""
+    if value in control.choices:
+        return control.choices.index(value)
+    names = [composed(name) for name in control.choices]  # cards of before may have them in another form
+    for name in (composed(value), respelled(value)):
+        if name in names:
+            return names.index(name)
+    raise UnknownName.of(f"choice for {where}", value, control.choices)
 
 
 def _known_text(control: Control, value: Any, where: str) -> str:

@@ -547,3 +547,60 @@ def test_load_data_impossible_path_raises_in_few_words(tmp_path):
     with pytest.raises(StorageError, match=r"^Cannot read ") as raised:
         load_data(tmp_path / ("a" * 300))
     assert len(str(raised.value)) < 500
+
+
+def test_labels_in_two_unicode_forms_are_one_and_those_that_look_alike_are_named(tmp_path):
+    labels = ["cafe\u0301", "caf\u00e9", "Caf\u00e9", "a b", "a\u00a0b", "a  b"]
+    data = load_data((GREY, np.array(labels)))
+    names = ("Caf\u00e9", "a  b", "a b", "a\u00a0b", "caf\u00e9")
+    assert same(data, GREY, [4, 4, 0, 2, 3, 1], names)
+    expected = [
+        "labels that differ in blanks, capitals or invisible characters alone: 'Café' and 'café'",
+        "labels that differ in blanks, capitals or invisible characters alone: 'a  b' and 'a b' and 'a\\xa0b'",
+    ]
+    assert data.report.notes == expected
+    for i, (image, label) in enumerate(zip(GREY, labels, strict=True)):
+        write_image(tmp_path / "folder" / label / f"{i}.png", image)
+    data = load_data(tmp_path / "folder")
+    assert sorted(data.label_names) == sorted(names) and np.bincount(data.labels).tolist() == [1, 1, 1, 1, 2]
+    assert [note for note in data.report.notes if "alone:" in note] == expected
+    names = np.array(["cafe\u0301", "x"])
+    np.savez(tmp_path / "t.npz", images=GREY, labels=LABELS % 2, label_names=names)
+    assert load_data(tmp_path / "t.npz").label_names == ("caf\u00e9", "x")
+    np.savez(tmp_path / "t.npz", images=GREY, labels=LABELS % 2, label_names=np.array(["cafe\u0301", "caf\u00e9"]))
+    with pytest.raises(InvalidData, match="a label name stands twice"):
+        load_data(tmp_path / "t.npz")
+
+
+def test_folder_of_a_system_is_no_label_and_one_without_images_is_named(tmp_path):
+    for name, image in zip(
+        ("cat/0.png", "dog/1.png", "dog/@eaDir/2.png", "@eaDir/3.png", "__MACOSX/4.png"), GREY[:5], strict=True
+    ):
+        write_image(tmp_path / name, image)
+    for name in ("#recycle/a.png", "lost+found/a.png", "$RECYCLE.BIN/a.png", "System Volume Information/a.png"):
+        write_image(tmp_path / name, GREY[5])
+    write_image(tmp_path / ".thumbnails" / "a.png", GREY[5])
+    write(tmp_path / "owl" / "notes.txt", b"soon")
+    write(tmp_path / "bat" / "broken.png", b"no image")
+    write_image(tmp_path / "copy" / "0.png", GREY[0])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "cat")
+    data = load_data(tmp_path)
+    assert same(data, GREY[:2], [0, 1], ("cat", "dog"))
+    systems = {
+        "@eaDir",
+        "__MACOSX",
+        "#recycle",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "dog/@eaDir",
+    }
+    left_out = [line.split("\t") for line in data.report.left_out]
+    assert {name for reason, name in left_out if reason == "system folder"} == systems
+    assert "folders without images, which are no labels: empty, owl" in data.report.notes
+    assert "labels of which no image can be used: bat, copy" in data.report.notes
+    for name in ("cat", "dog", "bat", "copy"):
+        for path in (tmp_path / name).glob("*.png"):
+            path.rename(tmp_path / f"{name}-{path.name}")
+    assert not any("no labels" in note for note in load_data(tmp_path).report.notes)  # none of the folders is one

@@ -238,3 +238,31 @@ def test_request_controls_are_plain_json_for_provenance(card):
     request = build(card, gain=0.1, label="owl", flip=True)
     values = {name: array[0].item() for name, array in request.controls.items()}
     assert json.loads(json.dumps(values)) == values
+
+
+def spelled(*names):
+    return make_card(
+        make_graph(), golden=None, controls=(Control(name="label", kind="choice", choices=names, default=-1, help="x"),)
+    )
+
+
+@pytest.mark.parametrize("asked", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("known", ["caf\u00e9", "cafe\u0301"])
+def test_request_choice_is_found_in_either_unicode_form(known, asked):
+    card = spelled("bar", known, "ça")
+    assert build(card, label=asked).controls["label"].tolist() == [1]
+    assert build(card, label=["bar", asked]).controls["label"].tolist() == [0, 1]
+    with pytest.raises(UnknownName, match=r"Did you mean 'caf.+'\?"):
+        build(card, label=asked.upper())
+
+
+def test_request_choice_of_a_card_with_both_unicode_forms_is_the_one_that_was_asked_for():
+    card = spelled("cafe\u0301", "caf\u00e9", "\u212b", "\uac00")
+    asked = ["cafe\u0301", "caf\u00e9", "A\u030a", "\u1100\u1161"]
+    assert build(card, label=asked).controls["label"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("asked", ["CAT", " cat", "cat\u00a0", "c\u200bat", "Great  Owl", "great\u00a0owl"])
+def test_request_choice_that_differs_in_blanks_or_capitals_is_not_taken_but_named(asked):
+    with pytest.raises(UnknownName, match=r"Did you mean '(cat|great owl)'"):
+        build(spelled("cat", "great owl"), label=asked)

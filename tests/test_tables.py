@@ -1,5 +1,6 @@
 """Tables of images and labels, .csv and .parquet, and the readers of plugins."""
 
+import csv
 import io
 import json
 import subprocess
@@ -9,7 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aigc_sdk.data import ImageOptions, load_data, plugins
+from aigc_sdk.data import DataReport, ImageOptions, load_data, load_texts, plugins, tables
+from aigc_sdk.data.tables import read_csv
 from aigc_sdk.errors import InvalidData, MissingPackage, PluginError
 from test_data import GREY, png, same, write, write_image
 from test_registry import Site
@@ -20,6 +22,186 @@ def images(tmp_path):
     for i, image in enumerate(GREY):
         write_image(tmp_path / "images" / f"{i}.png", image)
     return tmp_path
+
+
+# What rows and cells are: the same of images and of texts
+
+
+def rows_of(path):
+    return [tuple(row.cells.values()) for row in read_csv(path, ("text", "label"), DataReport(what="text")).rows]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\x1d", "\x1e", "\x00"])
+def test_rows_end_at_newlines_alone(tmp_path, end, inside):
+    text = end.join(["text,label", f"a{inside}b,x", f'"c{inside}d",y', f'"e{end}f ""g""",x', "last,y"])
+    path = write(tmp_path / "t.csv", text.encode())
+    rows = rows_of(path)
+    assert rows == [(f"a{inside}b", "x"), (f"c{inside}d", "y"), ('e\nf "g"', "x"), ("last", "y")]
+    data = load_texts(path)
+    assert ["".join(map(chr, data.row_codes(i))) for i in range(data.n)] == [text for text, _ in rows]
+    lines = [json.dumps({"text": text, "label": label}, ensure_ascii=inside < " ") for text, label in rows]
+    write(tmp_path / "t.jsonl", end.join(lines).encode())
+    assert np.array_equal(load_texts(tmp_path / "t.jsonl").codes, data.codes)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("text;label\nOne, two, three;x\nfour, five;y\n", [("One, two, three", "x"), ("four, five", "y")]),
+        ("text,label\na;b;c,x\nd;e;f,y\n", [("a;b;c", "x"), ("d;e;f", "y")]),
+        ("text\tlabel\na, b; c\tx\n", [("a, b; c", "x")]),
+        ("text\nHello, world; and\tmore\nSecond, line\n", [("Hello, world; and\tmore",), ("Second, line",)]),
+        ('text\n"a, ""b"""\n\n"c\nd"\n', [('a, "b"',), ("c\nd",)]),
+        ('"review; in, full";label\n"a; b";x\nc, d;y\n', [("a; b", "x"), ("c, d", "y")]),
+        ("full, text;label\na, b;x\nc;y\n", [("a, b", "x"), ("c", "y")]),
+        ("\n\n text ; Label \n a ; x \n", [(" a ", " x ")]),
+        ("\ufefftext,label\na,x\n", [("a", "x")]),
+        ('text,label\n5" disk,x\n', [('5" disk', "x")]),
+        ('text,label\n"",x\n,y\n', [("", "x"), ("", "y")]),
+        ("text,label,\na,x,\n", [("a", "x", "")]),
+        ("id;price,text;label\n1;2,50;x\n3;4,75;y\n", [("1", "2,50", "x"), ("3", "4,75", "y")]),
+        ("text,label", []),
+        ("", []),
+    ],
+)
+def test_separator_is_told_by_titles_and_rows(tmp_path, text, rows):
+    for name in ("t.csv", "t.tsv"):
+        for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be"):
+            assert rows_of(write(tmp_path / name, text.encode(encoding))) == rows
+
+
+def test_rows_with_more_cells_are_left_out_and_those_with_fewer_are_told_of(tmp_path):
+    text = 'text,label\nHello, world,pos\n"Hello, world",pos\nshort\n"two\nlines",neg\na,b,c,d\nshorter\nfine,neg\n'
+    data = load_texts(write(tmp_path / "t.csv", text.encode()))
+    assert data.label_names == ("neg", "pos") and data.labels.tolist() == [1, 0, 0]
+    skipped = data.report.skipped
+    assert skipped["more cells than titles"].examples == ["line 2: 3 cells, 2 titles", "line 7: 4 cells, 2 titles"]
+    assert skipped["no label"].examples == ["line 4", "line 8"]
+    assert "2 rows with fewer cells than titles, the rest empty: line 4, line 8" in data.report.notes
+
+
+def test_rows_of_images_follow_the_same_rules(images):
+    rows = 'images/0.png;a\nimages/1.png;b;c\n"images/2.png";"b, c"\nimages/3.png\n;a\nimages/4.png;NaN\n'
+    data = load_data(write(images / "t.csv", f"path;label\n{rows}".encode()))
+    assert same(data, GREY[[0, 2]], [0, 1], ("a", "b, c"))
+    assert data.report.skipped["more cells than titles"].examples == ["line 3: 3 cells, 2 titles"]
+    assert data.report.skipped["no label"].examples == ["images/3.png", "images/4.png"]
+    assert data.report.skipped["unreadable"].examples == ["line 6: it is no file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('text,label\na,x\n"open,y\nb,x\nc,y\n', "line 3: the quote that opens there is never closed"),
+        ('text,label\na,x\n"two\nlines","open\nb,x', "line 4: the quote that opens there is never closed"),
+        ('text,label\na,x\nb,"', "line 3: the quote that opens there is never closed"),
+        ('text,label\n"open,x\nb,y\n"c",x\n', "line 2: behind the quote that closes a cell, on line 4, something"),
+        ('text,label\n"He said \\"hi\\"",x\n', "line 2: behind the quote that closes a cell, on line 2, something"),
+        ('"text,label\na,x\n', "line 1: the quote that opens there is never closed"),
+    ],
+)
+def test_open_quote_raises_with_its_line(tmp_path, text, message):
+    path = write(tmp_path / "t.csv", text.encode())
+    for load in (load_texts, load_data):
+        with pytest.raises(InvalidData, match=f"t.csv, {message}"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "titles", ["text,label,label", "text, label ,LABEL", "Text,label,text", "text,note,label,Note"]
+)
+def test_two_columns_of_one_title_raise_and_name_them(tmp_path, titles):
+    words = r"has two columns of one title, '.*' and '.*', the .\. and the .\.; rename"
+    path = write(tmp_path / "t.csv", f"{titles}\na,x,y\n".encode())
+    for load in (load_texts, load_data):
+        with pytest.raises(InvalidData, match=words):
+            load(path)
+    row = ", ".join(f'"{title.strip()}": "a"' for title in titles.split(","))
+    with pytest.raises(InvalidData, match=rf"t\.jsonl, line 1, {words}"):
+        load_texts(write(tmp_path / "t.jsonl", f"{{{row}}}\n".encode()))
+    table = parquet(tmp_path / "t.parquet", {"Path": ["a"], "path": ["b"]})
+    with pytest.raises(InvalidData, match=words):
+        load_data(table)
+
+
+def test_columns_without_a_title_may_be_several(tmp_path):
+    data = load_texts(write(tmp_path / "t.csv", b",text,label,\n0,a,x,\n1,b,y,\n"))
+    assert data.n == 2 and data.label_names == ("x", "y")
+
+
+def test_cell_may_be_as_long_as_the_file(tmp_path):
+    before = csv.field_size_limit()
+    data = load_texts(write(tmp_path / "t.csv", f'text,label\n{"ab" * 100_000},\n"{"cd" * 100_000}",\n'.encode()))
+    assert data.is_stream and len(data.codes) == 400_000
+    assert csv.field_size_limit() == before and tables._FIELD_CHARACTERS < 2**31  # as much as Windows takes
+
+
+NONE = ["", " ", "NaN", "nan", "NA", "N/A", "<NA>", "null", "NULL", "None"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_that_stand_for_none_are_none_in_every_table(images, kind):
+    labels = ["cat", *NONE, "dog"]
+    places = ["images/0.png", *["images/2.png"] * len(NONE), "images/1.png"]
+    if kind == "csv":
+        rows = "".join(f"{place},{label}\n" for place, label in zip(places, labels, strict=True))
+        data = load_data(write(images / "t.csv", f"path,label\n{rows}".encode()))
+    elif kind == "parquet":
+        labels[1] = None
+        data = load_data(parquet(images / "t.parquet", {"path": places, "label": labels}))
+    else:
+        labels[1:3] = [None, float("nan")]
+        rows = [json.dumps({"text": f"text {i}", "label": label}) for i, label in enumerate(labels)]
+        data = load_texts(write(images / "t.jsonl", "\n".join(rows).encode()))
+    assert data.label_names == ("cat", "dog") and data.labels.tolist() == [0, 1]
+    assert data.report.skipped["no label"].count == len(NONE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([1, 1.0, "1", 2], ["1", "1", "1", "2"]),
+        (["1.0", "2.0", "10.0", "1"], ["1", "2", "10", "1"]),
+        ([1.0, 2.0, 10.0, None], ["1", "2", "10", None]),
+        ([0.5, 1, "1.0", "1.50"], ["0.5", "1", "1", "1.5"]),
+        (["v1.0", "1.0", 1, 1.0], ["v1.0", "1.0", "1", "1.0"]),
+        (["007", "7", 7, "07"], ["007", "7", "7", "07"]),
+        ([True, "True", False, 0], ["True", "True", "False", "0"]),
+        (["cafe\u0301", "caf\u00e9", "caf\u00e9", "x"], ["caf\u00e9", "caf\u00e9", "caf\u00e9", "x"]),
+    ],
+)
+def test_labels_that_are_the_same_are_one_however_they_are_written(tmp_path, labels, names):
+    rows = [json.dumps({"text": f"text {i}", "label": label}) for i, label in enumerate(labels)]
+    data = load_texts(write(tmp_path / "t.jsonl", "\n".join(rows).encode()))
+    assert [data.label_names[i] for i in data.labels] == [name for name in names if name]
+    assert len(set(data.label_names)) == len(set(names) - {None})
+
+
+def test_whole_numbers_that_a_missing_one_made_floats_are_the_same_label_in_every_table(images):
+    names = [f"images/{i}.png" for i in range(6)]
+    floats = parquet(images / "t.parquet", {"path": names, "label": [10.0, None, 9.0, 10.0, float("nan"), 9.0]})
+    written = ["10.0", "", "9.0", "10", "NaN", "9"]
+    rows = "".join(f"{name},{label}\n" for name, label in zip(names, written, strict=True))
+    for path in (floats, write(images / "t.csv", f"path,label\n{rows}".encode())):
+        data = load_data(path)
+        assert same(data, GREY[[0, 2, 3, 5]], [1, 0, 1, 0], ("9", "10"))
+    assert "labels are numbers, however they are written: 10.0 is 10" in data.report.notes
+
+
+@pytest.mark.parametrize("label", [["x"], {"a": 1}])
+def test_label_that_is_a_list_raises_with_its_row(tmp_path, label):
+    rows = [{"text": "ab", "label": "x"}, {"text": "cd", "label": label}]
+    path = write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    words = f"the label is .*, of type {type(label).__name__}; give a text or a number"
+    with pytest.raises(InvalidData, match=rf"t\.jsonl, line 2: {words}"):
+        load_texts(path)
+    table = parquet(tmp_path / "t.parquet", {"image": [b"x", b"y"], "label": [label, label]})
+    with pytest.raises(InvalidData, match=rf"t\.parquet, row 0: {words}"):
+        load_data(table)
+
+
+# Images
 
 
 @pytest.mark.parametrize(
@@ -57,7 +239,7 @@ def test_csv_without_labels_or_with_some_missing(images):
     assert same(data, GREY[[0, 2]], [0, 1], ("a", "b, c"))
     assert data.report.skipped["no label"].examples == ["images/1.png", "images/4.png"]
     assert data.report.skipped["missing"].examples == ["images/9.png: there is no such file"]
-    assert data.report.skipped["unreadable"].examples == ["row 4: it is no file"]
+    assert data.report.skipped["unreadable"].examples == ["line 6: it is no file"]
     rows = b"path,label\nimages/0.png,10\nimages/1.png,\nimages/2.png,9\n"
     assert same(load_data(write(images / "c.csv", rows)), GREY[[0, 2]], [1, 0], ("9", "10"))
     rows = b"path,targets\nimages/0.png,10\nimages/1.png,007\nimages/2.png,7\n"
@@ -70,8 +252,8 @@ def test_csv_without_labels_or_with_some_missing(images):
         (b"", "has the columns none; name the one with the images path, file"),
         (b"a,b\n1,2\n", "has the columns a, b; name the one with the images path, file"),
         (b"path\n", "No image of t can be used"),
-        (b"path,label\n\xff\xfe,1\n", "t.csv is no table in UTF-8"),
-        (b"path\n" + b"x" * 200_000 + b"\n", "t.csv is no table in UTF-8: field larger"),
+        (b"path,label\n\xff\xfe,1\n", "t.csv is no text in UTF-8: byte 11 is 0xff"),
+        (b"path\n" + b"x" * 200_000 + b"\n", "No image of t can be used"),
         (b"path,label\na\0.png,1\n", "No image of t can be used"),
     ],
 )
@@ -121,7 +303,7 @@ def test_parquet_of_paths_sees_that_an_image_was_replaced(images, cell):
         ({"pixels": [1]}, "has the columns pixels; name the one"),
         ({"image": [1, 2]}, "row 0 has 1 for an image; give a path or the bytes of a file"),
         ({"image": [b"", b"x"]}, "unreadable: 2"),
-        ({"image": [b"x"], "label": [[1]]}, r"the label \[1\] is no text and no whole number"),
+        ({"image": [b"x"], "label": [[1]]}, r"t.parquet, row 0: the label is \[1\], of type list"),
         ({"image": [{"bytes": None, "path": 3}]}, "row 0 has .* for an image; give a path or the bytes of a file"),
         ({"image": [None, None]}, "No image of t can be used"),
     ],

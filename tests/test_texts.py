@@ -1,5 +1,6 @@
 """Reading texts: files, folders, tables and lists, and what is said of those that cannot be used."""
 
+import codecs
 import json
 
 import numpy as np
@@ -10,6 +11,22 @@ from aigc_sdk.contents.codes import decode, encode
 from aigc_sdk.data import load_texts
 from aigc_sdk.data.texts import MOST_CHARACTERS, PIECE_CHARACTERS
 from aigc_sdk.errors import InvalidData, InvalidRequest
+
+
+class NAType:
+    """What pandas puts where there is no value; it is neither true nor false."""
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __eq__(self, other):
+        return self
+
+    def __hash__(self):
+        return 0
+
+
+NA = NAType()
 
 
 def texts_of(data):
@@ -95,7 +112,8 @@ def test_table_has_a_column_of_texts_and_one_of_labels(tmp_path, suffix):
         (b"zzzzzz", "bad consists of one character again and again"),
         (b"ab", "bad has only one text"),
         ("naïve".encode("latin-1"), r"bad.txt is no text in UTF-8: byte 2 is 0xef"),
-        (b"\xff\xfea\x00b\x00", "byte 0 is 0xff"),
+        (b"\xff\xfea\x00b\x00", "bad has only one text"),
+        (b"\xff\xfea\x00b\x00c", r"bad.txt is no text in UTF-16: byte 6 is 0x63"),
     ],
 )
 def test_file_that_cannot_be_used_says_why(tmp_path, content, words):
@@ -110,7 +128,7 @@ def test_file_that_cannot_be_used_says_why(tmp_path, content, words):
         ("bad.jsonl", '{"text": "a"}\nnonsense', "line 2, is no JSON"),
         ("bad.jsonl", '["a"]', "line 1, is .*; give an object"),
         ("bad.jsonl", '{"words": "a"}', "line 1, has words; give a column named text"),
-        ("bad.csv", "words\nhello", "line 2, has words; give a column named text"),
+        ("bad.csv", "words\nhello", "bad.csv has words; give a column named text"),
         ("bad.docx", "x", "of no kind that texts are read from"),
     ],
 )
@@ -130,7 +148,6 @@ def test_texts_in_a_table_that_are_none_are_left_out(tmp_path):
     ("given", "words"),
     [
         (7, "data is of type int"),
-        (["a", 3], "One of the texts is 3"),
         ((["ab", "cd"], ["x"]), "2 texts and 1 labels"),
         (["ab\ud800", "c"], "half a surrogate pair"),
         (["a" * (MOST_CHARACTERS + 1) + "b", "c"], None),
@@ -143,6 +160,70 @@ def test_texts_that_cannot_be_used_raise(given, words):
         return
     with pytest.raises(InvalidData, match=words):
         load_texts(given)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        0,
+        [],
+        {},
+        3,
+        1.5,
+        True,
+        b"ab",
+        ["ab"],
+        ("ab", "cd"),
+        {"text": "ab"},
+        np.bytes_(b"ab"),
+        np.int64(7),
+        NA,
+        {"a"},
+    ],
+    ids=repr,
+)
+def test_text_in_a_list_that_is_none_raises_with_its_place_and_type(wrong):
+    for given, where in ((["ab", "cd", wrong], "data"), ((["ab", "cd", wrong], ["x", "y", "x"]), r"data\[0\]")):
+        with pytest.raises(InvalidData, match=rf"^{where}\[2\] is .*, of type {type(wrong).__name__}; a text is a str"):
+            load_texts(given)
+
+
+def test_texts_of_numpy_are_read_as_those_of_python():
+    for texts in (np.array(["ab", "cd"]), np.array(["ab", "cd"], object), [np.str_("ab"), "cd"], ("ab", "cd", "cd")):
+        assert texts_of(load_texts(texts)) == ["ab", "cd"]
+    data = load_texts((np.array(["ab", "cd"]), np.array([7, 5])))
+    assert data.label_names == ("5", "7") and data.labels.tolist() == [1, 0]
+    with pytest.raises(InvalidData, match=r"data\[1\] is nan, of type float"):
+        load_texts(np.array(["ab", np.nan], object))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "is empty"),
+        (([], []), "is empty"),
+        (np.array([], "U1"), "is empty"),
+        (b"ab", "data is of type bytes"),
+        (None, "data is of type NoneType"),
+        ({"ab": 1}, "data is of type dict"),
+        ((None, None), r"data\[0\] is of type NoneType; give a list of texts"),
+        (({"ab": 1, "cd": 2}, ["x", "y"]), r"data\[0\] is of type dict"),
+        ((["ab", "cd"], None), r"data\[1\] is of type NoneType; give a list of labels"),
+        ((["ab", "cd"], "xy"), r"data\[1\] is of type str; give a list of labels"),
+    ],
+)
+def test_data_that_is_no_texts_says_what_it_is(given, words):
+    with pytest.raises(InvalidData, match=words):
+        load_texts(given)
+
+
+def test_labels_beside_texts_that_are_missing_or_none_are_left_out_or_named():
+    data = load_texts((["ab", "cd", "ef", "gh", "ij"], ["x", None, float("nan"), NA, "y"]))
+    assert texts_of(data) == ["ab", "ij"] and data.label_names == ("x", "y")
+    assert data.report.skipped["no label"].examples == ["text 1", "text 2", "text 3"]
+    with pytest.raises(InvalidData, match=r"data, text 1: the label is \['x'\], of type list"):
+        load_texts((["ab", "cd"], ["x", ["x"]]))
 
 
 def test_path_of_texts_that_is_none_raises(tmp_path):
@@ -158,6 +239,39 @@ def test_line_of_200_megabytes_is_read(tmp_path):
     path.write_bytes(b"abcdefgh" * 25_000_000)
     data = load_texts(path, "line")
     assert data.is_stream and len(data.codes) == 200_000_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_file_is_read_in_the_encoding_that_it_is_in(tmp_path, encoding):
+    (tmp_path / "some.txt").write_bytes("naïve 春天\r\nLine 2\u2028 and more\x85\f\rthree".encode(encoding))
+    (tmp_path / "big-endian.txt").write_bytes(codecs.BOM_UTF16_BE + "ab".encode("utf-16-be"))
+    lines = texts_of(load_texts(tmp_path / "some.txt", "line"))
+    assert lines == ["naïve 春天", "Line 2\u2028 and more", "three"]
+    assert load_texts(tmp_path, "line").n == 4
+
+
+def test_folder_without_texts_and_labels_that_look_alike_are_named(tmp_path):
+    for name in (
+        "cafe\u0301/a.txt",
+        "caf\u00e9/b.txt",
+        "Caf\u00e9/c.txt",
+        "ode/d.md",
+        "empty/",
+        "@eaDir/x.txt",
+        "sad/e.txt",
+    ):
+        path = tmp_path / "poems" / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("" if "sad" in name else f"text of {path.name}")
+    data = load_texts(tmp_path / "poems")
+    assert data.label_names == ("Caf\u00e9", "caf\u00e9") and data.labels.tolist() == [0, 1, 1]
+    assert data.report.skipped["system folder"].examples == ["@eaDir"]
+    assert data.report.skipped["empty"].examples == ["sad/e.txt"]
+    notes = "\n".join(data.report.notes)
+    assert "folders without texts, which are no labels: empty, ode" in notes
+    assert "labels of which no text can be used: sad" in notes
+    assert "labels that differ in blanks, capitals or invisible characters alone: 'Café' and 'café'" in notes
 
 
 def test_codes_come_back_as_the_text():

@@ -1,15 +1,17 @@
 """Cleaning: of all that was decoded, the images that are kept, and a report of the others."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data.dataset import DataReport, Dataset
+from aigc_sdk.data.dataset import DataReport, Dataset, examples
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.pixels import MEMORY_BYTES, Decoded, ImageSource, PixelFile
-from aigc_sdk.errors import InvalidData
+from aigc_sdk.errors import InvalidData, shown
+from aigc_sdk.names import composed, look_alike
 
 
 def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Dataset:
@@ -41,6 +43,9 @@ def cleaned(source: ImageSource, decoded: Decoded, report: DataReport) -> Datase
         images = images[kept]
     report.n = len(kept)
     report.notes += _notes(decoded, indices, names)
+    if indices is not None:
+        used = [names[index] for index in np.unique(indices)]
+        report.notes += label_notes("image", used, names if source.label_names else decoded.labels)
     digests = np.array([decoded.results[row] for row in rows], np.uint64)
     return Dataset(source.name, images, indices, names, report, digests)
 
@@ -53,17 +58,37 @@ def named_labels(
         return None, ()
     if labels.shape != (n,) or labels.dtype.kind not in "iuU":
         raise InvalidData(f"{name}: the labels are {labels.dtype} {labels.shape}; give whole numbers or texts ({n},).")
-    if "" in (labels if label_names is None else label_names):
+    if not all(str(label).strip() for label in (labels.tolist() if label_names is None else label_names)):
         raise InvalidData(f"{name}: a label is empty; give every class a name.")
     if label_names is None:
+        if labels.dtype.kind == "U":
+            labels = np.array([composed(label) for label in labels.tolist()])
         found, indices = np.unique(labels, return_inverse=True)
         order = _order(found.tolist())
         return np.argsort(order)[indices].astype(np.int64), tuple(str(found[i]) for i in order)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(label_names):
         raise InvalidData(f"{name}: the labels are not all indices of the {len(label_names)} label names.")
+    label_names = tuple(map(composed, label_names))
     if len(set(label_names)) < len(label_names):
         raise InvalidData(f"{name}: a label name stands twice among {', '.join(label_names)}.")
     return labels.astype(np.int64), label_names
+
+
+def label_notes(what: str, names: Sequence[str], seen: Iterable[str | int | None] = ()) -> list[str]:
+    """Return what is worth knowing of labels: which look alike, and of which nothing was kept.
+
+    Args:
+        what: the items are.
+        names: of the classes that were kept.
+        seen: the labels of all items, also of those that were left out.
+    """
+    notes = [
+        f"labels that differ in blanks, capitals or invisible characters alone: {' and '.join(map(shown, group))}"
+        for group in look_alike(names)
+    ]
+    if lost := sorted({str(label) for label in seen if label not in (None, "")}.difference(names)):
+        notes.append(f"labels of which no {what} can be used: {examples(lost)}")
+    return notes
 
 
 def _order(names: list[Any]) -> list[int]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from aigc_sdk.data.pixels import PixelFile
 from aigc_sdk.errors import InvalidData, printable
 
 _EXAMPLES = 5  # of what is left out, named for each reason
+_WORDS = 1000  # characters of a name and a detail
 _CHUNK_BYTES = 2**24
 
 
@@ -62,6 +63,17 @@ class DataSpec:
     music: MusicSpec | None = None
 
 
+def examples(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first few of some names, of which there are so many, for people.
+
+    Example:
+        >>> examples(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d, e, ...'
+    """
+    more = ", ..." if max(len(names), count or 0) > min(len(names), _EXAMPLES) else ""
+    return f"{', '.join(map(printable, names[:_EXAMPLES]))}{more}"
+
+
 @dataclass
 class Skipped:
     """How many were left out for one reason, and the first few of them by name."""
@@ -102,6 +114,7 @@ class DataReport:
         skipped = self.skipped.setdefault(reason, Skipped())
         skipped.count += 1
         words = printable(f"{name}: {detail}" if detail else name)
+        words = words if len(words) <= _WORDS else f"{words[: _WORDS - 60]}...{words[-50:]}"
         self.left_out.append(f"{reason}\t{words}")
         if len(skipped.examples) < _EXAMPLES:
             skipped.examples.append(words)
@@ -121,8 +134,7 @@ class DataReport:
         others = f", {left_out:,} left out" if left_out else ""
         lines = [f"{self.n:,} {self.what if self.n == 1 else f'{self.what}s'} read{others}"]
         for reason, skipped in self.skipped.items():
-            more = ", ..." if skipped.count > len(skipped.examples) else ""
-            lines.append(f"  {reason}: {skipped.count:,} ({', '.join(skipped.examples)}{more})")
+            lines.append(f"  {reason}: {skipped.count:,} ({examples(skipped.examples, skipped.count)})")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 

@@ -1,24 +1,29 @@
 """Folders of images and tables of their paths: where each image is, and what its label is."""
 
-import csv
 import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aigc_sdk.data.dataset import DataReport
+from aigc_sdk.data.dataset import DataReport, examples
 from aigc_sdk.data.pixels import Entry, ImageSource
+from aigc_sdk.data.tables import LABEL_KEYS, checked_keys, checked_labels, column_of, read_csv
 from aigc_sdk.errors import InvalidData, missing_package, printable, shown
+from aigc_sdk.names import composed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
-# The names that the columns of a table may have, in any case of their letters; the arrays of an .npz file too.
+# The names that a column of images may have, in any case of their letters.
 IMAGE_COLUMNS = ("path", "file", "image", "filename", "file_name", "filepath", "image_path", "img")
-LABEL_KEYS = ("label", "class", "target", "labels", "y", "targets")
+
+# Folders that systems and network drives make, in lower case; what is in them is nobody's data.
+_SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "lost+found")
+).union(("__macosx", "system volume information", "found.000", "network trash folder", "temporary items"))
 
 _BATCH_ROWS = 64
 
@@ -45,13 +50,14 @@ def folder_source(folder: Path, report: DataReport) -> ImageSource:
     if not names:
         there = f"has {len(found)} files such as {found[0]}, and no images" if found else "is empty"
         raise InvalidData(f"{folder} {there}; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    labels = [name.partition(os.sep)[0] if os.sep in name else None for name in names]
+    labels = [composed(name.partition(os.sep)[0]) if os.sep in name else None for name in names]
+    report.notes += empty_folders("image", folder, labels, report)
     if None in labels and len(set(labels)) > 1:
         raise InvalidData(
             f"{folder} has {labels.count(None)} images of its own and others in sub-folders; sub-folders are labels,"
             " so put every image into one, or none."
         )
-    return _source_of_paths(folder.resolve().name, folder, names, list(labels))
+    return _source_of_paths(folder.resolve().name, folder, names, labels, names)
 
 
 def walk(folder: Path, report: DataReport) -> Iterator[str]:
@@ -71,6 +77,8 @@ def walk(folder: Path, report: DataReport) -> Iterator[str]:
                     path = os.path.join(name, entry.name)
                     if not _is_folder(entry):
                         yield path
+                    elif entry.name.lower() in _SYSTEM_FOLDERS:
+                        report.skip("system folder", path)
                     elif entry.is_symlink():
                         folders.append(path)
                     else:
@@ -81,6 +89,17 @@ def walk(folder: Path, report: DataReport) -> Iterator[str]:
             report.skip("no permission", name)
 
 
+def empty_folders(what: str, folder: Path, labels: Collection[str | None], report: DataReport) -> list[str]:
+    """Return a note on the folders that would be labels, but have nothing in them; none where there are no labels."""
+    told = {line.partition("\t")[2] for line in report.left_out}
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+    empty = [name for name in names if composed(name) not in labels and printable(name) not in told]
+    if not empty or set(labels) == {None}:
+        return []
+    return [f"folders without {what}s, which are no labels: {examples(empty)}"]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -88,13 +107,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _source_of_paths(name: str, folder: Path, names: list[str], labels: list[Any]) -> ImageSource:
-    """Make the source of images in files, whose paths are from a folder."""
+def _source_of_paths(
+    name: str, folder: Path, names: list[str], labels: Sequence[str | int | None], places: list[str]
+) -> ImageSource:
+    """Make the source of images in files, whose paths are from a folder; one without a path is called by its place."""
     root = os.path.abspath(folder)
 
     def entries() -> Iterator[Entry]:
-        for i, (path, label) in enumerate(zip(names, labels, strict=True)):
-            yield Entry(path or f"row {i}", os.path.join(root, path) if path else "", label)
+        for path, label, place in zip(names, labels, places, strict=True):
+            yield Entry(path or place, os.path.join(root, path) if path else "", label)
 
     state = hashlib.sha256()
     for path, label in zip(names, labels, strict=True):
@@ -112,21 +133,17 @@ def _state(path: str) -> tuple[int, int]:
 
 
 def csv_source(path: Path, report: DataReport) -> ImageSource:
-    """List the images of a .csv or .tsv table, whose paths are from the folder of the table.
+    """List the images of a .csv or .tsv table of their paths, which are from the folder of the table.
 
     Raises:
         InvalidData: it is no table, or no column has a name that says what it is.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
-            image, label = _columns(path, list(reader.fieldnames or ()), report)
-            rows = [(row[image] or "", row[label] if label else None) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidData(f"{path} is no table in UTF-8: {error}.") from error
-    return _source_of_paths(path.stem, path.parent, [name for name, _ in rows], [label or None for _, label in rows])
+    table = read_csv(path, (*IMAGE_COLUMNS, *LABEL_KEYS), report)
+    image, label = _columns(path, table.titles, report)
+    names = [row.cells[image] or "" for row in table.rows]
+    places = [f"line {row.line}" for row in table.rows]
+    labels = checked_labels([row.cells[label] if label else None for row in table.rows], path, places, report)
+    return _source_of_paths(path.stem, path.parent, names, labels, places)
 
 
 def parquet_source(path: Path, report: DataReport) -> ImageSource:
@@ -154,20 +171,20 @@ def parquet_source(path: Path, report: DataReport) -> ImageSource:
 
     with opened() as file:
         schema, n = file.schema_arrow, file.metadata.num_rows
-        image, label = _columns(path, schema.names, report)
+        image_key, label_key = _columns(path, schema.names, report)
+        title_of = dict(zip(checked_keys(path, schema.names), schema.names, strict=True))
+        image, label = title_of[image_key], title_of[label_key] if label_key else None
         files = _state_of_files(file, image, path.parent)
+        values = file.read([label]).column(0).to_pylist() if label else [None] * n
+    labels = checked_labels(values, path, [f"row {i}" for i in range(n)], report)
 
     def entries() -> Iterator[Entry]:
         with opened() as file:
-            number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[column for column in (image, label) if column]):
-                for row in batch.to_pylist():
-                    name, item = _cell(row[image], path, number)
-                    value = row[label] if label else None
-                    if not isinstance(value, str | int | None):
-                        raise InvalidData(f"{path}: the label {value!r} is no text and no whole number.")
-                    yield Entry(name, item, value)
-                    number += 1
+            batches = file.iter_batches(_BATCH_ROWS, columns=[image])
+            cells = (row[image] for batch in batches for row in batch.to_pylist())
+            for number, (cell, label_of_row) in enumerate(zip(cells, labels, strict=True)):
+                name, item = _cell(cell, path, number)
+                yield Entry(name, item, label_of_row)
 
     key = [os.path.abspath(path), *_state(str(path)), files]
     return ImageSource(path.stem, entries, n, key, _class_names(schema, label))
@@ -211,17 +228,16 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
         return None
 
 
-def _columns(path: Path, columns: list[str], report: DataReport) -> tuple[str, str | None]:
-    """Return the names of the columns of images and labels; the report tells when there are no labels among others."""
-    known = {column.strip().lower(): column for column in columns}
-    image = next((known[name] for name in IMAGE_COLUMNS if name in known), None)
+def _columns(path: Path, titles: Sequence[str], report: DataReport) -> tuple[str, str | None]:
+    """Return the keys of the columns of images and of labels; the report tells when there are others, but no labels."""
+    keys = checked_keys(path, titles)
+    image, label = column_of(keys, IMAGE_COLUMNS), column_of(keys, LABEL_KEYS)
     if image is None:
         raise InvalidData(
-            f"{path} has the columns {', '.join(columns) or 'none'}; name the one with the images"
+            f"{path} has the columns {printable(', '.join(titles)) or 'none'}; name the one with the images"
             f" {', '.join(IMAGE_COLUMNS)}, and the one with the labels {', '.join(LABEL_KEYS)}."
         )
-    label = next((known[name] for name in LABEL_KEYS if name in known), None)
-    others = [column for column in columns if column != image]
+    others = [title for key, title in zip(keys, titles, strict=True) if key != image]
     if label is None and others:
         report.notes.append(
             f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_KEYS)}"

@@ -34,10 +34,10 @@ from aigc_sdk.contents.events import (
 from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data.abc import is_music
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
+from aigc_sdk.data.encodings import read_text
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, read_midi, read_score
-from aigc_sdk.data.texts import read_text
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import AigcError, InvalidData, shown
 from aigc_sdk.files import as_path, storage_error

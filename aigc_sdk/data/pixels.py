@@ -33,7 +33,7 @@ _FEW = 128  # images are decoded sooner than processes start that could help
 _CHUNK = 16  # images in a call of a worker
 _STRAYS = 0.1  # images of another size are left out up to this share, and more are an error
 _LOST = "hangs or crashes"
-_FORMAT = 2  # counts up when the same files and options give other pixels
+_FORMAT = 3  # counts up when the same files and options give other pixels
 
 
 _log = logging.getLogger("aigc_sdk")

@@ -8,6 +8,7 @@ import numpy as np
 
 from aigc_sdk.data.pixels import Entry, ImageSource
 from aigc_sdk.errors import InvalidData, PluginError, blamed
+from aigc_sdk.names import composed
 from aigc_sdk.registry import default_registry
 
 
@@ -68,7 +69,7 @@ def _checked_image(image: Any) -> Any:
 
 def _checked_label(label: Any) -> str | int | None:
     if label is None or isinstance(label, str):
-        return label
+        return label and composed(label)
     if isinstance(label, int | np.integer) and not isinstance(label, bool):
         return int(label)
     raise TypeError(f"it gave the label {label!r}, not a text, a whole number or None")

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.image import BROKEN
-from aigc_sdk.data.cleaning import cleaned, named_labels
+from aigc_sdk.data.cleaning import cleaned, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, Dataset
-from aigc_sdk.data.folders import LABEL_KEYS, csv_source, folder_source, parquet_source
+from aigc_sdk.data.folders import csv_source, folder_source, parquet_source
 from aigc_sdk.data.images import ImageOptions, brought_to
 from aigc_sdk.data.pixels import decode_all
 from aigc_sdk.data.plugins import plugin_source
+from aigc_sdk.data.tables import LABEL_KEYS
 from aigc_sdk.errors import AigcError, InvalidData
 from aigc_sdk.files import as_path, storage_error
 
@@ -116,6 +117,7 @@ def _dataset(
     data = Dataset(name, pixels, indices, names, DataReport(len(pixels)))
     if copies := data.n - len(np.unique(data.digests)):
         data.report.notes.append(f"{copies:,} are exact copies of others, and kept")
+    data.report.notes += label_notes("image", names)
     return data
 
 

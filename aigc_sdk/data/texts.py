@@ -1,24 +1,25 @@
 """Texts: read from files, tables and lists, in documents or as one stream, and what a family is told of them."""
 
-import csv
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data.cleaning import named_labels
+from aigc_sdk.data.cleaning import label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, frequencies_of, split_by_digest
-from aigc_sdk.data.folders import LABEL_KEYS, walk
+from aigc_sdk.data.encodings import read_text
+from aigc_sdk.data.folders import empty_folders, walk
+from aigc_sdk.data.tables import LABEL_KEYS, Table, checked_labels, column_of, read_csv, read_jsonl
 from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
+from aigc_sdk.names import composed
 
 Documents = Literal["file", "paragraph", "line"]
 
@@ -28,8 +29,6 @@ TEXT_KEYS = ("text", "content", "body", "document")
 MOST_CHARACTERS = 5000
 # A stream is split between pieces of so many characters.
 PIECE_CHARACTERS = 4096
-# What can be read at most: as code points it takes four times as many bytes.
-MOST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -119,47 +118,84 @@ def load_texts(source: Any, documents: Documents = "file") -> TextDataset:
     if isinstance(source, str | os.PathLike):
         path = as_path(source, "data")
         try:
-            name, texts, labels = _read_path(path, documents, report)
+            found = _read_path(path, documents, report)
         except AigcError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             raise storage_error("read", path, error) from error
     elif isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str):
-        name, texts, labels = "texts", _texts(source[0]), [str(label) for label in source[1]]
-        if len(labels) != len(texts):
-            raise InvalidData(f"There are {len(texts)} texts and {len(labels)} labels; give one for each.")
-    elif isinstance(source, Sequence):
-        name, texts, labels = "texts", _texts(source), None
+        found = _labelled(_texts(source[0], "data[0]"), source[1], report)
+    elif (isinstance(source, Sequence) and not isinstance(source, bytes | bytearray)) or isinstance(source, np.ndarray):
+        texts = _texts(source, "data")
+        found = _Found("texts", texts, None, _places(len(texts)))
     else:
         raise InvalidData(f"data is of type {type(source).__name__}; give a path, texts, or a pair (texts, labels).")
-    return _dataset(name, texts, labels, report)
+    return _dataset(found, report)
 
 
-def _texts(values: Any) -> list[str]:
+class _Found(NamedTuple):
+    """Texts as they were found: all of them, with labels or None where one has none, and what each is called."""
+
+    name: str
+    texts: list[str]
+    labels: list[str | None] | None
+    places: list[str]
+
+
+def _places(n: int) -> list[str]:
+    return [f"text {i}" for i in range(n)]
+
+
+def _texts(values: Any, where: str) -> list[str]:
+    """Return texts that were given in Python, each of which has to be one; raises InvalidData."""
+    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+        raise InvalidData(f"{where} is of type {type(values).__name__}; give a list of texts.")
     texts = list(values)
-    if wrong := next((text for text in texts if not isinstance(text, str)), None):
-        raise InvalidData(f"One of the texts is {shown(wrong)}, no text.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidData(f"{where}[{i}] is {shown(text)}, of type {type(text).__name__}; a text is a str.")
     return texts
 
 
-def _dataset(name: str, texts: list[str], labels: list[str] | None, report: DataReport) -> TextDataset:
-    """Make a dataset of the texts that can be used: of copies the first, and none that is empty."""
-    kept, first = [], dict[tuple[str, str | None], int]()
+def _labelled(texts: list[str], labels: Any, report: DataReport) -> _Found:
+    if isinstance(labels, str | bytes | bytearray | Mapping | Set) or not isinstance(labels, Iterable):
+        raise InvalidData(f"data[1] is of type {type(labels).__name__}; give a list of labels, one for each text.")
+    values, places = list(labels), _places(len(texts))
+    if len(values) != len(texts):
+        raise InvalidData(f"There are {len(texts)} texts and {len(values)} labels; give one for each.")
+    return _Found("texts", texts, _names(checked_labels(values, "data", places, report)), places)
+
+
+def _names(labels: list[str | int | None]) -> list[str | None]:
+    return [label if label is None else str(label) for label in labels]
+
+
+def _kept(found: _Found, report: DataReport) -> list[int]:
+    """Return which texts can be used, and report the others: of copies the first is kept, and none that is empty."""
+    _, texts, labels, places = found
+    kept, first = list[int](), dict[tuple[str, str | None], int]()
     for i, text in enumerate(texts):
         if not text:
-            report.skip("empty", f"text {i}")
-        elif labels is not None and not labels[i]:
-            report.skip("no label", f"text {i}")
+            report.skip("empty", places[i])
+        elif labels is not None and labels[i] is None:
+            report.skip("no label", places[i])
         elif (other := first.setdefault((text, labels[i] if labels else None), i)) != i:
-            report.skip("copy", f"text {i}", f"of text {other}")
+            report.skip("copy", places[i], f"of {places[other]}")
         else:
             kept.append(i)
+    return kept
+
+
+def _dataset(found: _Found, report: DataReport) -> TextDataset:
+    """Make a dataset of the texts that can be used."""
+    name, texts, labels, _ = found
+    kept = _kept(found, report)
     codes = [_codes(texts[i], name) for i in kept]
     report.n = len(codes)
     distinct = len(set[str]().union(*(texts[i] for i in kept)))
     if distinct < 2:
-        found = "is empty" if not codes else "consists of one character again and again"
-        raise InvalidData(f"{name} {found}; give texts of at least two different characters. {report.line}.")
+        wrong = "is empty" if not codes else "consists of one character again and again"
+        raise InvalidData(f"{name} {wrong}; give texts of at least two different characters. {report.line}.")
     sizes = [len(each) for each in codes]
     report.notes.append(f"{sum(sizes):,} characters, {distinct:,} different ones, the longest text has {max(sizes):,}")
     whole = codes[0] if len(codes) == 1 else np.concatenate(codes)
@@ -177,6 +213,7 @@ def _dataset(name: str, texts: list[str], labels: list[str] | None, report: Data
         raise InvalidData(f"{name} has only one text; give at least two different ones. {report.line}.")
     chosen = None if labels is None else np.array([labels[i] for i in kept])
     indices, names = named_labels(name, len(kept), chosen, None)
+    report.notes += label_notes("text", names, labels or ())
     return TextDataset(name, whole, np.append(0, np.cumsum(sizes)), indices, names, report=report)
 
 
@@ -187,7 +224,7 @@ def _codes(text: str, name: str) -> NDArray[np.int32]:
         raise InvalidData(f"{name} has half a surrogate pair, {text[error.start]!a}, which is no character.") from error
 
 
-def _read_path(path: Path, documents: Documents, report: DataReport) -> tuple[str, list[str], list[str] | None]:
+def _read_path(path: Path, documents: Documents, report: DataReport) -> _Found:
     name, suffix = path.name.partition(".")[0] or path.name, path.suffix.lower()
     if not path.exists():
         raise InvalidData(f"There is no data at {path}.")
@@ -196,57 +233,66 @@ def _read_path(path: Path, documents: Documents, report: DataReport) -> tuple[st
     if not path.is_file():
         raise InvalidData(f"{path} is no file and no folder.")
     if suffix == ".txt":
-        return name, _divided(read_text(path), documents), None
+        texts = _divided(read_text(path), documents)
+        return _Found(name, texts, None, _places(len(texts)))
     if suffix == ".jsonl":
-        texts, labels = _columns(path, _json_rows(path), report)
+        table = read_jsonl(path)
     elif suffix in (".csv", ".tsv"):
-        texts, labels = _columns(path, _csv_rows(path, suffix), report)
+        table = read_csv(path, (*TEXT_KEYS, *LABEL_KEYS), report)
+        if table.titles and table.column(TEXT_KEYS) is None:
+            raise InvalidData(_no_texts(str(path), table.titles))
     else:
         raise InvalidData(
             f"{path} is of no kind that texts are read from; give .txt, .jsonl, .csv or .tsv, or a folder."
         )
-    return name, texts, labels
+    return _of_table(path, name, table, report)
 
 
-def _read_folder(folder: Path, documents: Documents, report: DataReport) -> tuple[str, list[str], list[str] | None]:
-    texts, labels = list[str](), list[str]()
-    for found in sorted(walk(folder, report), key=lambda each: Path(each).parts):
-        if any(part.startswith(".") for part in Path(found).parts):
-            report.skip("hidden", found)
-        elif not found.lower().endswith(".txt"):
-            report.skip("no text by its name", found)
+def _of_table(path: Path, name: str, table: Table, report: DataReport) -> _Found:
+    """Return the texts of a table; rows that have none are left out."""
+    texts, labels, places = list[str](), list[Any](), list[str]()
+    for line, cells in table.rows:
+        column, label = column_of(cells, TEXT_KEYS), column_of(cells, LABEL_KEYS)
+        if column is None:
+            raise InvalidData(_no_texts(f"{path}, line {line},", list(cells)))
+        if not isinstance(cells[column], str):
+            report.skip("no text", f"line {line}", shown(cells[column]))
+            continue
+        texts.append(cells[column].replace("\r\n", "\n").replace("\r", "\n"))
+        labels.append(cells[label] if label else None)
+        places.append(f"line {line}")
+    checked = _names(checked_labels(labels, path, places, report))
+    return _Found(name, texts, checked if any(checked) else None, places)
+
+
+def _no_texts(where: str, titles: Sequence[str]) -> str:
+    return (
+        f"{where} has {printable(', '.join(titles))[:200] or 'nothing'}; give a column named {' or '.join(TEXT_KEYS)},"
+        f" and for labels one named {' or '.join(LABEL_KEYS[:2])}."
+    )
+
+
+def _read_folder(folder: Path, documents: Documents, report: DataReport) -> _Found:
+    texts, labels, places = list[str](), list[str | None](), list[str]()
+    for name in sorted(walk(folder, report), key=lambda each: Path(each).parts):
+        if any(part.startswith(".") for part in Path(name).parts):
+            report.skip("hidden", name)
+        elif not name.lower().endswith(".txt"):
+            report.skip("no text by its name", name)
         else:
-            parts = _divided(read_text(folder / found), documents)
+            parts = _divided(read_text(folder / name), documents)
             texts += parts
-            labels += [found.partition(os.sep)[0] if os.sep in found else ""] * len(parts)
+            labels += [composed(name.partition(os.sep)[0]) if os.sep in name else None] * len(parts)
+            places += [name] if documents == "file" else [f"{name}, {place}" for place in _places(len(parts))]
     if not texts:
         raise InvalidData(f"{folder} has no texts; their files end in .txt. {report.line}.")
-    if "" in labels and len(set(labels)) > 1:
+    report.notes += empty_folders("text", folder, labels, report)
+    if None in labels and len(set(labels)) > 1:
         raise InvalidData(
             f"{folder} has texts of its own and others in sub-folders; sub-folders are labels, so put every text into"
             " one, or none."
         )
-    return folder.resolve().name, texts, labels if labels[0] else None
-
-
-def read_text(path: Path, otherwise: str | None = None) -> str:
-    """Return a file's text, its lines ended by a line feed alone; what is not UTF-8 may be of another encoding."""
-    if path.stat().st_size > MOST_BYTES:
-        raise InvalidData(f"{path} has {path.stat().st_size:,} bytes; a file of texts has at most {MOST_BYTES:,}.")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if otherwise:
-            return _lines(data.decode(otherwise))
-        raise InvalidData(
-            f"{path} is no text in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. Convert the file."
-        ) from error
-    return _lines(text)
-
-
-def _lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _Found(folder.resolve().name, texts, labels if labels[0] is not None else None, places)
 
 
 def _divided(text: str, documents: Documents) -> list[str]:
@@ -254,49 +300,3 @@ def _divided(text: str, documents: Documents) -> list[str]:
         return [text]
     parts = text.split("\n" if documents == "line" else "\n\n")
     return [part.strip() for part in parts if part.strip()]
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidData(f"{path}, line {number}, is no JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise InvalidData(f"{path}, line {number}, is {shown(row)}; give an object with a text in each line.")
-        yield number, {str(key).lower(): value for key, value in row.items()}
-
-
-def _csv_rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        lines = read_text(path).splitlines(keepends=True)
-        reader = csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
-        for row in reader:
-            yield reader.line_num, {str(key).lower(): value for key, value in row.items()}
-    except csv.Error as error:
-        raise InvalidData(f"{path} is no table: {error}.") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _columns(
-    path: Path, rows: Iterator[tuple[int, dict[str, Any]]], report: DataReport
-) -> tuple[list[str], list[str] | None]:
-    texts, labels = list[str](), list[str]()
-    for number, row in rows:
-        column = next((key for key in TEXT_KEYS if key in row), None)
-        if column is None:
-            raise InvalidData(
-                f"{path}, line {number}, has {printable(', '.join(row))[:200] or 'nothing'}; give a column named"
-                f" {' or '.join(TEXT_KEYS)}, and for labels one named {' or '.join(LABEL_KEYS[:2])}."
-            )
-        if not isinstance(row[column], str):
-            report.skip("no text", f"line {number}", shown(row[column]))
-            continue
-        label = next((row[key] for key in LABEL_KEYS if key in row), None)
-        texts.append(row[column].replace("\r\n", "\n"))
-        labels.append("" if label is None else str(label))
-    return texts, labels if any(labels) else None

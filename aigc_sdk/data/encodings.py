@@ -1,0 +1,60 @@
+"""Files of text: which encoding they are in, and lines that end in a line feed alone."""
+
+import codecs
+from pathlib import Path
+
+from aigc_sdk.errors import InvalidData
+
+# What can be read at most: as code points it takes four times as many bytes.
+MOST_BYTES = 2**29
+
+# What a file may begin with to tell its encoding; that of UTF-32 begins as that of UTF-16 does.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(path: Path, otherwise: str | None = None) -> str:
+    """Return a file's text, its lines ended by a line feed alone.
+
+    It is UTF-16 or UTF-32 where its first bytes say so, or where every second of many bytes is zero, and else UTF-8.
+
+    Args:
+        path: the file.
+        otherwise: the encoding of what is not UTF-8; without it that is an error.
+
+    Raises:
+        InvalidData: it is in another encoding, or too large.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise InvalidData(f"{path} has {path.stat().st_size:,} bytes; a file of texts has at most {MOST_BYTES:,}.")
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None) or _unmarked(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if otherwise and encoding == "utf-8":
+            return _lines(data.decode(otherwise))
+        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise InvalidData(
+            f"{path} is no text in {encoding[:6].upper().rstrip('-')}: {found}. Convert the file."
+        ) from error
+    return _lines(text)
+
+
+def _unmarked(data: bytes) -> str:
+    """Return the encoding of a file that does not tell: a quarter of UTF-16, and more of it, are letters of Latin-1."""
+    if b"\0" not in data:
+        return "utf-8"
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if min(even, odd) or 8 * max(even, odd) < len(data):
+        return "utf-8"
+    return "utf-16-be" if even else "utf-16-le"
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
