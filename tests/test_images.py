@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import ImageCms, ImageOps
 from aigc_sdk.cli import app
 from aigc_sdk.data import Dataset, ImageOptions, images, load_data, pixels
 from aigc_sdk.data import workers as worker_processes
-from aigc_sdk.data.images import Rejected, brought_to, decode
+from aigc_sdk.data.images import Rejected, brought_to, decode, probe
 from aigc_sdk.data.workers import WorkerLost, Workers
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError
 from aigc_sdk.files import cache_folder
@@ -149,6 +151,221 @@ def test_image_that_is_transparent_lies_on_white_where_alpha_is_left_out(alpha, 
     assert brought_to(np.asarray(image)[None], ImageOptions(mode="grey"))[0, 0, 0].tolist() == [expected]
     padded = decode(saved(image.crop((0, 0, 4, 2)), "PNG"), (4, 4, 3), ImageOptions(4, "pad", "rgb"))
     assert padded[0, 0].tolist() == [0, 0, 0]  # as around an image that is not transparent
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(samples, depth, colour, before=b"", behind=b""):
+    """Write samples (height, width, channels) of a depth by hand, with chunks before and behind the pixels."""
+    height, width = samples.shape[:2]
+    bits = (samples.reshape(height, -1, 1) >> np.arange(depth - 1, -1, -1)) & 1
+    rows = b"".join(b"\0" + np.packbits(row.astype(np.uint8)).tobytes() for row in bits)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + before + pixels + behind + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("level", [None, 0, 1, -1])
+def test_grey_of_every_depth_has_its_levels_and_its_transparent_one(depth, level):
+    most = 2**depth - 1
+    samples = np.array([[0, 1, most, most // 2], [most, 0, 1, 1]])[..., None]
+    key = most if level == -1 else level
+    before = b"" if key is None else chunk(b"tRNS", struct.pack(">H", key))
+    wanted = np.rint(samples * (255 / most)).astype(np.uint8)
+    if key is not None:
+        wanted = np.dstack([wanted, wanted, wanted, np.where(samples == key, 0, 255)]).astype(np.uint8)
+    data = png_of(samples, depth, 0, before)
+    assert probe([data], ImageOptions()) == [wanted.shape]
+    assert np.array_equal(decode(data, wanted.shape, ImageOptions()), wanted)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("key", [None, (1, 2, 3), (700, 2, 65535)])
+def test_colour_of_every_depth_has_its_transparent_one(depth, key):
+    colours = np.array([[[1, 2, 3], [3, 2, 1]], [[0, 0, 0], [255, 255, 255]]]) * (257 if depth == 16 else 1)
+    key = None if key is None or (depth == 8 and max(key) > 255) else key
+    if key is not None:
+        colours[0, 0] = key
+    before = b"" if key is None else chunk(b"tRNS", struct.pack(">HHH", *key))
+    wanted = colours >> (depth - 8)
+    if key is not None:  # 16 bits are compared by their upper 8, which (0, 0, 0) has too
+        alpha = np.array([[0, 255], [0 if depth == 16 and max(key) < 256 else 255, 255]])
+        wanted = np.dstack([wanted, alpha])
+    found = decode(png_of(colours, depth, 2, before), wanted.shape, ImageOptions())
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("alphas", [[0], [255, 0], [10, 200]])
+def test_palette_of_every_depth_has_the_alpha_of_each_colour(depth, alphas):
+    palette = RNG.integers(0, 256, (2**depth, 3))
+    samples = RNG.integers(0, 2**depth, (6, 7, 1))
+    before = chunk(b"PLTE", palette.astype(np.uint8).tobytes()) + chunk(b"tRNS", bytes(alphas))
+    alpha = np.array([*alphas, *[255] * (2**depth - len(alphas))])
+    wanted = np.dstack([palette[samples[..., 0]], alpha[samples[..., 0]]])
+    assert np.array_equal(decode(png_of(samples, depth, 3, before), (6, 7, 4), ImageOptions()), wanted)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(4, 2), (6, 4)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_alpha_of_every_depth_is_kept(colour, channels, depth):
+    samples = RNG.integers(0, 2**depth, (6, 7, channels))
+    eight = samples >> (depth - 8)
+    wanted = eight if channels == 4 else eight[..., [0, 0, 0, 1]]
+    assert np.array_equal(decode(png_of(samples, depth, colour), (6, 7, 4), ImageOptions()), wanted)
+
+
+def tiff_of(data, **tags):
+    """Write a TIFF of 4 x 3 pixels by hand; tags in the place of those of 16 bits of grey."""
+    given = {"width": 4, "height": 3, "bits": 16, "compression": 1, "photometric": 1, "samples": 1, "planes": 1}
+    given |= {"format": 1, "orientation": 1, **tags}
+    names = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "orientation": 274}
+    names |= {"samples": 277, "planes": 284, "format": 339}
+    places = {"offsets": 8, "sizes": len(data)}
+    samples, end = given["samples"], 8 + len(data)
+    lists, entries = b"", list[tuple[int, int, int, int]]()
+    if given["planes"] == 2 and samples > 1:
+        size = len(data) // samples
+        places = {"offsets": [8 + i * size for i in range(samples)], "sizes": [size] * samples}
+    for number, values in [(273, places["offsets"]), (279, places["sizes"])]:
+        if isinstance(values, list):
+            entries.append((number, 4, len(values), end + len(lists)))
+            lists += struct.pack(f"<{len(values)}I", *values)
+        else:
+            entries.append((number, 4, 1, values))
+    for name, number in names.items():
+        if name in ("bits", "format") and samples > 2:
+            entries.append((number, 3, samples, end + len(lists)))
+            lists += struct.pack(f"<{samples}H", *[given[name]] * samples)
+        else:
+            entries.append((number, 3, 1, given[name]))
+    entries.append((278, 3, 1, given["height"]))
+    table = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    start = end + len(lists)
+    return struct.pack("<2sHI", b"II", 42, start) + data + lists + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+def test_tiff_whose_zero_is_white_and_one_of_twelve_bits_are_read_right():
+    levels = RNG.integers(0, 65536, (3, 4))
+    for photometric, wanted in ((1, levels), (0, 65535 - levels)):
+        data = tiff_of(levels.astype("<u2").tobytes(), photometric=photometric)
+        assert np.array_equal(decode(data, (3, 4, 1), ImageOptions())[..., 0], np.rint(wanted / 257))
+    floats = RNG.random((3, 4))
+    for photometric, wanted in ((1, floats), (0, 1 - floats)):
+        data = tiff_of(floats.astype("<f4").tobytes(), bits=32, format=3, photometric=photometric)
+        assert np.abs(decode(data, (3, 4, 1), ImageOptions())[..., 0] - wanted * 255).max() <= 0.51
+    twelve = levels >> 4
+    pairs = (twelve.ravel()[::2] << 12) | twelve.ravel()[1::2]
+    packed = b"".join(int(pair).to_bytes(3, "big") for pair in pairs)
+    found = decode(tiff_of(packed, bits=12), (3, 4, 1), ImageOptions())
+    assert np.array_equal(found[..., 0], np.rint(twelve * (255 / 4095)))
+
+
+def test_tiff_that_pillow_reads_as_other_pixels_is_rejected():
+    found = decode(tiff_of(bytes(12), bits=8, format=2), (3, 4, 1), ImageOptions())
+    assert found == Rejected("unreadable", "its levels are signed numbers of 8 bits")
+    planes = RNG.integers(0, 65536, (3, 3, 4))
+    data = planes.astype("<u2").tobytes()
+    found = decode(tiff_of(data, photometric=2, samples=3, planes=2), (3, 4, 3), ImageOptions())
+    assert found.reason == "unreadable" and "planes of their own" in found.detail
+    together = planes.transpose(1, 2, 0).astype("<u2").tobytes()
+    found = decode(tiff_of(together, photometric=2, samples=3), (3, 4, 3), ImageOptions())
+    assert np.array_equal(found, planes.transpose(1, 2, 0) >> 8)
+
+
+EXIF_PROFILE, XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
+
+
+def exif_of(lies):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = lies
+    return exif.tobytes()
+
+
+def profile(lies):
+    data = b"Exif\0\0" + exif_of(lies).removeprefix(b"Exif\0\0")
+    return f"\nexif\n{len(data):8}\n{data.hex()}\n".encode()
+
+
+# What says how a PNG lies, as a chunk.
+SAID_BY = {
+    "eXIf": lambda lies: chunk(b"eXIf", exif_of(lies).removeprefix(b"Exif\0\0")),
+    "tEXt": lambda lies: chunk(b"tEXt", EXIF_PROFILE + b"\0" + profile(lies)),
+    "zTXt": lambda lies: chunk(b"zTXt", EXIF_PROFILE + b"\0\0" + zlib.compress(profile(lies))),
+    "iTXt": lambda lies: chunk(b"iTXt", EXIF_PROFILE + bytes(5) + profile(lies)),
+    "XMP": lambda lies: chunk(b"iTXt", XMP + bytes(5) + b'<x tiff:Orientation="%d"/>' % lies),
+    "packed XMP": lambda lies: chunk(
+        b"iTXt", XMP + b"\0\1\0\0\0" + zlib.compress(b"<tiff:Orientation>%d</tiff:Orientation>" % lies)
+    ),
+}
+
+
+def upright_by_hand(pixels, lies):
+    turns = {5: 0, 6: -1, 7: 2, 8: 1, 1: 0, 2: 0, 3: 2, 4: 2}
+    turned = np.rot90(pixels, turns[lies])
+    if lies in (2, 4):
+        turned = turned[:, ::-1]
+    return turned.transpose(1, 0, 2) if lies in (5, 7) else turned
+
+
+@pytest.mark.parametrize("lies", range(1, 9))
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("said_by", SAID_BY)
+def test_png_is_turned_and_known_to_be_by_all_that_says_how_it_lies(said_by, behind, lies):
+    told = SAID_BY[said_by](lies)
+    data = png_of(COLOUR[0], 8, 2, b"" if behind else told, told if behind else b"")
+    wanted = upright_by_hand(COLOUR[0], lies)
+    assert probe([data], ImageOptions()) == [wanted.shape]
+    assert np.array_equal(decode(data, wanted.shape, ImageOptions()), wanted)
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(ImageOps.exif_transpose(image), wanted)  # another who reads it
+
+
+@pytest.mark.parametrize("lies", range(1, 9))
+@pytest.mark.parametrize("how", ["exif", "xmp"])
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "JPEG", "MPO"])
+def test_file_of_every_kind_is_turned_and_known_to_be(kind, how, lies):
+    pixels = np.kron(COLOUR[0], np.ones((8, 8, 1), np.uint8))
+    xmp = b'<x tiff:Orientation="%d"/>' % lies
+    said = {"exif": exif_of(lies)} if how == "exif" else {"xmp": xmp}
+    if kind == "TIFF":
+        said = {"tiffinfo": {0x0112: lies} if how == "exif" else {700: xmp}}
+    options = {"WEBP": {"lossless": True}, "MPO": {"save_all": True}}.get(kind, {})
+    data = saved(PIL.Image.fromarray(pixels), kind, **said, **options)
+    if kind in ("JPEG", "MPO"):
+        pixels = np.asarray(PIL.Image.open(io.BytesIO(saved(PIL.Image.fromarray(pixels), "JPEG"))))
+    wanted = upright_by_hand(pixels, lies)
+    assert probe([data], ImageOptions()) == [wanted.shape]
+    assert np.array_equal(decode(data, wanted.shape, ImageOptions()), wanted)
+
+
+@pytest.mark.parametrize("broken", [b"\nexif\n 8\nzz\n", b"", b"\n\n\n\xff", b"\nexif\n 4\n45786966\n"])
+def test_image_whose_orientation_cannot_be_read_is_taken_as_it_is(broken):
+    for before in (chunk(b"tEXt", EXIF_PROFILE + b"\0" + broken), chunk(b"eXIf", broken)):
+        for told in ((before, b""), (b"", before)):
+            data = png_of(COLOUR[0], 8, 2, *told)
+            assert probe([data], ImageOptions()) == [(5, 4, 3)]
+            assert np.array_equal(decode(data, (5, 4, 3), ImageOptions()), COLOUR[0])
+
+
+def test_folder_of_png_turned_by_what_is_behind_their_pixels_is_read_without_a_size(tmp_path):
+    for i, image in enumerate(COLOUR):
+        told = SAID_BY["eXIf" if i % 2 else "XMP"](6)
+        write(tmp_path / f"{i}.png", png_of(image, 8, 2, behind=told))
+    assert same(load_data(tmp_path), np.stack([upright_by_hand(image, 6) for image in COLOUR]))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (2, 400), (7, 3), (65, 1)])
+def test_fit_of_a_strip_shows_it(fit, shape):
+    data = png(np.full((*shape, 3), 200, np.uint8))
+    for size in (32, (16, 48)):
+        found = decode(data, (*(ImageOptions(size).shape), 3), ImageOptions(size, fit))
+        seen = found[found.any(2)]
+        assert len(seen) >= (16 if fit == "pad" else found[..., 0].size) and (seen == 200).all()
 
 
 def test_fit_of_a_large_jpeg_is_close_to_that_of_the_whole_image():

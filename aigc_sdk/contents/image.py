@@ -8,7 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.base import PROVENANCE_KEY, Item
+from aigc_sdk.contents.orientation import orientation, upright
 from aigc_sdk.errors import AigcError, InvalidRequest, StorageError, shown
 from aigc_sdk.files import as_path, atomic_write
 
@@ -51,6 +52,9 @@ BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+# Tags of a TIFF.
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
 
 # Pixels of the longer side that a notebook shows at least.
 _SHOWN_SIDE = 112
@@ -178,7 +182,7 @@ def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
 
     if isinstance(source, PIL.Image.Image):
         with reading(name):
-            return _upright(source, channels)
+            return to_channels(as_seen(source), channels)
     if not isinstance(source, str | os.PathLike):
         raise InvalidRequest(f"{name} is {shown(source)}; give a path, a PIL image or an array uint8.")
     path = as_path(source, name)
@@ -186,13 +190,15 @@ def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StorageError(f"{name}: {path} cannot be read: it is no file.")  # on a pipe one would wait for ever
         with PIL.Image.open(path) as image:
-            return _upright(image, channels)
+            return to_channels(as_seen(image), channels)
 
 
-def _upright(image: "PilImage", channels: int) -> NDArray[np.uint8]:
-    import PIL.ImageOps
-
-    return to_channels(eight_bits(PIL.ImageOps.exif_transpose(image)), channels)
+def as_seen(image: "PilImage") -> "PilImage":
+    """Return the image upright, in mode L, RGB or RGBA, see `eight_bits`."""
+    if image.format == "TIFF":  # Pillow turns it while it loads
+        image.load()
+    lies = orientation(image)  # which PNG tells before it is loaded
+    return upright(eight_bits(image), lies)
 
 
 def count_channels(image: "PilImage") -> int:
@@ -206,8 +212,17 @@ def eight_bits(image: "PilImage") -> "PilImage":
     """Return the image in mode L, RGB or RGBA, in sRGB where it says which colours it is in."""
     import PIL.Image
 
+    tags = _tiff_tags(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return PIL.Image.fromarray(_scaled(np.asarray(image), image.mode))
+        values = np.asarray(image)
+        most = 1 if image.mode == "F" else 4095 if tags.get(_BITS) == (12,) else 65535
+        greys = _scaled(values, most)
+        grey = PIL.Image.fromarray(255 - greys if tags.get(_PHOTOMETRIC) == 0 else greys)  # 0 is white
+        if "transparency" not in image.info:
+            return grey
+        alpha = np.where(values == image.info["transparency"], np.uint8(0), np.uint8(255))
+        return PIL.Image.merge("RGBA", (grey, grey, grey, PIL.Image.fromarray(alpha)))
+    image = _with_true_transparency(image)
     mode = MODES[count_channels(image)]
     profile = image.info.get("icc_profile")
     if profile and mode != "L":
@@ -219,9 +234,37 @@ def eight_bits(image: "PilImage") -> "PilImage":
     return image.convert(mode)
 
 
-def _scaled(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
-    """Scale grey values of more than 8 bits: whole ones are of 16 bits, floats from 0 to 1."""
-    most = 1 if mode == "F" else 65535
+def _with_true_transparency(image: "PilImage") -> "PilImage":
+    """Return an image whose transparent colour is one of its pixels', which Pillow scales to 8 bits without it."""
+    key = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    depth = str(tiles[0][3]).partition(";")[2] if image.format == "PNG" and tiles else ""
+    if image.mode == "L" and depth in ("2", "4"):
+        key = None if key is None else key * (255 // (2 ** int(depth) - 1))
+    elif image.mode == "RGB" and isinstance(key, tuple) and (depth == "16B" or max(key) > 255):
+        key = tuple(level >> 8 for level in key)
+    if key == image.info.get("transparency"):
+        return image
+    image = image.copy()
+    image.info["transparency"] = key
+    return image
+
+
+def _tiff_tags(image: "PilImage") -> Mapping[int, Any]:
+    """Return the tags of a TIFF, and none of another file; raises ValueError for what Pillow reads as other pixels."""
+    if image.format != "TIFF":
+        return {}
+    tags: Mapping[int, Any] = image.tag_v2  # type: ignore[attr-defined]  # a TIFF has them
+    bits, signs = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    if max(bits) <= 8 and 2 in signs:
+        raise ValueError("its levels are signed numbers of 8 bits")
+    if max(bits) > 8 and len(bits) > 1 and tags.get(_PLANES) == 2 and tags.get(_COMPRESSION) == 1:
+        raise ValueError("its colours of 16 bits lie in planes of their own; save it compressed, or with them together")
+    return tags
+
+
+def _scaled(values: NDArray[Any], most: int) -> NDArray[np.uint8]:
+    """Scale grey values of more than 8 bits: whole ones are of 16 or 12 bits, floats from 0 to 1."""
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= most):
         raise ValueError(f"its greys are from {low:.6g} to {high:.6g}, which is not within 0 and {most}")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.image import BROKEN, count_channels, eight_bits, over_white, to_channels
+from aigc_sdk.contents.image import BROKEN, as_seen, count_channels, over_white, to_channels
+from aigc_sdk.contents.orientation import upright_size
 from aigc_sdk.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ Mode = Literal["auto", "grey", "rgb", "rgba"]
 
 MAX_SIDE = 4096
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
-
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
 
 
 @dataclass(frozen=True)
@@ -185,28 +184,19 @@ def _opened(item: Any) -> "Iterator[PilImage]":
 def _probe(item: Any, options: ImageOptions) -> tuple[int, int, int] | None:
     try:
         with _opened(item) as image:
-            height, width = options.shape or _upright_size(image)
+            height, width = options.shape or upright_size(image)
             return height, width, CHANNELS.get(options.mode) or count_channels(image)
     except _Unreadable:
         return None
 
 
-def _upright_size(image: "PilImage") -> tuple[int, int]:
-    # A PNG without the chunk would be decoded whole in search of it.
-    has_exif = "exif" in image.info or image.format != "PNG"
-    turned = has_exif and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
 def _decode(item: Any, shape: tuple[int, int, int], options: ImageOptions) -> NDArray[np.uint8]:
     """Return uint8 (height, width, channels); raises _Unreadable."""
-    from PIL import ImageOps
-
     with _opened(item) as image:
         if options.shape is not None and hasattr(image, "draft"):
             # A JPEG can be decoded at a half, a quarter or an eighth of its size; still three times what is needed.
             image.draft(None, (3 * max(shape[:2]), 3 * max(shape[:2])))
-        seen = eight_bits(ImageOps.exif_transpose(image))
+        seen = as_seen(image)
         if options.shape is None and (seen.height, seen.width) != shape[:2]:
             raise _Unreadable(Rejected("wrong shape", f"{seen.width} x {seen.height} pixels"))
         return _fitted(seen, shape, options)
@@ -223,7 +213,14 @@ def _fitted(image: "PilImage", shape: tuple[int, ...], options: ImageOptions) ->
         if options.fit == "crop":
             image = ImageOps.fit(image, size, lanczos)
         elif options.fit == "pad":
-            image = ImageOps.pad(image, size, lanczos)
+            image = ImageOps.pad(image.resize(_inner_size(image, size), lanczos), size, lanczos)
         else:
             image = image.resize(size, lanczos)
     return to_channels(image, shape[2])
+
+
+def _inner_size(image: "PilImage", size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) of an image that fits into a size: of a strip a line of pixels is left at least."""
+    if image.width / image.height > size[0] / size[1]:
+        return size[0], max(1, round(image.height / image.width * size[0]))
+    return max(1, round(image.width / image.height * size[1])), size[1]
