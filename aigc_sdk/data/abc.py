@@ -30,8 +30,9 @@ from aigc_sdk.data.images import Rejected
 Read = tuple[Notes, int | None, str, float | None]
 
 _LOUDNESS = 80
-# Bounds on what hostile text can ask for: digits of a length, whole notes of a tune, and how fine times may become.
-_MOST_DIGITS, _LONGEST_TUNE, _FINEST = 4, 10**5, 10**9
+_ONE = Fraction(1)
+# Bounds on what hostile text can ask for: digits of a length, whole notes and notes of a voice, and how fine times are.
+_MOST_DIGITS, _LONGEST_TUNE, _MOST_NOTES, _FINEST = 4, 10**5, 50_000, 10**9
 
 _FIELDS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZmrsw")
 _FIELD = re.compile(r"[ \t]*([A-Zmrsw]):(?![|:])(.*)")
@@ -153,12 +154,11 @@ class _Setting:
 
 
 class _Written(NamedTuple):
-    """A note as it is written: length in unit lengths."""
+    """A note as it is written, but for its length."""
 
     letter: str
     octave: int
     accidental: int | None
-    length: Fraction
     is_tied: bool = False
 
 
@@ -169,7 +169,6 @@ class _Sound:
     row: list[Any]  # pitch, begin, end; the last two Fractions
     place: tuple[str, int]
     alteration: int
-    length: Fraction
     is_tied: bool
 
 
@@ -213,29 +212,29 @@ class _Voice:
     bars: list[Fraction] = field(default_factory=list)
     endings: list[_Ending] = field(default_factory=list)
 
-    def play(self, notes: list[_Written], length: Fraction, factor: Fraction = Fraction(1)) -> None:
+    def play(self, notes: list[_Written], length: Fraction) -> None:
         """Go on by an event: a note, a chord, or a rest, which has no notes; `length` is in unit lengths."""
-        scale = factor * self.setting.unit * self.tuplet
-        if self.broken and self.last and length * scale != self.unbroken:
-            raise NotRead("a broken rhythm of unequal notes", "the standard leaves open what that is (section 4.4)")
-        self.unbroken, scale = length * scale, scale * (self.broken or 1)
-        tied = [sound for sound in self.last.sounds if sound.is_tied] if self.last else []
-        sounds = [self._sound(note, note.length * scale, tied) for note in notes]
-        self.last, self.is_open, self.broken = _Event(self.time, length * scale, sounds), True, None
-        self.is_rekeyed = False
+        length = length * self.setting.unit
         if self.tuplet_left:
+            length *= self.tuplet
             self.tuplet_left -= 1
-            self.tuplet = self.tuplet if self.tuplet_left else Fraction(1)
-        self._move_to(self.time + length * scale)
+        self.unbroken, unbroken = length, self.unbroken
+        if self.broken:
+            if length != unbroken:
+                raise NotRead("a broken rhythm of unequal notes", "the standard leaves open what it is (section 4.4)")
+            length *= self.broken
+        begin, tied = self.time, [sound for sound in self.last.sounds if sound.is_tied] if self.last else []
+        self._move_to(begin + length)
+        sounds = [self._sound(note, begin, tied) for note in notes]
+        self.last, self.is_open, self.broken, self.is_rekeyed = _Event(begin, length, sounds), True, None, False
 
     def _move_to(self, time: Fraction) -> None:
-        if time > _LONGEST_TUNE or time.denominator > _FINEST:
+        if time.numerator > _LONGEST_TUNE * time.denominator or time.denominator > _FINEST:
             raise NotRead("lengths that are none", f"a time of {time} whole notes")
         self.time = time
 
-    def _sound(self, note: _Written, length: Fraction, tied: list[_Sound]) -> _Sound:
-        """Return what a note sounds as; one that is tied to goes on in the row of the other."""
-        place = (note.letter, note.octave)
+    def _sound(self, note: _Written, begin: Fraction, tied: list[_Sound]) -> _Sound:
+        """Return what a note sounds as until now; one that is tied to goes on in the row of the other."""
         alteration = self._alteration(note, tied)
         pitch = 60 + 12 * note.octave + STEPS[note.letter] + alteration + self.setting.moved
         if not 0 <= pitch <= 127:
@@ -243,12 +242,13 @@ class _Voice:
         before = next((sound for sound in tied if sound.row[0] == pitch), None)
         if before:
             tied.remove(before)
-            row = before.row
-            row[2] = self.time + length
+            before.row[2] = self.time
+        elif len(self.rows) == _MOST_NOTES:
+            raise NotRead("a tune that is too long", f"more than {_MOST_NOTES:,} notes")
         else:
-            row = [pitch, self.time, self.time + length]
-            self.rows.append(row)
-        return _Sound(row, place, alteration, length, note.is_tied)
+            self.rows.append([pitch, begin, self.time])
+        row = before.row if before else self.rows[-1]
+        return _Sound(row, (note.letter, note.octave), alteration, note.is_tied)
 
     def _alteration(self, note: _Written, tied: list[_Sound]) -> int:
         """Return the semitones of a note: its own accidental, that of a tie, of its bar, or of the signature."""
@@ -261,7 +261,7 @@ class _Voice:
                 if self.is_rekeyed and sound.alteration != usual:
                     raise NotRead("a tie into another key", f"{note.letter} is another note in it")
                 return sound.alteration
-        if self._usual(note.letter, note.octave, self.graces | self.accidentals) != usual:
+        if self.graces and self._usual(note.letter, note.octave, self.graces | self.accidentals) != usual:
             raise NotRead("an accidental of a grace note that may hold", f"write whether {note.letter} has it too")
         return usual
 
@@ -307,12 +307,10 @@ class _Voice:
         if self.last.length != self.unbroken:
             raise NotRead("a broken rhythm of unequal notes", "one note stands between two signs")
         first, self.broken = (2 - short, short) if marks[0] == ">" else (short, 2 - short)
-        event = self.last
-        event.length *= first
-        for sound in event.sounds:
-            sound.length *= first
-            sound.row[2] = event.begin + sound.length
-        self._move_to(event.begin + event.length)
+        self.last.length *= first
+        self._move_to(self.last.begin + self.last.length)
+        for sound in self.last.sounds:
+            sound.row[2] = self.time
 
     def start_tuplet(self, p: int, q: int | None, r: int | None) -> None:
         """Let the next r events take q/p of their time (section 4.13)."""
@@ -404,7 +402,7 @@ class _Tune:
         self.key: int | None = None
         self.meter: str | None = None
         self.tempos = list[str]()
-        self.unit: Fraction | None = None
+        self.unit = Fraction(0)  # of the first note
         self.chord: list[_Written] | None = None
         self.chord_length: Fraction | None = None
         self.breaks_lines = False
@@ -425,12 +423,18 @@ class _Tune:
             raise NotRead("a key that is not read", "no line begins with K:")
         return self._together()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether there has been a note or a rest."""
+        return self.unit > 0
+
     def _field(self, letter: str, value: str) -> None:
         if letter == "K":
             self._key(value)
         elif letter == "M":
             meter = read_meter(value)
-            self.meter = (meter[0] if meter else "") if self.meter is None else self.meter
+            if self.meter is None or not self.is_begun:
+                self.meter = meter[0] if meter else ""
             self._set(meter=meter)
         elif letter == "L":
             self._set(unit=read_unit(value))
@@ -459,9 +463,10 @@ class _Tune:
             self._set(signature=key.signature)
             if self.voice:
                 self.voice.rekey()
+        if not self.is_begun and (key.signature is not None or not self.has_key):
+            self.key = key.index
         if not self.has_key:
-            self.key, self.has_key = key.index, True
-            meter = self.shared.meter
+            self.has_key, meter = True, self.shared.meter
             if self.shared.unit == 0:  # by the metre of the head, whatever the metre is later (section 3.1.7)
                 self._set(unit=Fraction(1, 16 if meter and meter[1] < Fraction(3, 4) else 8))
 
@@ -517,26 +522,28 @@ class _Tune:
 
     _on_spacer = _on_text = _on_slur = _on_blank
 
-    def _play(self, notes: list[_Written], length: Fraction, factor: Fraction = Fraction(1)) -> None:
+    def _play(self, notes: list[_Written], length: Fraction) -> None:
         voice = self._on()
-        if self.unit is None:
+        if not self.is_begun:
             self.unit = voice.setting.unit
-        voice.play(notes, length, factor)
+        voice.play(notes, length)
 
     def _on_note(self, sign: str | None, letter: str, marks: str, *length: str) -> None:
         octave = letter.islower() + marks.count("'") - marks.count(",")
-        note = _Written(letter.upper(), octave, ACCIDENTALS[sign] if sign else None, _length(*length))
-        if self.chord is None:
-            self._play([note], note.length)
-            return
-        self.chord.append(note)
-        self.chord_length = self.chord_length or note.length
+        self._add([_Written(letter.upper(), octave, ACCIDENTALS[sign] if sign else None)], _length(*length))
 
     def _on_rest(self, *length: str) -> None:
+        self._add([], _length(*length))
+
+    def _add(self, notes: list[_Written], length: Fraction) -> None:
+        """Play a note or a rest, or add it to the chord that is open."""
         if self.chord is None:
-            self._play([], _length(*length))
+            self._play(notes, length)
+        elif self.chord_length not in (None, length):
+            raise NotRead("a chord of unequal lengths", "whether its notes last as long as the first is not clear")
         else:
-            self.chord_length = self.chord_length or _length(*length)
+            self.chord += notes
+            self.chord_length = length
 
     def _on_bars_rest(self, count: str) -> None:
         self._on().rest_bars(int(_length(count, "", "")))
@@ -548,9 +555,7 @@ class _Tune:
         if self.chord is None or self.chord_length is None:
             raise NotRead("broken ABC", "a ] without a chord")
         notes, self.chord = self.chord, None
-        if any(note.length != self.chord_length for note in notes):
-            raise NotRead("a chord of unequal lengths", "whether its notes last as long as the first is not clear")
-        self._play(notes, self.chord_length, _length(*length))  # lengths multiply (section 4.17)
+        self._play(notes, self.chord_length * _length(*length))  # lengths multiply (section 4.17)
 
     def _on_tie(self) -> None:
         if self.chord is None:
@@ -633,8 +638,11 @@ class _Tune:
         for number, voice in enumerate(voices):
             for pitch, onset, end in voice.rows:
                 if not any(first <= onset < last for first, last in left_out):
-                    ticks = [round(4 * TICKS * (begin + each - _before(each, left_out))) for each in (onset, end)]
-                    rows.append((int(pitch), _LOUDNESS, ticks[0], max(1, ticks[1] - ticks[0]), number % VOICES, 0))
+                    times = (
+                        (onset - _before(onset, left_out), end - _before(end, left_out)) if left_out else (onset, end)
+                    )
+                    tick, last_tick = (_tick(begin + each) for each in times)
+                    rows.append((pitch, _LOUDNESS, tick, max(1, last_tick - tick), number % VOICES, 0))
         tempos = (read_tempo(text, self.unit or Fraction(1, 8)) for text in self.tempos)
         tempo = next((each for each in tempos if each is not None), None)
         notes = np.array(rows, np.int64).reshape(-1, 6)
@@ -650,7 +658,7 @@ class _Tune:
 def _length(number: str, slashes: str, divisor: str) -> Fraction:
     """Return the length of a note in unit lengths: "3", "3/2", "/", "//" (section 4.3)."""
     if not (number or slashes):
-        return Fraction(1)
+        return _ONE
     above, below = int(number[:_MOST_DIGITS] or 1), int(divisor[:_MOST_DIGITS] or 2)
     is_sound = max(len(number), len(divisor), len(slashes)) <= _MOST_DIGITS and (len(slashes) <= 1 or not divisor)
     if not (is_sound and above and below):
@@ -670,6 +678,12 @@ def _left_out(voices: list[_Voice]) -> list[tuple[Fraction, Fraction]]:
     if any(first[1] > second[0] for first, second in pairwise(found)):
         raise NotRead("voices that do not keep together", "their endings are of different bars")
     return found
+
+
+def _tick(time: Fraction) -> int:
+    """Return round(4 * TICKS * time), as fast as it gets."""
+    ticks, rest = divmod(4 * TICKS * time.numerator, time.denominator)
+    return ticks + (2 * rest > time.denominator or (2 * rest == time.denominator and ticks % 2))
 
 
 def _before(time: Fraction, left_out: list[tuple[Fraction, Fraction]]) -> Fraction:

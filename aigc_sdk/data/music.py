@@ -60,6 +60,9 @@ _LEAST_NOTE, _MOST_NOTE = (0, 0, 0, 1, 0, 0), (127, 127, 2**31, 2**31, VOICES - 
 # Tunes of a book that one call of a worker reads.
 _TUNES = 32
 _BLANK = re.compile(r"\n[ \t]*\n")
+# What the head of a book may say for all its tunes, and up to where the fields of a tune are those of its head.
+_FIELD = re.compile(r"[MLQIUm]:|%%(?![ \t]*(?:begin|end))")
+_HEAD = re.compile(r"(?:(?s:.*?)^K:.*\n?(?:(?:[A-Za-z+]:(?![|:])|%).*\n?)*)?", re.MULTILINE)
 
 
 class Piece(NamedTuple):
@@ -406,9 +409,7 @@ def _tunes(name: str, text: str, report: DataReport) -> list[tuple[str, str]]:
     """Return the tunes of a book: a name for each, with its number and title, and its text with the book's fields."""
     head, *tunes = re.split(r"^[ \t]*(?=X:)", text, flags=re.MULTILINE)
     before = _BLANK.split(head)
-    fields = [
-        line for block in before if not is_music(block) for line in block.splitlines() if re.match("[MLQ]:", line)
-    ]
+    fields = [line for block in before if not is_music(block) for line in block.split("\n") if _FIELD.match(line)]
     if tunes:
         _skip_music(f"{name}, before the first X:", before, report)
     named = list[tuple[str, str]]()
@@ -416,7 +417,8 @@ def _tunes(name: str, text: str, report: DataReport) -> list[tuple[str, str]]:
         # A blank line ends it, and its own fields come before those of the book.
         first, *behind = _BLANK.split(tune)
         number, _, rest = first.partition("\n")
-        left = [field for field in fields if not re.search(f"^{field[:2]}", rest, flags=re.MULTILINE)]
+        own = re.findall("^[MLQ]:", rest[: _HEAD.match(rest).end()], flags=re.MULTILINE)  # type: ignore[union-attr]  # it matches all
+        left = [field for field in fields if field[:2] not in own]
         named.append((f"{name}, {number.strip()}{_title(rest)}", "\n".join([number, *left, rest])))
         _skip_music(f"{name}, behind {number.strip()}", behind, report)
     return named
