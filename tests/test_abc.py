@@ -330,6 +330,7 @@ def test_tempo_is_in_quarter_notes_a_minute(written, tempo):
         (tune("c4|d4|"), 0),
         (tune("c"), 0),
         (tune("z c|d4|"), 3),
+        (tune("|1 c4:|2 d|e4|"), 3),
         (tune("V:1\nc|d4|\nV:2\nC|D4|"), 3),
     ],
 )
@@ -486,6 +487,7 @@ def test_macros_of_a_book_leave_out_its_tunes_by_name(tmp_path):
         "".join(f"c/{n}" for n in range(1, 9999)),
         "Z9999|" * 20_000,
         "|1" * 50_000,
+        "c|1c:|2c|" * 5_000,
         " " * 100_000 + "x",
         "\\" * 100_000,
         "%" * 100_000,

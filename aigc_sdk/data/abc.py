@@ -5,10 +5,11 @@ abcnotation.com/wiki/abc:standard:v2.1; its sections are named where a rule is n
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -629,19 +630,14 @@ class _Tune:
             voice.end()
         if not self.meter:
             raise NotRead("a metre that is none", "none is written")
-        left_out = _left_out(voices)
+        cuts = _Cuts(voices)
         _check_bars(voices)
-        bar = Fraction(self.meter)
-        upbeats = [voice.bars[0] for voice in voices if voice.bars and voice.bars[0] < voice.time]
-        begin = max(bar - max(upbeats), Fraction(0)) if upbeats else Fraction(0)
+        begin = _upbeat(voices, cuts, Fraction(self.meter))
         rows = list[tuple[int, ...]]()
         for number, voice in enumerate(voices):
             for pitch, onset, end in voice.rows:
-                if not any(first <= onset < last for first, last in left_out):
-                    times = (
-                        (onset - _before(onset, left_out), end - _before(end, left_out)) if left_out else (onset, end)
-                    )
-                    tick, last_tick = (_tick(begin + each) for each in times)
+                if not cuts.hold(onset):
+                    tick, last_tick = (_tick(begin + cuts.moved(each)) for each in (onset, end))
                     rows.append((pitch, _LOUDNESS, tick, max(1, last_tick - tick), number % VOICES, 0))
         tempos = (read_tempo(text, self.unit or Fraction(1, 8)) for text in self.tempos)
         tempo = next((each for each in tempos if each is not None), None)
@@ -666,18 +662,31 @@ def _length(number: str, slashes: str, divisor: str) -> Fraction:
     return Fraction(above, below ** (len(slashes) if slashes else 0))
 
 
-def _left_out(voices: list[_Voice]) -> list[tuple[Fraction, Fraction]]:
-    """Return the times of all endings that take turns with a later one."""
-    times = {
-        (ending.begin, ending.end or ending.begin)
-        for voice in voices
-        for ending, later in pairwise(voice.endings)
-        if later.number > ending.number
-    }
-    found = sorted(times)
-    if any(first[1] > second[0] for first, second in pairwise(found)):
-        raise NotRead("voices that do not keep together", "their endings are of different bars")
-    return found
+class _Cuts:
+    """The times of all endings that take turns with a later one, which are cut out."""
+
+    def __init__(self, voices: list[_Voice]) -> None:
+        times = {
+            (ending.begin, ending.end or ending.begin)
+            for voice in voices
+            for ending, later in pairwise(voice.endings)
+            if later.number > ending.number
+        }
+        cuts = sorted(times)
+        if any(first[1] > second[0] for first, second in pairwise(cuts)):
+            raise NotRead("voices that do not keep together", "their endings are of different bars")
+        self.begins, self.ends = [begin for begin, _ in cuts], [end for _, end in cuts]
+        self.before = [Fraction(0), *accumulate(end - begin for begin, end in cuts)]
+
+    def moved(self, time: Fraction) -> Fraction:
+        """Return when a time is, without what is cut out before it."""
+        number = bisect_left(self.begins, time)
+        return time - self.before[number] + max(self.ends[number - 1] - time, Fraction(0)) if number else time
+
+    def hold(self, time: Fraction) -> bool:
+        """Whether what begins at a time is cut out."""
+        number = bisect_right(self.begins, time)
+        return number > 0 and time < self.ends[number - 1]
 
 
 def _tick(time: Fraction) -> int:
@@ -686,15 +695,18 @@ def _tick(time: Fraction) -> int:
     return ticks + (2 * rest > time.denominator or (2 * rest == time.denominator and ticks % 2))
 
 
-def _before(time: Fraction, left_out: list[tuple[Fraction, Fraction]]) -> Fraction:
-    """Return how much is left out before a time."""
-    return sum((min(time, last) - first for first, last in left_out if first < time), Fraction(0))
-
-
 def _check_bars(voices: list[_Voice]) -> None:
-    """See that voices keep together: of any two the bar lines of one are those of the other, as long as both go on."""
-    for one, other in pairwise(voices):
-        end = min(one.time, other.time)
-        first, second = ({bar for bar in voice.bars if bar < end} for voice in (one, other))
-        if not (first <= second or second <= first):
+    """See that voices keep together: as long as both go on, the bar lines of each are some of the busiest one's."""
+    busiest = max(voices, key=lambda voice: len(voice.bars), default=_Voice(_Setting()))
+    for voice in voices:
+        end = min(voice.time, busiest.time)
+        some, all_bars = ({bar for bar in each.bars if bar < end} for each in (voice, busiest))
+        if not some <= all_bars:
             raise NotRead("voices that do not keep together", "their bars are of different lengths")
+
+
+def _upbeat(voices: list[_Voice], cuts: _Cuts, bar: Fraction) -> Fraction:
+    """Return when the music begins, in whole notes: a first bar that is too short ends at a bar line."""
+    firsts = [next((bar for bar in map(cuts.moved, voice.bars) if bar), voice.time) for voice in voices]
+    lengths = [first for first, voice in zip(firsts, voices, strict=True) if first < cuts.moved(voice.time)]
+    return max(bar - max(lengths), Fraction(0)) if lengths else Fraction(0)
