@@ -25,7 +25,7 @@ from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
 from aigc_sdk.contents.keys import KEYS, key_sharps, respelled, scale
 from aigc_sdk.contents.sound import RATE
-from aigc_sdk.data import Piece, load_music
+from aigc_sdk.data import Piece, load_music, music
 from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
 from aigc_sdk.data.scores import read_midi, read_score
 from aigc_sdk.errors import (
@@ -392,6 +392,23 @@ L:1/8
 K:G
 G2A2 B2c2|d8|]
 """
+
+
+class Deadly:
+    """Ends the process that unpickles it, as a broken file may end what reads it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_tune_that_ends_its_process_is_left_out_alone_and_named(tmp_path, monkeypatch):
+    tunes = [(f"tune {i}", f"X:{i}\nM:4/4\nL:1/4\nK:C\n{note}GAB|\n") for i, note in enumerate("CDEF")]
+    tunes[1] = (tunes[1][0], Deadly())
+    calls = [("abc", tunes[:3]), ("abc", tunes[3:])]
+    monkeypatch.setattr(music, "_calls", lambda *_: iter(calls))
+    data = load_music(tmp_path)
+    assert data.n == 3
+    assert data.report.skipped["hangs or crashes"].examples == ["tune 1: its process ended"]
 
 
 def test_abc_book_with_errors_in_its_middle_gives_the_others(tmp_path):

@@ -352,13 +352,14 @@ def _read_path(path: Path, report: DataReport) -> list[Piece]:
         path, names = path.parent, [path.name]
     else:
         raise InvalidData(f"{path} is of no kind that music is read from; give {', '.join(SUFFIXES)}, or a folder.")
-    calls = list(_calls(path, names, report))
+    chunks = [[(how, *piece) for piece in named] for how, named in _calls(path, names, report)]
     pieces = list[Piece]()
-    with Workers(min(available_workers(), len(calls)) if len(calls) > 1 else 0) as workers:
-        for (_, named), results in zip(calls, workers.map(_read_some, calls), strict=True):
-            lost = Rejected("crashes what reads it", "") if isinstance(results, WorkerLost) else None
-            for (name, _), result in zip(named, [lost] * len(named) if lost else results, strict=True):
-                if isinstance(result, Rejected):
+    with Workers(min(available_workers(), len(chunks)) if len(chunks) > 1 else 0) as workers:
+        for chunk, results in workers.map_chunks(_read_some, chunks, _arguments):
+            for (_, name, _), result in zip(chunk, results, strict=True):
+                if isinstance(result, WorkerLost):
+                    report.skip("hangs or crashes", name, str(result))
+                elif isinstance(result, Rejected):
                     report.skip(result.reason, name, result.detail)
                 else:
                     pieces.append(Piece(name, *result))
@@ -433,6 +434,11 @@ def _skip_music(place: str, blocks: list[str], report: DataReport) -> None:
     """Count the blocks that are music, which belongs to no tune; words between tunes are nothing that is left out."""
     for block in filter(is_music, blocks):
         report.skip("music of no tune", f"{place}{_title(block)}", "a tune begins with X: and ends at a blank line")
+
+
+def _arguments(_: int, chunk: list[tuple[str, str, Any]]) -> tuple[str, list[tuple[str, Any]]]:
+    """Return those of `_read_some` for pieces that are read in one way."""
+    return chunk[0][0], [(name, what) for _, name, what in chunk]
 
 
 def _read_some(how: str, named: list[tuple[str, Any]]) -> list[Any]:
