@@ -243,10 +243,10 @@ def test_line_of_200_megabytes_is_read(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_text_file_is_read_in_the_encoding_that_it_is_in(tmp_path, encoding):
-    (tmp_path / "some.txt").write_bytes("naïve 春天\r\nLine 2\u2028 and more\x85\f\rthree".encode(encoding))
+    (tmp_path / "some.txt").write_bytes("naïve 春天 😀\r\nLine 2\u2028 and more\x85\f\rthree".encode(encoding))
     (tmp_path / "big-endian.txt").write_bytes(codecs.BOM_UTF16_BE + "ab".encode("utf-16-be"))
     lines = texts_of(load_texts(tmp_path / "some.txt", "line"))
-    assert lines == ["naïve 春天", "Line 2\u2028 and more", "three"]
+    assert lines == ["naïve 春天 😀", "Line 2\u2028 and more", "three"]
     assert load_texts(tmp_path, "line").n == 4
 
 

@@ -47,13 +47,13 @@ def read_text(path: Path, otherwise: str | None = None) -> str:
 
 
 def _unmarked(data: bytes) -> str:
-    """Return the encoding of a file that does not tell: a quarter of UTF-16, and more of it, are letters of Latin-1."""
+    """Return the encoding of a file that does not tell: of UTF-16 the upper byte of blanks and Latin letters is zero."""
     if b"\0" not in data:
         return "utf-8"
     even, odd = data[::2].count(0), data[1::2].count(0)
-    if min(even, odd) or 8 * max(even, odd) < len(data):
+    if 4 * min(even, odd) > max(even, odd) or 8 * max(even, odd) < len(data):
         return "utf-8"
-    return "utf-16-be" if even else "utf-16-le"
+    return "utf-16-be" if even > odd else "utf-16-le"
 
 
 def _lines(text: str) -> str:
