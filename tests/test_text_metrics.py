@@ -127,7 +127,7 @@ def test_evaluate_reads_a_stream_whole(tmp_path):
     [
         ({"metrics": ["frechet"]}, InvalidRequest, "The metric frechet measures images, and these are texts"),
         ({"extractor": "digits-features"}, InvalidRequest, "Texts are compared as they are"),
-        ({"train": ["a", "b", 3]}, InvalidData, "One of the texts is 3, no text"),
+        ({"train": ["a", "b", 3]}, InvalidData, r"data\[2\] is 3, of type int; a text is a str"),
         ({"train": "nowhere.txt"}, InvalidData, "train: There is no data at"),
         ({"n": 200}, InvalidRequest, "from 1 to 50"),
     ],
