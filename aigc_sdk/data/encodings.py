@@ -47,7 +47,7 @@ def read_text(path: Path, otherwise: str | None = None) -> str:
 
 
 def _unmarked(data: bytes) -> str:
-    """Return the encoding of a file that does not tell: of UTF-16 the upper byte of blanks and Latin letters is zero."""
+    """Return the encoding of a file that does not tell: in UTF-16 the upper byte of blanks and Latin letters is 0."""
     if b"\0" not in data:
         return "utf-8"
     even, odd = data[::2].count(0), data[1::2].count(0)
