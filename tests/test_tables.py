@@ -78,7 +78,7 @@ def test_rows_with_more_cells_are_left_out_and_those_with_fewer_are_told_of(tmp_
     skipped = data.report.skipped
     assert skipped["more cells than titles"].examples == ["line 2: 3 cells, 2 titles", "line 7: 4 cells, 2 titles"]
     assert skipped["no label"].examples == ["line 4", "line 8"]
-    assert "2 rows with fewer cells than titles, the rest empty: line 4, line 8" in data.report.notes
+    assert "2 rows have fewer cells than titles, and the rest empty: line 4, line 8" in data.report.notes
 
 
 def test_rows_of_images_follow_the_same_rules(images):
@@ -156,6 +156,9 @@ def test_labels_that_stand_for_none_are_none_in_every_table(images, kind):
         data = load_texts(write(images / "t.jsonl", "\n".join(rows).encode()))
     assert data.label_names == ("cat", "dog") and data.labels.tolist() == [0, 1]
     assert data.report.skipped["no label"].count == len(NONE)
+    assert any(
+        note.startswith("labels that were taken for none, as pandas writes it: <NA>, N/A") for note in data.report.notes
+    )
 
 
 @pytest.mark.parametrize(

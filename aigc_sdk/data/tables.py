@@ -92,7 +92,8 @@ def read_csv(path: Path, known: Sequence[str], report: DataReport) -> Table:
             short.append(f"line {line}")
         rows.append(Row(line, dict.fromkeys(keys) | dict(zip(keys, fields, strict=False))))
     if short:
-        report.notes.append(f"{len(short):,} rows with fewer cells than titles, the rest empty: {examples(short)}")
+        rows_are = "1 row has" if len(short) == 1 else f"{len(short):,} rows have"
+        report.notes.append(f"{rows_are} fewer cells than titles, and the rest empty: {examples(short)}")
     return Table(titles, rows)
 
 
@@ -234,6 +235,8 @@ def checked_labels(
     """
     labels = [_checked_label(value, where, place) for value, place in zip(values, places, strict=True)]
     there = [label for label in labels if label is not None]
+    if nones := sorted({value for value in values if isinstance(value, str) and value in _NONE}):
+        report.notes.append(f"labels that were taken for none, as pandas writes it: {examples(nones)}")
     if all(isinstance(label, int) or (isinstance(label, float) and label.is_integer()) for label in there):
         return [label if label is None else int(label) for label in labels]
     words = [label if label is None else str(label) for label in labels]
