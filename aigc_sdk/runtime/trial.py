@@ -38,8 +38,8 @@ SECONDS, MEGABYTES = ("AIGC_SDK_TRIAL_SECONDS", 10), ("AIGC_SDK_TRIAL_MB", 900)
 # written and loaded, and weights are packed anew), and so many for each value that is folded.
 _BYTES_PER_SECOND, _BYTES_PER_BYTE, _BYTES_PER_VALUE = 50_000_000, 8, 8
 
-# Where a process has no limit of processor time, and for one that a busy machine keeps waiting: so many times longer.
-_PATIENCE = 3
+# How many times longer a process may live. Where its processor time is limited, only a busy machine makes it wait.
+_PATIENCE = 6 if sys.platform == "win32" else 60
 _READY = b"ready\n"
 
 _log = logging.getLogger("aigc_sdk")
