@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.contents.events import event_code
 from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
+from aigc_sdk.forking import unforked
 from aigc_sdk.seeds import MAX_SEED
 
 CONTRACT = 1
@@ -89,15 +90,18 @@ def checked(part: type[Part], values: Any) -> Part:
         >>> checked(OutputSpec, {"dtype": "uint8", "shape": [28, 28, 1]})
         OutputSpec(dtype='uint8', shape=(28, 28, 1), length=False)
     """
-    made: Part = _adapter(part).validate_python(values)  # type: ignore[arg-type]  # mypy: no type variable is hashable
+    with unforked:
+        made: Part = _adapter(part).validate_python(values)  # type: ignore[arg-type]  # mypy: no type variable is hashable
     return made
 
 
 @lru_cache
 def _adapter(part: Any) -> Any:
-    from pydantic import TypeAdapter
+    """Return what checks a part; made and used `unforked`, since pydantic imports and has locks of its own."""
+    with unforked:
+        from pydantic import TypeAdapter
 
-    return TypeAdapter(part)
+        return TypeAdapter(part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,7 +444,8 @@ class ModelCard(_Part):
         Raises:
             InvalidModel: it is not strict JSON, or not a card of contract 1; says which field is wrong.
         """
-        from pydantic import ValidationError
+        with unforked:
+            from pydantic import ValidationError
 
         values = parse_strict_json(text)
         if not isinstance(values, dict):
@@ -452,7 +457,8 @@ class ModelCard(_Part):
             )
         try:
             # Nothing is converted: what is checked here is what `from_checked_json` will read.
-            card: ModelCard = _adapter(ModelCard).validate_json(text, strict=True)
+            with unforked:
+                card: ModelCard = _adapter(ModelCard).validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the card"

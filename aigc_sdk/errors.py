@@ -157,6 +157,8 @@ def reason(error: BaseException) -> str:
 def blamed(what: str) -> Iterator[None]:
     """Make a PluginError, which begins with `what`, of all that a plugin's code may raise, SystemExit too.
 
+    A Rust panic is no Exception either.
+
     Example:
         >>> with blamed("The metric 'ratio' failed"):
         ...     1 / 0
@@ -165,9 +167,9 @@ def blamed(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AigcError, KeyboardInterrupt):
+    except (AigcError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise PluginError(f"{what}: {reason(error)}.") from error
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import glob
 import os
-import threading
-import time
+from collections.abc import Generator as Generated
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count, repeat
 from pathlib import Path
 from types import TracebackType
@@ -33,10 +32,13 @@ from aigc_sdk.errors import (
     reason,
     shown,
 )
+from aigc_sdk.forking import unforked
 from aigc_sdk.generator import Generator, check_content, start_state, written
+from aigc_sdk.loaded import Loaded
 from aigc_sdk.registry import Plugin, default_registry
-from aigc_sdk.request import Request, build_request, build_requests
+from aigc_sdk.request import Request, build_request, build_requests, ends_at
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
+from aigc_sdk.stopping import Parts, Stop, current_stop
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
@@ -82,7 +84,8 @@ class Model:
 
     def close(self) -> None:
         """Release the model; generating with it afterwards raises GenerationFailed."""
-        self._generator.close()
+        with blamed(f"The generator of {self.card.name} cannot be closed"):
+            self._generator.close()
 
     def generate(
         self,
@@ -95,11 +98,11 @@ class Model:
         **controls: Any,
     ) -> Contents:
         """Generate n items. See `aigc_sdk.generate`, which takes the same arguments."""
-        return self._answer(
-            build_request(
-                self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
-            )
+        deadline = ends_at(deadline_s)
+        request = build_request(
+            self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
         )
+        return self._answer(request, deadline)
 
     def generate_iter(
         self,
@@ -110,17 +113,17 @@ class Model:
         batch_size: int | None = None,
         deadline_s: float | None = 300,
         **controls: Any,
-    ) -> Iterator[Contents]:
+    ) -> Parts[Contents]:
         """Generate n items batch by batch. See `aigc_sdk.generate_iter`, which takes the same arguments."""
         requests = build_requests(
             self.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
         )
         # A generator, so that after an error it is over; to go on would leave a batch out.
-        return (self._answer(request) for request in requests)
+        return Parts(self._answer(request, ends_at(deadline_s)) for request in requests)
 
     def stream(
         self, *, seed: int | None = None, chunk_size: int = 1, deadline_s: float | None = 300, **controls: Any
-    ) -> Iterator[Any]:
+    ) -> Parts[Any]:
         """Generate one text or piece of music, part by part. See `aigc_sdk.stream`, which takes the same arguments."""
         if not self.card.state:
             raise InvalidRequest(
@@ -131,24 +134,24 @@ class Model:
         request = build_request(
             self.card, 1, seed=seed, seeds=None, batch_size=None, deadline_s=deadline_s, controls=controls
         )
-        return self._pieces(request, chunk_size)
+        return Parts(self._pieces(request, chunk_size))
 
-    def _pieces(self, request: Request, chunk_size: int) -> Iterator[Any]:
+    def _pieces(self, request: Request, chunk_size: int) -> Generated[Any, None, None]:
         registry = default_registry()
         if registry.hooks("aigc_after_generate"):  # they have to see all of it before the caller sees any
-            item = self._answer(request)[0]
+            item = self._answer(request, ends_at(request.deadline_s))[0]
             yield item.data if self.card.modality == "music" else str(item)
             return
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
         yield from _streamed(self._generator, request, chunk_size)
 
-    def _answer(self, request: Request, stop: threading.Event | None = None) -> Contents:
-        """Take a request the one path that there is; `stop` ends it before its next batch."""
+    def _answer(self, request: Request, deadline: float | None) -> Contents:
+        """Take a request the one path that there is, until the deadline, in seconds of `time.monotonic`."""
         registry = default_registry()
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
-        contents = make_contents(self._generator, request, stop)
+        contents = make_contents(self._generator, request, deadline)
         for after in registry.hooks("aigc_after_generate"):
             for replaced in after(request=request, contents=contents):
                 contents = replaced
@@ -162,12 +165,17 @@ class Model:
         return f"<table>{''.join(rows)}</table>"
 
 
-def make_contents(generator: Generator, request: Request, stop: threading.Event | None = None) -> Contents:
+def make_contents(generator: Generator, request: Request, deadline: float | None = None) -> Contents:
     """Run a request batch by batch and return its items with their provenance, before any policy.
 
+    Args:
+        generator: makes the items.
+        request: what is asked for.
+        deadline: when to give up, in seconds of `time.monotonic`; None for never.
+
     Raises:
-        DeadlineExceeded: the request's deadline passed.
-        GenerationFailed: the generator failed, or returned something else than its card says, or `stop` was set.
+        DeadlineExceeded: the deadline passed.
+        GenerationFailed: the generator failed, or returned something else than its card says, or was stopped.
     """
     card, items = generator.card, list[Item]()
     origin = Origin(
@@ -181,22 +189,29 @@ def make_contents(generator: Generator, request: Request, stop: threading.Event 
         frozenset(control.name for control in card.controls if control.kind == "music"),
     )
     kind = MODALITIES[card.modality]
-    deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
+    stop = current_stop()
     for start in range(0, request.n, request.batch_size):
-        if stop is not None and stop.is_set():
+        if stop.is_set:
             raise GenerationFailed(f"{card.name} was stopped after {start} of {request.n} items.")
         rows = slice(start, start + request.batch_size)
         seeds = request.seeds[rows]
         batch = {name: values[rows] for name, values in request.controls.items()}
-        try:
+        with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
             content, how = check_content(card, outputs, len(seeds)), written(card, outputs, len(seeds))
-        except AigcError:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin's generator may raise anything
-            raise GenerationFailed(f"{card.name} failed: {reason(error)}.") from error
         items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start), *how))
     return Contents(items)
+
+
+@contextmanager
+def _running(card: ModelCard) -> Iterator[None]:
+    """Make a GenerationFailed of whatever a plugin's generator may raise, SystemExit too."""
+    try:
+        yield
+    except (AigcError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise GenerationFailed(f"{card.name} failed: {reason(error)}.") from error
 
 
 def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterator[Any]:
@@ -205,14 +220,14 @@ def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterat
     while left > 0:
         size = min(left, chunk_size)
         controls = {**request.controls, "max_length": np.array([size], np.int64)}
-        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
-        outputs = generator.go_on(request.seeds, controls, state, deadline=deadline)
-        made = check_content(generator.card, outputs, 1)[0]
+        with _running(generator.card):
+            outputs = generator.go_on(request.seeds, controls, state, deadline=ends_at(request.deadline_s))
+            made = check_content(generator.card, outputs, 1)[0]
+            is_finished, state = bool(outputs["finished"][0]), {name: outputs[f"{name}.next"] for name in state}
         if len(made):
             yield made if generator.card.modality == "music" else decode(made)
-        if outputs["finished"][0]:
+        if is_finished:
             return
-        state = {name: outputs[f"{name}.next"] for name in state}
         left -= size
 
 
@@ -262,7 +277,8 @@ def generate(
 ) -> Contents:
     """Generate n items with a model: the same seed and controls give the same items.
 
-    Models given by name or path stay loaded between calls, the last four of them.
+    Models given by name or path stay loaded between calls: those that were used last, 512 MB of them, or as many MB as
+    the environment variable AIGC_SDK_LOADED_MB says. However many threads ask for one at once, it is loaded once.
 
     Args:
         model: as in `aigc_sdk.load`.
@@ -273,7 +289,7 @@ def generate(
         task: which task of the model; without it, its first.
         batch_size: items in one run; no effect on what is made.
         device: as in `aigc_sdk.load`.
-        deadline_s: seconds after which the request fails; None for never.
+        deadline_s: seconds after which the request fails, loading included; None for never.
         controls: what the model's card lists, for example `label=4`; one value for all items, or a list
             with one for each. A choice goes by name or number.
 
@@ -282,7 +298,7 @@ def generate(
 
     Raises:
         UnknownName: no such model, task, control, choice or device.
-        InvalidRequest: a count, seed or control that cannot be used.
+        InvalidRequest: a count, seed or control, or a value of AIGC_SDK_LOADED_MB, that cannot be used.
         InvalidModel, StorageError, DeviceUnavailable, PluginError: as in `aigc_sdk.load`.
         Refused: a policy plugin refused.
         DeadlineExceeded: it took longer than deadline_s.
@@ -294,8 +310,12 @@ def generate(
         >>> [item.provenance["controls"]["label"] for item in digits]
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    loaded = keep_loaded(model, task=task, device=device)
-    return loaded.generate(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
+    deadline = ends_at(deadline_s)
+    loaded = keep_loaded(model, task=task, device=device, deadline=deadline)
+    request = build_request(
+        loaded.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
+    )
+    return loaded._answer(request, deadline)
 
 
 def generate_iter(
@@ -324,11 +344,12 @@ def generate_iter(
         task: as in `generate`.
         batch_size: items in each batch but the last; no effect on what is made.
         device: as in `aigc_sdk.load`.
-        deadline_s: seconds that one batch may take; None for never.
+        deadline_s: seconds that loading may take, and each batch; None for never.
         controls: as in `generate`; a list has one value for each of the n items.
 
     Returns:
-        An iterator over the batches, each Contents.
+        An iterator over the batches, each Contents. Its `close` may be called from any thread: it ends the batch that
+        is being made, with GenerationFailed where it is waited for.
 
     Raises:
         UnknownName, InvalidRequest, Refused, DeadlineExceeded, GenerationFailed: as `generate`.
@@ -338,7 +359,7 @@ def generate_iter(
         >>> [len(batch) for batch in sdk.generate_iter("digits-vae", 600, seed=7, batch_size=256)]
         [256, 256, 88]
     """
-    loaded = keep_loaded(model, task=task, device=device)
+    loaded = keep_loaded(model, task=task, device=device, deadline=ends_at(deadline_s))
     return loaded.generate_iter(n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, **controls)
 
 
@@ -354,7 +375,7 @@ def stream(
     """Generate one text or piece of music and give its parts while it is made.
 
     Joined, they are what `generate` makes of the same seed and controls: texts, or notes float32 (k, 6), see `Music`;
-    which key and metre were drawn they do not say.
+    which key and metre were drawn they do not say. `close` ends the part that is being made, as in `generate_iter`.
     Where a plugin looks at what was made, `aigc_after_generate`, all comes in one part, after it has.
 
     Args:
@@ -362,7 +383,7 @@ def stream(
         seed: as in `generate`.
         chunk_size: characters of a part, the last one may be shorter; of music events, of which not all are notes.
         device: as in `load`.
-        deadline_s: seconds that a part may take; None for never.
+        deadline_s: seconds that loading may take, and each part; None for never.
         controls: what the model's card lists, one value each.
 
     Raises:
@@ -374,7 +395,8 @@ def stream(
         ['Fara', 'nt']
     """
     is_loaded = isinstance(model, Model)
-    loaded = keep_loaded(model, task=None if is_loaded else "stream", device=device)
+    task = None if is_loaded else "stream"
+    loaded = keep_loaded(model, task=task, device=device, deadline=ends_at(deadline_s))
     return loaded.stream(seed=seed, chunk_size=chunk_size, deadline_s=deadline_s, **controls)
 
 
@@ -392,8 +414,8 @@ async def agenerate(
 ) -> Contents:
     """Generate n items without holding up the event loop; takes, returns and raises what `generate` does.
 
-    The work is done in a thread of asyncio's pool. Cancelling the awaiting task ends it before its next batch of
-    items, so a small `batch_size` makes that sooner.
+    The work is done in a thread of asyncio's pool. Cancelling the awaiting task ends it: the run that is under way
+    inside of onnxruntime, or the loading. A plugin's generator that runs something else ends before its next batch.
 
     Example:
         >>> import asyncio
@@ -405,29 +427,59 @@ async def agenerate(
     """
     import asyncio
 
-    stop = threading.Event()
-
     def run() -> Contents:
-        loaded = keep_loaded(model, task=task, device=device)
-        request = build_request(
-            loaded.card, n, seed=seed, seeds=seeds, batch_size=batch_size, deadline_s=deadline_s, controls=controls
+        return generate(
+            model,
+            n,
+            seed=seed,
+            seeds=seeds,
+            task=task,
+            batch_size=batch_size,
+            device=device,
+            deadline_s=deadline_s,
+            **controls,
         )
-        return loaded._answer(request, stop)
 
+    stop = Stop()
     try:
-        return await asyncio.to_thread(run)
+        return await asyncio.to_thread(stop.run, run)
     finally:
         stop.set()
 
 
-def keep_loaded(model: str | os.PathLike[str] | Model, *, task: str | None, device: str) -> Model:
-    """Load a model as `load` does; the last four that were given by name or path stay loaded."""
+def keep_loaded(
+    model: str | os.PathLike[str] | Model, *, task: str | None, device: str, deadline: float | None = None
+) -> Model:
+    """Load a model as `load` does; those that were given by name or path stay loaded, within `bound_bytes`.
+
+    Raises:
+        InvalidRequest: AIGC_SDK_LOADED_MB cannot be used.
+        DeadlineExceeded: the deadline, of `time.monotonic`, passed.
+        UnknownName, InvalidModel, StorageError, DeviceUnavailable, PluginError: as in `load`.
+    """
     if isinstance(model, Model):
         return load(model, task=task, device=device)
     location = _locate(model, task)
-    if not isinstance(device, str):  # nothing that the cache could look up
+    if not isinstance(device, str):  # nothing that could be looked up
         return load(model, task=task, device=device)
-    return _load_cached(location, device, location.stamp())
+
+    def opened() -> tuple[Model, int]:
+        made = Model(_open_generator(location, device))
+        return made, made._generator.size_bytes
+
+    # "auto" is the CPU; a task is one of the file's, or of the plugin's generator.
+    path = location.source if isinstance(location.source, Path) else None
+    what = (path, location.trusted_sha256, location.stamp()) if path else (location.source, location.task)
+    key = (*what, "cpu" if device == "auto" else device)
+    loaded = _kept.get(key, opened, deadline=deadline, name=shown(str(model)))
+    if path is not None:
+        _check_task(loaded.card, location.task, path)
+    return loaded
+
+
+_kept = Loaded[Model]()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_kept.after_fork)
 
 
 def open_generator(model: str | os.PathLike[str], *, task: str | None = None, device: str = "auto") -> Generator:
@@ -600,7 +652,8 @@ def _open(location: _Location, device: str, shape: tuple[int, ...] | None = None
                 f" sdk.measure({source.name!r}, contents)."
             )
         source = _call_plugin(source, shape, Path)
-    from aigc_sdk.runtime import open_model
+    with unforked:
+        from aigc_sdk.runtime import open_model
 
     opened = open_model(source, device=device, trusted_sha256=location.trusted_sha256)
     _check_task(opened.card, location.task, source)
@@ -615,6 +668,8 @@ def _call_plugin(spec: GeneratorSpec | MeasureSpec, argument: Any, wanted: type[
             raise TypeError(f"{spec.target} returned {shown(made)}, which is no {wanted.__name__}")
         if isinstance(made, Generator):
             _check_card(made)
+            if not isinstance(made.provider, str) or not isinstance(made.size_bytes, int):
+                raise TypeError(f"its provider is {shown(made.provider)}, its size_bytes {shown(made.size_bytes)}")
     return made
 
 
@@ -634,11 +689,6 @@ def _open_generator(location: _Location, device: str) -> Generator:
         opened.card.check_kind("model")
     assert isinstance(opened, Generator)
     return opened
-
-
-@lru_cache(maxsize=4)
-def _load_cached(location: _Location, device: str, stamp: tuple[int, ...]) -> Model:  # noqa: ARG001 - part of the key
-    return Model(_open_generator(location, device))
 
 
 def _check_task(card: ModelCard, task: str | None, path: Path | None = None) -> None:

@@ -28,11 +28,13 @@ class Generator(ABC):
     """A pure function from seeds and controls to content, with a card that describes it.
 
     Row i of every output depends on row i of the inputs alone. `run` may be called from many threads.
-    `card` says what it takes and makes; `provider` says what ran it, for the provenance.
+    `card` says what it takes and makes; `provider` says what ran it, for the provenance; `size_bytes` about how much
+    memory it holds, for the bound on what stays loaded (AIGC_SDK_LOADED_MB).
     """
 
     card: ModelCard
     provider: str
+    size_bytes: int = 0
 
     @abstractmethod
     def run(

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
@@ -26,6 +25,7 @@ import pluggy
 from aigc_sdk import hookspecs
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
+from aigc_sdk.forking import unforked
 from aigc_sdk.specs import (
     API_VERSION,
     EvaluatorSpec,
@@ -179,7 +179,6 @@ class Registry:
         return [(plugin, spec) for plugin in self.plugins for its, spec in plugin.specs if its == kind]
 
 
-_lock = threading.RLock()
 _default: Registry | None = None
 _is_loading = False
 
@@ -197,12 +196,12 @@ def default_registry() -> Registry:
 
 def _load_default() -> Registry:
     global _default, _is_loading
-    with _lock:
+    with unforked:  # a lock for this, and a fork waits for it too
         if _is_loading:
             raise PluginError("A plugin asks for plugins or models while the plugins are being loaded; ask later.")
         if _default is None:
-            _is_loading = True
             try:
+                _is_loading = True  # within: Ctrl-C may come between any two steps
                 _default = Registry(*_installed())
             finally:
                 _is_loading = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -336,6 +337,16 @@ def _batch_size(card: ModelCard, batch_size: int | None) -> int:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise InvalidRequest(f"batch_size is {shown(batch_size)}; give a whole number of at least 1.")
     return int(batch_size)
+
+
+def ends_at(deadline_s: float | None) -> float | None:
+    """Return when a call that begins now has to have ended, in seconds of `time.monotonic`; None for never.
+
+    Raises:
+        InvalidRequest: deadline_s is no number of seconds above 0.
+    """
+    seconds = _deadline(deadline_s)
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def _deadline(deadline_s: float | None) -> float | None:

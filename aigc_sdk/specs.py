@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from aigc_sdk.errors import PluginError, missing_package, reason, shown
+from aigc_sdk.forking import unforked
 
 API_VERSION = 1
 
@@ -63,7 +64,8 @@ class _CodeSpec(_Spec):
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            target = getattr(importlib.import_module(module_name), attribute)
+            with unforked:
+                target = getattr(importlib.import_module(module_name), attribute)
             if self.base and self.base not in [f"{c.__module__}.{c.__name__}" for c in getattr(target, "__mro__", ())]:
                 raise TypeError(f"{shown(target)} is no subclass of {self.base}")
             if not callable(target):

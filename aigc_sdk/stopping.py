@@ -4,8 +4,8 @@ A `Stop` belongs to one call, to one iterator, or to one load. What is done unde
 `current_stop`, however deep inside, and through the generators of plugins, which know nothing of it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import ParamSpec, TypeVar
 
@@ -56,6 +56,43 @@ class Stop:
 
         # A copy, because what is set in it needs no setting back, which Ctrl-C could prevent.
         return copy_context().run(called)
+
+
+class Parts(Iterator[Result]):
+    """What is made part by part, of a generator; `close`, or letting go of it, ends the part that is being made.
+
+    Args:
+        made: makes the parts; it is over after an error.
+
+    Example:
+        >>> with Parts(str(i) for i in range(9)) as parts:
+        ...     next(parts), next(parts)
+        ('0', '1')
+        >>> list(parts)
+        []
+    """
+
+    def __init__(self, made: Generator[Result, None, None]) -> None:
+        self._made = made
+        self._stop = Stop()
+
+    def __next__(self) -> Result:
+        return self._stop.run(next, self._made)
+
+    def __enter__(self) -> "Parts[Result]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Make no more parts, and end the one that another thread waits for, which gets GenerationFailed."""
+        self._stop.set()
+        with suppress(ValueError):  # that other thread is in it, and will leave it
+            self._made.close()
 
 
 _current: ContextVar[Stop] = ContextVar("aigc_sdk.stop")

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import pytest
 
 import aigc_sdk as sdk
 from aigc_sdk import generation
-from aigc_sdk.card import Control
+from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.contents import Contents
 from aigc_sdk.errors import (
     AigcError,
@@ -25,12 +27,14 @@ from aigc_sdk.errors import (
     GenerationFailed,
     InvalidModel,
     InvalidRequest,
+    PluginError,
     StorageError,
     UnknownName,
 )
 from aigc_sdk.generation import selftest
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Registry
+from test_safety import endless_model
 from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 PLUGIN = """
@@ -501,6 +505,179 @@ def test_agenerate_cancelled_ends_soon():
     asyncio.run(cancel())  # which waits for its threads
     assert time.monotonic() - started < 5
     assert 1 <= len(ran) < 100
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A model that runs for ever if flip is set, and what says how many of its runs are under way."""
+    from test_runtime import Counted
+
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(endless_model())
+    model = sdk.load(path)
+    session = model._generator._session
+    session._session = counted = Counted(session._session)
+    return model, counted
+
+
+def ended_soon(counted) -> bool:
+    """Whether the one run began, and ends without a deadline."""
+    for _ in range(500):
+        if not counted.now:
+            return counted.all == 1
+        time.sleep(0.01)
+    return False
+
+
+def test_agenerate_cancelled_ends_the_run_inside_onnxruntime(endless):
+    model, counted = endless
+
+    async def cancel():
+        task = asyncio.create_task(sdk.agenerate(model, flip=True, deadline_s=None))
+        while not counted.now:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert ended_soon(counted)
+
+
+@pytest.mark.parametrize("how", ["close", "with", "forget"])
+def test_generate_iter_closed_from_another_thread_ends_the_run(endless, how):
+    model, counted = endless
+    parts = model.generate_iter(flip=True, deadline_s=None)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, parts)
+        while not counted.now:
+            time.sleep(0.01)
+        if how == "close":
+            parts.close()
+        elif how == "with":
+            with parts:
+                pass
+        else:  # as when an interpreter lets go of it
+            parts.__del__()
+        with pytest.raises(GenerationFailed, match="was stopped"):
+            waiting.result(20)
+    assert ended_soon(counted)
+    assert list(parts) == []
+
+
+def test_generate_iter_abandoned_by_a_cancelled_task_ends_the_run(endless):
+    """What wraps the iterator for asyncio closes it, as an async generator does when it is closed or cancelled."""
+    model, counted = endless
+
+    async def batches():
+        with model.generate_iter(flip=True, deadline_s=None) as parts:
+            while True:
+                yield await asyncio.to_thread(next, parts)
+
+    async def abandon():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(batches()), 0.3)
+
+    asyncio.run(abandon())
+    assert ended_soon(counted)
+
+
+def test_generate_iter_closed_between_batches_is_over(tiny):
+    with tiny.generate_iter(20, batch_size=2) as batches:
+        assert len(next(batches)) == 2
+    assert list(batches) == []
+    batches.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that a process can send itself so")
+@pytest.mark.parametrize("call", ["generate", "generate_iter"])
+def test_interrupted_run_is_ended_and_the_model_lives_on(endless, call):
+    model, counted = endless
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(getattr(model, call)(3, flip=True, deadline_s=None))
+    assert ended_soon(counted)
+    assert len(model.generate(2, deadline_s=20)) == 2
+
+
+class Streaming(Generator):
+    """A generator of a plugin that streams, and fails as it is told."""
+
+    provider = "test"
+
+    def __init__(self, fail):
+        text = {"modality": "text", "output": OutputSpec(dtype="int32", shape=(9,), length=True)}
+        limit = Control(name="max_length", kind="integer", minimum=1, maximum=9, default=9, help="")
+        state = (StatePart(name="last", dtype="float32", shape=(2,)),)
+        self.card = replace(make_card(make_graph(), golden=None), task="stream", controls=(limit,), state=state, **text)
+        self.fail = fail
+
+    def run(self, seeds, controls, *, deadline=None):
+        raise NotImplementedError
+
+    def go_on(self, seeds, controls, state, *, deadline=None):
+        made = {"content": np.full((1, 1), 97, np.int32), "length": np.ones(1, np.int64)}
+        made |= {"finished": np.array([False]), **{f"{name}.next": value for name, value in state.items()}}
+        return made if state["position"][0] < 0 else self.fail(made)
+
+
+class Panic(BaseException):
+    """As Rust raises it."""
+
+
+def panic(made):
+    raise Panic("of another language")
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (lambda made: 1 / 0, "ZeroDivisionError"),
+        (lambda made: sys.exit(3), "SystemExit: 3"),
+        (panic, "Panic: of another language"),
+        (lambda made: None, "TypeError"),
+        (lambda made: {}, "KeyError: 'content'"),
+        (lambda made: {name: value for name, value in made.items() if name != "finished"}, "KeyError: 'finished'"),
+        (lambda made: {**made, "finished": np.zeros(0)}, "IndexError"),
+        (lambda made: {name: value for name, value in made.items() if name != "state.last.next"}, "KeyError"),
+        (lambda made: {**made, "length": np.array([7])}, "lengths from 7"),
+        (lambda made: {**made, "content": np.full((1, 1), -5, np.int32)}, "-5"),
+    ],
+)
+def test_stream_broken_generator_of_a_plugin_raises_ours(fail, message):
+    with pytest.raises(GenerationFailed, match=message):
+        list(sdk.Model(Streaming(fail)).stream(max_length=3))
+
+
+def test_stream_of_a_generator_of_a_plugin_gives_its_parts():
+    assert list(sdk.Model(Streaming(lambda made: made)).stream(max_length=3)) == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("name", ["aigc_before_generate", "aigc_after_generate"])
+def test_stream_failing_policy_is_a_plugin_error(tmp_path, monkeypatch, name):
+    (tmp_path / "failing_policy.py").write_text(f"""
+import aigc_sdk as sdk
+
+@sdk.hookimpl
+def {name}():
+    1 / 0
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_policy", raising=False)
+    registry = Registry([EntryPoint("policy", "failing_policy", "aigc_sdk")])
+    names = sdk.load("names:stream")
+    monkeypatch.setattr(generation, "default_registry", lambda: registry)
+    with pytest.raises(PluginError, match=f"failed in {name}: ZeroDivisionError"):
+        list(names.stream())
+
+
+def test_close_of_a_failing_generator_of_a_plugin_is_a_plugin_error(tiny):
+    class Stuck(Broken):
+        def close(self):
+            sys.exit(1)
+
+    with pytest.raises(PluginError, match="The generator of tiny cannot be closed: SystemExit: 1"):
+        sdk.Model(Stuck(tiny.card, dict)).close()
 
 
 def test_model_shows_its_card_in_a_notebook(tmp_path):

@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aigc_sdk.forking import unforked
 from aigc_sdk.runtime.loading import open_file
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def open_model(
     """Load a file of either kind safely; see `open_file`."""
 
     def run(session: "Session", card: "ModelCard") -> "OnnxGenerator | OnnxMeasure":
-        from aigc_sdk.runtime.onnx_generator import OnnxGenerator
-        from aigc_sdk.runtime.onnx_measure import OnnxMeasure
+        with unforked:
+            from aigc_sdk.runtime.onnx_generator import OnnxGenerator
+            from aigc_sdk.runtime.onnx_measure import OnnxMeasure
 
         return OnnxMeasure(session, card) if card.kind == "measure" else OnnxGenerator(session, card)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aigc_sdk.forking import unforked
+
 if TYPE_CHECKING:
     import onnx
 
@@ -65,7 +67,8 @@ def folding_cost(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError, LookupError, ArithmeticError: it is not known.
     """
-    import onnx
+    with unforked:
+        import onnx
 
     graph = onnx.ModelProto.FromString(data).graph
     inputs = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}

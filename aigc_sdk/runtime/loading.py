@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
 from aigc_sdk.errors import InvalidModel
+from aigc_sdk.forking import unforked
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.runtime.safety import Verdict, read_model
 from aigc_sdk.runtime.trial import try_out
@@ -79,7 +80,8 @@ def load_bytes(
     data: bytes, *, device: str, name: str, fold: bool | None = None, threads: int | None = None
 ) -> "tuple[Session, ModelCard]":
     """Load bytes that are known to be good, and read their card; `fold` as in `Session`, None finds out."""
-    from aigc_sdk.runtime.session import Session  # imports onnxruntime
+    with unforked:
+        from aigc_sdk.runtime.session import Session  # imports onnxruntime
 
     fold = may_fold(data) if fold is None else fold
     session = Session(data, device=device, name=name, fold=fold, threads=threads)

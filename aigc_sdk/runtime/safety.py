@@ -19,6 +19,7 @@ import numpy as np
 from aigc_sdk.card import CARD_KEY, Control, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
+from aigc_sdk.forking import unforked
 from aigc_sdk.generator import WRITTEN
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.seeds import MAX_SEED
@@ -141,8 +142,9 @@ def check_model(data: bytes, name: str) -> ModelCard:
     Raises:
         InvalidModel: says what is wrong.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+    with unforked:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     model = onnx.ModelProto()
     try:

@@ -61,9 +61,9 @@ class Session:
         _started.add(self)
 
     @property
-    def size_bytes(self) -> int:
-        """About how much memory it takes besides of what runs take: the file, and what onnxruntime makes of it."""
-        return 2 * len(self._model)
+    def model_bytes(self) -> int:
+        """How large the file is."""
+        return len(self._model)
 
     def _start(self) -> Any:
         """Load the model in this process and return onnxruntime's session."""

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING
 
 from aigc_sdk import errors
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, InvalidRequest
+from aigc_sdk.forking import unforked
 from aigc_sdk.runtime.folding import MAX_CONSTANT_VALUES, folded_values
 from aigc_sdk.runtime.safety import Verdict, check_model
 from aigc_sdk.stopping import current_stop
@@ -115,7 +116,8 @@ def try_out(data: bytes, name: str, *, deadline: float | None = None) -> Verdict
     process = _start(name, limits)
     if process is None:
         return look(data, name)
-    import onnxruntime  # noqa: F401  # needed next; it is imported while the process starts
+    with unforked:
+        import onnxruntime  # noqa: F401  # needed next; it is imported while the process starts
 
     wait, stop = _PATIENCE * limits.seconds, current_stop()
     if deadline is not None:
