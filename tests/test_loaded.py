@@ -1,6 +1,7 @@
 """What stays loaded: one load for all who ask, the bound in bytes, deadlines, interruptions and forks."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, Inval
 from aigc_sdk.loaded import Loaded, bound_bytes
 from aigc_sdk.registry import Registry
 from aigc_sdk.runtime import session
+from aigc_sdk.runtime.safety import Verdict
 from test_runtime import interrupted_after, needs_fork, needs_kill
 from test_safety import endless_model
 from tiny_model import CONTROLS, expected, make_card, to_bytes, write_tiny_model
@@ -42,8 +44,20 @@ def loads(monkeypatch) -> list[int]:
     return found
 
 
+def known(path: Path) -> Path:
+    """Let a file be one that was tried before, which takes a process and seconds; this is about what comes after."""
+    Verdict(is_safe=True, may_fold=True).save(hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+@pytest.fixture
+def tiny_path(tiny_path) -> Path:
+    """A hand-made model file, seen before."""
+    return known(tiny_path)
+
+
 def write_models(folder: Path, n: int) -> list[Path]:
-    return [write_tiny_model(folder / f"tiny-{i}.onnx", name=f"tiny-{i}") for i in range(n)]
+    return [known(write_tiny_model(folder / f"tiny-{i}.onnx", name=f"tiny-{i}")) for i in range(n)]
 
 
 def endless_golden() -> bytes:
@@ -62,7 +76,7 @@ def endless_golden() -> bytes:
 def slow_path(tmp_path) -> Path:
     path = tmp_path / "slow.onnx"
     path.write_bytes(endless_golden())
-    return path
+    return known(path)
 
 
 def wait_until(is_so, seconds: float = 10) -> None:
@@ -106,7 +120,7 @@ def test_generate_same_model_asked_for_otherwise_is_loaded_once(tiny_path, loads
 
 def test_generate_of_a_changed_file_loads_it_anew(tiny_path, loads):
     sdk.generate(tiny_path)
-    write_tiny_model(tiny_path, version="2.0")
+    known(write_tiny_model(tiny_path, version="2.0"))
     assert sdk.generate(tiny_path)[0].provenance["version"] == "2.0"
     assert len(loads) == 2
 
@@ -244,7 +258,7 @@ def test_generate_with_a_bad_bound_is_an_error(tiny_path, loads, bound, value):
 def test_size_of_a_model_follows_its_file_and_its_weights(tmp_path):
     sizes = {}
     for weights in ("float32", "int8"):
-        path = write_tiny_model(tmp_path / f"{weights}.onnx", config={"weights": weights})
+        path = known(write_tiny_model(tmp_path / f"{weights}.onnx", config={"weights": weights}))
         sizes[weights] = sdk.load(path)._generator.size_bytes / path.stat().st_size
     assert sizes == {"float32": 5, "int8": 14}
 
@@ -264,6 +278,7 @@ def test_generate_deadline_covers_loading(slow_path, tiny_path):
 def test_generate_deadline_is_one_for_loading_and_running(tmp_path, monkeypatch):
     path = tmp_path / "endless.onnx"
     path.write_bytes(endless_model())
+    known(path)
     whole = generation._open_generator
     monkeypatch.setattr(generation, "_open_generator", lambda *a: time.sleep(1.0) or whole(*a))
     start = time.monotonic()
