@@ -11,8 +11,9 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -310,20 +311,38 @@ class Golden(_Part):
     """Items that the file made when it was exported, so that any runtime can test itself.
 
     `content` is base64 of the zlib-compressed little-endian array of `shape`, in the output's dtype.
-    Controls of one value for each item are listed; those of pixels are packed as the content is.
+    Controls of one value for each item are listed; those of pixels are packed as the content is. `parts` are the
+    outputs "content.NAME" by NAME, packed too, and `provider` says what made the items. Cards that were written before
+    there were these two have neither.
     """
 
     seeds: tuple[int, ...]
     controls: dict[str, tuple[bool | int | float, ...] | Packed]
     shape: tuple[int, ...]
     content: str
+    parts: dict[str, Packed] = field(default_factory=dict)
+    provider: str = ""
 
     @classmethod
-    def of(cls, seeds: Array, controls: Mapping[str, Array], content: Array) -> "Golden":
-        """Record the content made from these seeds and controls."""
+    def of(
+        cls,
+        seeds: Array,
+        controls: Mapping[str, Array],
+        content: Array,
+        parts: Mapping[str, Array] = MappingProxyType({}),
+        provider: str = "",
+    ) -> "Golden":
+        """Record the content made from these seeds and controls, what else was made with it, and by what."""
         listed = {name: tuple(v.tolist()) if v.ndim == 1 else Packed.of(v) for name, v in controls.items()}
-        packed = Packed.of(content)
-        return cls(seeds=tuple(seeds.tolist()), controls=listed, shape=packed.shape, content=packed.data)
+        packed, others = Packed.of(content), {name: Packed.of(part) for name, part in parts.items()}
+        return cls(
+            seeds=tuple(seeds.tolist()),
+            controls=listed,
+            shape=packed.shape,
+            content=packed.data,
+            parts=others,
+            provider=provider,
+        )
 
     def array(self, dtype: str) -> Array:
         """Unpack the content; raises InvalidModel when it is not what `shape` says."""
@@ -407,8 +426,13 @@ class ModelCard(_Part):
         ]
 
     def to_json(self) -> str:
-        """Return the card as JSON, the same text for the same card; without an `input` or a `state` if it has none."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("input", "state") or value}
+        """Return the card as JSON, the same text for the same card.
+
+        An `input`, a `state`, and `parts` and `provider` of the golden items are left out where there are none.
+        """
+        values = _without_empty(asdict(self), "input", "state")
+        if self.golden is not None:
+            values["golden"] = _without_empty(values["golden"], "parts", "provider")
         return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
     @classmethod
@@ -431,7 +455,8 @@ class ModelCard(_Part):
                     name: Packed(**_with_tuples(value)) if isinstance(value, dict) else tuple(value)
                     for name, value in golden["controls"].items()
                 }
-                values["golden"] = Golden(**_with_tuples(golden | {"controls": fed}))
+                parts = {name: Packed(**_with_tuples(part)) for name, part in golden.get("parts", {}).items()}
+                values["golden"] = Golden(**_with_tuples(golden | {"controls": fed, "parts": parts}))
             card = cls(**values)
         except (ValueError, TypeError, LookupError, AttributeError):
             return cls.from_json(text)  # which says what is wrong
@@ -504,6 +529,11 @@ def parse_strict_json(text: str | bytes, what: str = "The card") -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{what} is not strict JSON: {error}.") from error
     return values
+
+
+def _without_empty(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the values without those of these names that are empty, as cards had none before there were these."""
+    return {name: value for name, value in values.items() if name not in names or value}
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

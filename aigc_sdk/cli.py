@@ -326,7 +326,7 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
     """Show what a model or a measure says of itself, its card; and where its file is."""
     from aigc_sdk.generation import model_file, open_any
 
-    card = open_any(model, task=task).card
+    card = open_any(model, task=task, compares=False).card
     if as_json:
         click.echo(_json({name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}))
         return

@@ -11,7 +11,7 @@
     ├── PluginError         (ImportError)   a plugin could not be loaded, or failed
     ├── StorageError        (OSError)       a file could not be read or written
     ├── DeadlineExceeded    (TimeoutError)  generating took longer than `deadline_s`
-    ├── DeviceUnavailable   (RuntimeError)  the named device is not there
+    ├── DeviceUnavailable   (RuntimeError)  the named device is not there, or cannot run the model
     ├── Refused             (RuntimeError)  a policy plugin refused the request or its contents
     ├── GenerationFailed    (RuntimeError)  the model ran and failed
     ├── NotReproduced       (RuntimeError)  an item made again is not what its file holds
@@ -91,7 +91,7 @@ class DeadlineExceeded(AigcError, TimeoutError):
 
 
 class DeviceUnavailable(AigcError, RuntimeError):
-    """The named device is not there."""
+    """The named device is not there, or cannot run a model that others run."""
 
 
 class Refused(AigcError, RuntimeError):

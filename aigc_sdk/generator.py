@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,9 @@ if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
 Array = NDArray[Any]
 
 
-# What a model of music says besides of each piece.
-WRITTEN = ("content.tempo", "content.meter", "content.key")
+# What a model of music says besides of each piece: name, dtype and shape of one.
+WRITTEN_PARTS = (("tempo", "float32", ()), ("meter", "int64", (2,)), ("key", "int64", ()))
+WRITTEN = tuple(f"content.{name}" for name, _, _ in WRITTEN_PARTS)
 # Which part of a whole note a beat of a metre may be.
 UNITS = (1, 2, 4, 8, 16, 32)
 
@@ -81,6 +83,29 @@ class Generator(ABC):
         """Release what the generator holds; it cannot run any more."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """One item as arrays.
+
+    Attributes:
+        content: as long as the item is.
+        parts: what else was made with it, by name: of the output `content.NAME` the row of this item.
+    """
+
+    content: Array
+    parts: Mapping[str, Array]
+
+
+def check_items(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Made]:
+    """Return the n items of what a generator returned; raises as `check_content` and `written` do."""
+    contents, parts = check_content(card, outputs, n), written(card, outputs, n)
+    names = [name for name, _, _ in parts_of(card)]
+    return [
+        Made(content, {name: part[i] for name, part in zip(names, parts, strict=True)})
+        for i, content in enumerate(contents)
+    ]
+
+
 def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Array]:
     """Return the n items of what a generator returned, each as long as it says.
 
@@ -105,10 +130,40 @@ def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list
     return [row[:size] for row, size in zip(content, length.tolist(), strict=True)]
 
 
+def lengths_of(contents: Array) -> NDArray[np.int64]:
+    """Return how long contents of variable length are, by the filler behind the end of each.
+
+    Args:
+        contents: codes (n, t), filled with -1, or notes (n, t, k), filled with zeros.
+
+    Example:
+        >>> lengths_of(np.array([[104, 105, -1], [-1, -1, -1]])), lengths_of(np.ones((1, 3, 6), np.float32))
+        (array([2, 0]), array([3]))
+    """
+    is_there = contents != -1 if contents.ndim == 2 else (contents != 0).any(2)
+    places = np.arange(1, contents.shape[1] + 1)
+    return np.asarray((is_there * places).max(1, initial=0), np.int64)
+
+
+def trimmed(contents: Array) -> Array:
+    """Return contents of variable length without what is behind the end of the longest, but for one place.
+
+    Example:
+        >>> trimmed(np.array([[104, 105, -1], [-1, -1, -1]])).tolist()
+        [[104, 105], [-1, -1]]
+    """
+    return contents[:, : max(1, lengths_of(contents).max(initial=0))]
+
+
+def parts_of(card: ModelCard) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """Return name, dtype and shape of one for each output `content.NAME` that a model has; only music has any."""
+    return WRITTEN_PARTS if card.modality == "music" else ()
+
+
 def output_names(card: ModelCard) -> tuple[str, ...]:
     """Return the names of what a model makes, besides its state."""
     lengths = ("length",) if card.output.length else ()
-    return ("content", *lengths, *(WRITTEN if card.modality == "music" else ()))
+    return ("content", *lengths, *(f"content.{name}" for name, _, _ in parts_of(card)))
 
 
 def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Array, ...]:
@@ -127,7 +182,7 @@ def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Arra
         raise GenerationFailed(f"{card.name} returned no {', '.join(missing)}, which music has.")
     tempo, meter, key = (outputs[name] for name in WRITTEN)
     found = [(each.dtype.name, each.shape) for each in (tempo, meter, key)]
-    if found != [("float32", (n,)), ("int64", (n, 2)), ("int64", (n,))]:
+    if found != [(dtype, (n, *shape)) for _, dtype, shape in WRITTEN_PARTS]:
         raise GenerationFailed(f"{card.name} returned {found} for tempo, meter and key of {n} pieces.")
     beats, unit = meter[:, 0], meter[:, 1]
     is_meter = ((beats == 0) & (unit == 0)) | ((beats >= 1) & (beats <= 64) & np.isin(unit, UNITS))

@@ -38,20 +38,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from aigc_sdk.card import Limit, checked
-from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.errors import (
     AigcError,
     InvalidConfig,
     InvalidData,
     InvalidRequest,
+    MissingPackage,
     StorageError,
     UnknownName,
     missing_package,
 )
 from aigc_sdk.evaluation import evaluate
+from aigc_sdk.evaluation.parts import read_like
+from aigc_sdk.evaluation.runner import check_evaluation
 from aigc_sdk.evaluation.scores import add_scores
 from aigc_sdk.files import as_path, atomic_write, make_folder, read_file, write_bytes
-from aigc_sdk.generation import find_model, load, open_any
+from aigc_sdk.generation import Model, find_model, load, open_any
+from aigc_sdk.generator import Generator
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
 
@@ -155,8 +158,12 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
     stage = wanted.train
     from aigc_sdk.training import train
 
+    def check(generator: Generator) -> None:
+        if wanted.evaluate is not None:
+            _check_evaluation(generator, wanted.evaluate, path)
+
     target = folder if out is None else as_path(out, "out")
-    trained = train(stage.family, source, out=target, seed=stage.seed, resume=True, config=stage.config)
+    trained = train(stage.family, source, out=target, seed=stage.seed, resume=True, config=stage.config, check=check)
     if wanted.evaluate is not None:
         _evaluate(trained, wanted.evaluate, path, source)
     if wanted.export is not None:
@@ -223,6 +230,18 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
             raise UnknownName.of(f"task of the family {recipe.train.family}", task, family.tasks)
 
 
+def _check_evaluation(generator: Generator, stage: EvaluateStage, path: Path) -> None:
+    """Check what the evaluation needs, when the data is read and before the training begins."""
+    if generator.card.kind != "model":
+        raise InvalidConfig(f"{path.name} cannot evaluate: the first task of the family measures, and makes nothing.")
+    reference = None if stage.reference is None else path.parent / stage.reference
+    extractor = _extractor(stage, path)
+    try:
+        check_evaluation(Model(generator), reference, metrics=stage.metrics, n=stage.n, extractor=extractor)
+    except (InvalidData, InvalidRequest, MissingPackage) as error:
+        raise type(error)(f"[evaluate] in {path.name}: {error}") from error
+
+
 def _extractor(stage: EvaluateStage, path: Path) -> Path | str | None:
     """Return the extractor that the stage asks for: a file, by its path from the recipe, or else a name."""
     file = path.parent / (stage.extractor or "")
@@ -246,7 +265,10 @@ def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None
     model = run.models[next(iter(run.models))]
     card = load(model).card
     own = stage.reference is None
-    reference = source if own else load_data(path.parent / str(stage.reference), ImageOptions.of_config(card.config))
+    shape = card.output.shape if card.modality == "image" else None
+    reference = source
+    if not own:
+        reference = read_like(card, card.modality, shape, "reference", path.parent / str(stage.reference))
     identities = {
         "metrics": default_registry().names("metric") if stage.metrics is None else stage.metrics,
         "graph_sha256": card.graph_sha256,

@@ -27,6 +27,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.generation import Model, keep_loaded
+from aigc_sdk.likeness import compare_arrays
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
 
@@ -257,15 +258,13 @@ def _form(image: "PilImage") -> str:
 
 def _compare(file: Path, found: NDArray[np.uint8], made: NDArray[np.uint8]) -> str:
     """Return what was measured, within the tolerance of golden samples, or raise NotReproduced."""
-    from aigc_sdk.runtime.onnx_generator import compare
-
     if np.array_equal(found, made):
         return IDENTICAL
     # One value of a small image is more than the share of golden items, but no less a matter of rounding.
-    passed, measured = compare(found, made, least=1)
-    if not passed:
+    likeness = compare_arrays(found, made, least=1)
+    if not likeness.passed:
         raise NotReproduced(
-            f"{file} is not what its model makes here: {measured}. The image was edited, its provenance is another's,"
-            " or the model runs differently here (`aigc selftest` tells)."
+            f"{file} is not what its model makes here: {likeness.measured}. The image was edited, its provenance"
+            " is another's, or the model runs differently here (`aigc selftest` tells)."
         )
-    return measured
+    return likeness.measured

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Item, Text
+from aigc_sdk.contents import Contents, Item, Music, Text
 from aigc_sdk.contents.codes import encode
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.generation import open_any
@@ -28,7 +28,8 @@ def measure(
     Args:
         measure: the name of a ready-made measure (`digits-features`, `digits-features:classify`,
             `efficientnet-lite0`), the path of an `.onnx` file of that kind, or an OnnxMeasure.
-        contents: what was generated, or images uint8 (n, height, width, channels), all of one size, or texts.
+        contents: what was generated, or images uint8 (n, height, width, channels), all of one size, or texts, or
+            notes float32 (n, t, 6), zeros behind the end of each piece.
 
     Returns:
         float32 (n, K); row i depends on item i alone.
@@ -95,4 +96,14 @@ def as_array(contents: Any) -> NDArray[Any]:
         raise InvalidRequest(
             f"The contents are {shown(contents)}; give at least one of what sdk.generate makes, or an array."
         )
+    if all(isinstance(item, Music) for item in items):
+        return _notes(items)
     return Contents(items).to_numpy()
+
+
+def _notes(pieces: list[Any]) -> NDArray[np.float32]:
+    """Return the notes of all pieces, float32 (n, t, 6), zeros behind the end of each."""
+    notes = np.zeros((len(pieces), max(1, *(len(piece.data) for piece in pieces)), 6), np.float32)
+    for row, piece in zip(notes, pieces, strict=True):
+        row[: len(piece.data)] = piece.data
+    return notes

@@ -109,7 +109,7 @@ def find_parts(
         InvalidData: the data cannot be read, is of another size, is the same twice, or its split cannot be told.
         InvalidRequest: an empty path.
     """
-    load = partial(_load, card, modality, shape)
+    load = partial(read_like, card, modality, shape)
     real = load("reference", reference)
     is_own = card is not None and real.fingerprint == card.data.fingerprint
     known = real if train is None and is_own else None if train is None else load("train", train)
@@ -120,7 +120,11 @@ def find_parts(
     return _part(card, real, "test"), None if known is None else _part(card, known, "train")
 
 
-def _load(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, what: str, source: Any) -> Data:
+def read_like(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, what: str, source: Any) -> Data:
+    """Read data as the training of the card's model read its own; takes and raises what `find_parts` does.
+
+    `what` is what messages call it.
+    """
     config: Any = {} if card is None else card.config
     try:
         if modality == "text":

@@ -135,6 +135,53 @@ def evaluate(
     )
 
 
+def check_evaluation(
+    model: Model, reference: Any, *, metrics: Iterable[str] | None, n: int | None, extractor: Any
+) -> None:
+    """Raise what `evaluate` would raise of a model before it generates, as far as the weights do not matter.
+
+    Args:
+        model: of any weights, so that this can be known before a training.
+        reference: as in `evaluate`; None for the test part of what the model's card was trained on.
+        metrics: as in `evaluate`.
+        n: as in `evaluate`.
+        extractor: as in `evaluate`.
+
+    Raises:
+        InvalidRequest: a control has no default, the metrics or the extractor do not fit the modality or its size.
+        InvalidData, UnknownName, InvalidModel, MissingPackage, PluginError: as in `evaluate`.
+    """
+    card, subject = model.card, find_subject(model, {})
+    if needed := [control.name for control in card.controls if control.default is None]:
+        raise InvalidRequest(
+            f"{card.family}:{card.task} cannot be evaluated without its control {needed[0]!r}, which has no default."
+        )
+    evaluators, _ = _evaluators(metrics, subject.modality)
+    if reference is None:
+        n_real = card.data.split["test"]
+    else:
+        n_real = len(find_parts(card, subject.modality, subject.shape, reference, None)[0])
+    n_real = min(n_real, n or MOST_ITEMS)
+    _left_out(evaluators, n or n_real, n_real, has_train=True, are_named=metrics is not None)
+    _check_extractor(extractor, subject)
+
+
+def _check_extractor(extractor: Any, subject: Subject) -> None:
+    """Raise InvalidRequest where an extractor is given and none is used, or one of another size."""
+    if subject.shape is None:
+        if extractor is not None:
+            what = _plural(subject.modality).capitalize()
+            raise InvalidRequest(f"{what} are compared as they are; leave out the extractor {shown(extractor)}.")
+        return
+    card = find_extractor(extractor, subject.shape).card
+    taken = getattr(card, "input", None)  # somebody's own extractor says nothing of it
+    if taken is not None and (taken.dtype, taken.shape) != ("uint8", subject.shape):
+        raise InvalidRequest(
+            f"The extractor {card.name} takes {taken.dtype} {taken.shape}; the images of {subject.name} are"
+            f" {subject.shape} (height, width, channels)."
+        )
+
+
 def _compare_images(
     subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
 ) -> tuple[Samples, dict[str, str], Pictures]:
@@ -162,9 +209,7 @@ def _compare_whole(
 ) -> tuple[TextSamples | MusicSamples, dict[str, str], Pictures]:
     """Make texts or music; return all, which are compared as they are, and what the report shows."""
     is_music = subject.modality == "music"
-    if extractor is not None:
-        what = _plural(subject.modality).capitalize()
-        raise InvalidRequest(f"{what} are compared as they are; leave out the extractor {shown(extractor)}.")
+    _check_extractor(extractor, subject)
     fake: Any = subject.make(n, seed, controls)
     rng = np.random.default_rng(seed)
     items = real.items()

@@ -26,7 +26,12 @@ def __getattr__(name: str) -> Any:
 
 
 def open_model(
-    path: Path, *, device: str = "auto", trusted_sha256: str | None = None, deadline: float | None = None
+    path: Path,
+    *,
+    device: str = "auto",
+    trusted_sha256: str | None = None,
+    deadline: float | None = None,
+    compares: bool = True,
 ) -> "OnnxGenerator | OnnxMeasure":
     """Load a file of either kind safely; see `open_file`."""
 
@@ -37,4 +42,6 @@ def open_model(
 
         return OnnxMeasure(session, card) if card.kind == "measure" else OnnxGenerator(session, card)
 
-    return open_file(path, run, device=device, trusted_sha256=trusted_sha256, deadline=deadline)
+    return open_file(
+        path, run, device=device, trusted_sha256=trusted_sha256, deadline=deadline, compares=compares
+    )

@@ -50,7 +50,9 @@ def choose_providers(device: str, available: list[str]) -> ProviderList:
             f"device={device!r} needs {provider}, and this onnxruntime has only {', '.join(available)}."
             " Install an onnxruntime built for it, or use device='cpu'."
         )
-    return [(provider, {"device_id": number} if number else {}), (CPU, {})]
+    # TensorFloat-32, which onnxruntime takes by default, keeps 10 bits of a number: too few for the same content.
+    exact = {"use_tf32": "0"} if kind == "cuda" else {}
+    return [(provider, ({"device_id": number} if number else {}) | exact), (CPU, {})]
 
 
 def check_provider(device: str, wanted: str, loaded: list[str]) -> None:

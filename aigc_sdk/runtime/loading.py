@@ -2,13 +2,16 @@
 
 import hashlib
 import logging
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
-from aigc_sdk.errors import InvalidModel
+from aigc_sdk.errors import GenerationFailed, InvalidModel
 from aigc_sdk.forking import unforked
+from aigc_sdk.likeness import Likeness
+from aigc_sdk.runtime.devices import CPU
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.runtime.safety import Verdict, read_model
 from aigc_sdk.runtime.trial import try_out
@@ -27,8 +30,8 @@ class Runner(Protocol):
     card: ModelCard
     provider: str
 
-    def check_golden(self) -> tuple[bool, str]:
-        """Return whether the golden items of the card come out again, and what was measured."""
+    def check_golden(self) -> Likeness:
+        """Make the golden items of the card again, and compare them."""
 
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
@@ -41,10 +44,12 @@ def open_file(
     device: str = "auto",
     trusted_sha256: str | None = None,
     deadline: float | None = None,
+    compares: bool = True,
 ) -> AnyRunner:
     """Load a file of the contract safely: what was not seen before is first tried in another process.
 
-    The first use of a file runs its golden items; a miss is logged and recorded, it may be another CPU.
+    The first use of a file on a device runs its golden items. A miss within rounding is logged and recorded; more, on
+    another device or another onnxruntime than the one that made them, is an error each time.
 
     Args:
         path: an `.onnx` file of the contract.
@@ -52,13 +57,15 @@ def open_file(
         device: as in `choose_providers`.
         trusted_sha256: bytes of this hash are known to be good and are not checked.
         deadline: when to give up trying the file, in seconds of `time.monotonic`.
+        compares: compare the golden items; without it, whoever asks does.
 
     Raises:
         InvalidModel: the file is broken, hostile or not one of ours.
         InvalidRequest: it is of another kind than `run` takes.
         StorageError: it cannot be read.
-        DeviceUnavailable: the device is not there.
-        GenerationFailed, DeadlineExceeded: its golden items cannot be made.
+        DeviceUnavailable: the device is not there, or cannot run the file.
+        GenerationFailed: its golden items cannot be made here, or are other ones here.
+        DeadlineExceeded: making them takes too long.
     """
     data = read_model(path)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -67,13 +74,31 @@ def open_file(
         verdict = try_out(data, path.name, deadline=deadline)
         verdict.save(sha256)
     runner = run(*load_bytes(data, device=device, name=path.name, fold=sha256 == trusted_sha256 or verdict.may_fold))
-    if runner.provider not in verdict.golden:
-        passed, measured = runner.check_golden()
-        verdict.golden[runner.provider] = measured
+    if compares and made_by(runner) not in verdict.golden:
+        verdict.golden[made_by(runner)] = _compare(runner, path.name)
         verdict.save(sha256)
-        if not passed:
-            _log.warning("%s makes other content here than where it was exported: %s", path.name, measured)
     return runner
+
+
+def made_by(runner: Runner) -> str:
+    """Return what golden items say of what made them: provider, version of onnxruntime, and kind of processor."""
+    return f"{runner.provider} on {platform.machine()}"
+
+
+def _compare(runner: Runner, name: str) -> str:
+    """Return how the golden items came out; log a miss within rounding, and raise GenerationFailed for any other."""
+    likeness, golden = runner.check_golden(), runner.card.golden
+    maker = golden.provider if golden else ""
+    if likeness.is_gross and maker != made_by(runner):
+        other = "Use device='cpu'" if not runner.provider.startswith(CPU) else "Use another version of onnxruntime"
+        raise GenerationFailed(
+            f"{name} makes other content on {made_by(runner)} than {maker or 'the one that exported it'}:"
+            f" {likeness.measured}, which no rounding explains. This device computes the file wrongly,"
+            f" or its golden items were edited. {other}."
+        )
+    if not likeness.passed:
+        _log.warning("%s makes other content here than where it was exported: %s", name, likeness.measured)
+    return likeness.measured
 
 
 def load_bytes(

@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import GenerationFailed, InvalidModel
-from aigc_sdk.generator import Generator, check_content, start_state
+from aigc_sdk.generator import Generator, Made, check_content, check_items, lengths_of, parts_of, start_state
+from aigc_sdk.likeness import Likeness, compare_items
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
 from aigc_sdk.runtime.session import Session
 
 Array = NDArray[Any]
 
-# An image passes when at most this share of its values differs, each by one level.
-GOLDEN_SHARE = 1e-3
-# Of texts this share is the same: where a number is rounded otherwise, all that follows is another text.
-GOLDEN_TEXTS = 0.75
-# A number of a piece of music is the same up to this.
-GOLDEN_GAP = 1e-4
+# What messages call contents.
+PLURALS = {"image": "images", "text": "texts", "music": "pieces"}
 
 # Bytes of memory for each byte of a file, by how its weights are stored: the file itself, which forked processes need,
 # the weights as onnxruntime computes with them, and what it makes of those (measured: 4 to 5, 4, and 5 to 14).
@@ -79,39 +76,33 @@ class OnnxGenerator(Generator):
         check_content(self.card, outputs, len(seeds))
         return outputs
 
-    def check_golden(self) -> tuple[bool, str]:
-        """Make the golden items of the card again; return whether they pass, and what was measured."""
-        card, golden = self.card, self.card.golden
-        if golden is None:
-            raise InvalidModel(f"The card of {card.name} has no golden items.")
-        controls = {control.name: golden.control_array(control) for control in card.controls}
-        deadline = time.monotonic() + GOLDEN_DEADLINE_S
-        content = self.run(np.array(golden.seeds, np.int64), controls, deadline=deadline)["content"]
-        wanted = golden.array(card.output.dtype)
-        return compare_long(content, wanted, card.modality) if card.output.length else compare(content, wanted)
+    def check_golden(self) -> Likeness:
+        """Make the golden items of the card again, and compare them."""
+        card = self.card
+        seeds, controls, wanted = golden_items(card)
+        outputs = self.run(seeds, controls, deadline=time.monotonic() + GOLDEN_DEADLINE_S)
+        made = check_items(card, outputs, len(seeds))
+        return compare_items(made, wanted, has_length=card.output.length, plural=PLURALS[card.modality])
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
 
 
-def compare(content: Array, wanted: Array, least: int = 0) -> tuple[bool, str]:
-    """Return whether images are what they should be, within the tolerance of golden items, and what was measured.
+def golden_items(card: ModelCard) -> tuple[NDArray[np.int64], dict[str, Array], list[Made]]:
+    """Return the golden items of a card: seeds, controls, and what the file made of them when it was exported.
 
-    Args:
-        content: uint8.
-        wanted: of the same shape.
-        least: so many values may differ by a level, even if they are more than the share of golden items.
+    Raises:
+        InvalidModel: the card has none, or they cannot be unpacked.
     """
-    gap = np.abs(content.astype(np.int64) - wanted)
-    differing = int((gap > 0).sum())
-    measured = f"{differing / gap.size:.1e} of the values differ, by at most {gap.max()}"
-    return bool(differing <= max(least, GOLDEN_SHARE * gap.size) and gap.max() <= 1), measured
-
-
-def compare_long(content: Array, wanted: Array, modality: str) -> tuple[bool, str]:
-    """Return whether enough texts or pieces, (n, t, ...), are what they should be, and what was measured."""
-    same, n = 0, len(wanted)
-    if content.shape == wanted.shape:
-        same = int((np.abs(content - wanted) <= GOLDEN_GAP).reshape(n, -1).all(1).sum())
-    return same >= GOLDEN_TEXTS * n, f"{same} of {n} {'texts' if modality == 'text' else 'pieces'} are the same"
+    golden = card.golden
+    if golden is None:
+        raise InvalidModel(f"The card of {card.name} has no golden items.")
+    controls = {control.name: golden.control_array(control) for control in card.controls}
+    parts = {name: golden.parts[name].array(dtype) for name, dtype, _ in parts_of(card) if name in golden.parts}
+    rows = golden.array(card.output.dtype)
+    contents = list(rows)
+    if card.output.length:
+        contents = [row[:length] for row, length in zip(rows, lengths_of(rows).tolist(), strict=True)]
+    wanted = [Made(content, {name: part[i] for name, part in parts.items()}) for i, content in enumerate(contents)]
+    return np.array(golden.seeds, np.int64), controls, wanted

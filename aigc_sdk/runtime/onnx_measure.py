@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard, Packed
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest
 from aigc_sdk.files import atomic_write
-from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
+from aigc_sdk.generator import lengths_of
+from aigc_sdk.likeness import Gap, Likeness
+from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, made_by, open_file
 from aigc_sdk.runtime.safety import check_model, graph_sha256, trust
 from aigc_sdk.runtime.session import Session
 
 if TYPE_CHECKING:
     import onnx
-
-# Values are the same when they differ by at most this much, or by this share of them where they are beyond 1.
-_TOLERANCE = 1e-4
 
 # Items in one run: the activations of a network at 224 x 224 pixels then stay below 200 MB.
 BATCH_SIZE = 32
@@ -57,7 +56,8 @@ class OnnxMeasure:
         """Measure every item, in batches.
 
         Args:
-            content: (n, ...) as the card's input says; uint8 (n, height, width, channels) for images; n >= 1.
+            content: (n, ...) as the card's input says, n >= 1: uint8 (n, height, width, channels) for images, int32
+                (n, t) for texts, -1 behind the end of each, and float32 (n, t, 6) for music, zeros behind the end.
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:
@@ -78,7 +78,7 @@ class OnnxMeasure:
     def _run(self, session: Session, batch: NDArray[Any], deadline: float | None) -> NDArray[np.float32]:
         feeds = {"content": np.ascontiguousarray(batch)}
         if self.card.input and self.card.input.length:
-            feeds["length"] = (batch != -1).sum(1, dtype=np.int64)
+            feeds["length"] = lengths_of(batch)
         value = session.run(feeds, deadline=deadline)["value"]
         shape = (len(batch), *self.card.output.shape)
         if value.dtype != np.float32 or value.shape != shape:
@@ -92,23 +92,25 @@ class OnnxMeasure:
     def _check_content(self, content: NDArray[Any]) -> None:
         taken = self.card.input
         shape = taken.shape if taken else ()
-        if taken and taken.length and content.ndim == 2:  # as long as the longest of them
-            shape = (min(content.shape[1], shape[0]),)
+        if taken and taken.length and content.ndim > 1:  # as long as the longest of them
+            shape = (min(content.shape[1], shape[0]), *shape[1:])
         if taken is None or content.dtype != taken.dtype or content.shape[1:] != shape or not content.size:
             wanted = taken and f"{taken.dtype} (n, {', '.join(map(str, taken.shape))}), n at least 1"
             raise InvalidRequest(
                 f"{self.card.name} measures contents of {wanted}; these are {content.dtype} {content.shape}."
             )
 
-    def check_golden(self) -> tuple[bool, str]:
-        """Measure the golden contents of the card again; return whether they pass, and what was measured."""
+    def check_golden(self) -> Likeness:
+        """Measure the golden contents of the card again, and compare the values."""
         card, golden = self.card, self.card.golden
         content = golden.controls.get("content") if golden else None
         if golden is None or card.input is None or not isinstance(content, Packed):
             raise InvalidModel(f"The card of {card.name} has no golden items.")
         wanted = golden.array(card.output.dtype)
         value = self.run(content.array(card.input.dtype), deadline=time.monotonic() + GOLDEN_DEADLINE_S)
-        return within_tolerance(value, wanted), f"the values differ by at most {np.abs(value - wanted).max():.1e}"
+        measured = f"the values differ by at most {np.abs(value - wanted).max():.1e}"
+        gap = Gap.of(value, wanted)
+        return Likeness(not gap.differing, measured, gap.is_gross)
 
     def close(self) -> None:
         """Release the session."""
@@ -117,7 +119,7 @@ class OnnxMeasure:
 
 def within_tolerance(value: NDArray[Any], wanted: NDArray[Any]) -> bool:
     """Whether two values of one measure are the same but for rounding; NaN never is."""
-    return bool((np.abs(value - wanted) <= _TOLERANCE * np.maximum(1, np.abs(wanted))).all())
+    return not Gap.of(value, wanted).differing
 
 
 def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[Any]) -> bytes:
@@ -138,8 +140,10 @@ def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[A
         return bytes(graph.SerializeToString(deterministic=True))
 
     card = replace(card, graph_sha256=graph_sha256(graph))
-    value = OnnxMeasure.from_bytes(data(card)).run(content)
-    finished = data(replace(card, golden=Golden.of(np.zeros(0, np.int64), {"content": content}, value)))
+    measure = OnnxMeasure.from_bytes(data(card))
+    value = measure.run(content)
+    golden = Golden.of(np.zeros(0, np.int64), {"content": content}, value, provider=made_by(measure))
+    finished = data(replace(card, golden=golden))
     check_model(finished, card.name)
     trust(finished)
     return finished

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.card import CARD_KEY, Control, ModelCard, OutputSpec, Packed
+from aigc_sdk.card import CARD_KEY, Control, Golden, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.forking import unforked
-from aigc_sdk.generator import WRITTEN
+from aigc_sdk.generator import parts_of
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.seeds import MAX_SEED
 
@@ -51,7 +51,7 @@ _TENSOR_TYPES = {
 }  # fmt: skip
 
 # Grows when a check is added, so that files are looked at again.
-_CHECKS_VERSION = 6
+_CHECKS_VERSION = 7
 
 
 def read_model(path: Path) -> bytes:
@@ -265,6 +265,7 @@ def _check_tensor(tensor: "onnx.TensorProto") -> None:
 
 
 def _check_values(values: Any, name: str) -> None:
+    """Refuse NaN, and infinities but for a constant of one element."""
     if np.isfinite(values).all():
         return
     if np.isnan(values).any():
@@ -295,8 +296,8 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
         inputs, outputs = contents, [("value", "float32", card.output.shape)]
     else:
         controls = [(c.name, c.dtype, (FREE,) if c.is_coded else c.shape) for c in card.controls]
-        written = [(name, *kind) for name, kind in zip(WRITTEN, _WRITTEN_KINDS, strict=True)]
-        inputs, outputs = [("seed", "int64", ()), *controls], contents + written * (card.modality == "music")
+        parts_made = [(f"content.{name}", dtype, shape) for name, dtype, shape in parts_of(card)]
+        inputs, outputs = [("seed", "int64", ()), *controls], contents + parts_made
         if card.state:
             parts = [(f"state.{part.name}", part.dtype, part.shape) for part in card.state]
             inputs += [*parts, ("position", "int64", ())]
@@ -322,8 +323,6 @@ def _check_content(modality: str, content: OutputSpec) -> None:
             f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
         )
 
-
-_WRITTEN_KINDS = (("float32", ()), ("int64", (2,)), ("int64", ()))
 
 Declared = tuple[str, str, tuple[int | str, ...]]
 
@@ -367,7 +366,19 @@ def _check_golden(card: ModelCard) -> None:
             raise InvalidModel(f"its {n} golden items have {len(values)} values of {control.name!r}")
         if not all(_can_be_fed(value, control) for value in values):
             raise InvalidModel(f"its golden items have values of {control.name!r} that cannot be fed")
-    golden.array(card.output.dtype)
+    _check_values(golden.array(card.output.dtype), "the golden content")
+    _check_golden_parts(golden, card)
+
+
+def _check_golden_parts(golden: Golden, card: ModelCard) -> None:
+    """Refuse other outputs than the model has; cards that were written before there were any have none."""
+    if golden.parts and golden.parts.keys() != {name for name, _, _ in parts_of(card)}:
+        raise InvalidModel(f"its golden items have the parts {sorted(golden.parts)}, which are not the model's")
+    for name, dtype, shape in parts_of(card) if golden.parts else ():
+        packed, wanted = golden.parts[name], (len(golden.seeds), *shape)
+        if packed.shape != wanted:
+            raise InvalidModel(f"its golden items have {name!r} of shape {packed.shape}, its output {wanted}")
+        _check_values(packed.array(dtype), f"the golden {name}")
 
 
 def _check_measured(card: ModelCard) -> None:
@@ -379,10 +390,10 @@ def _check_measured(card: ModelCard) -> None:
     if not isinstance(content, Packed) or not content.shape or not 1 <= content.shape[0] <= MAX_GOLDEN_ITEMS:
         raise InvalidModel(f"its golden content is not 1 to {MAX_GOLDEN_ITEMS} items, packed")
     n = content.shape[0]
-    shape = content.shape[1:] if taken.length and len(content.shape) == 2 else taken.shape
+    shape = (*content.shape[1:2], *taken.shape[1:]) if taken.length else taken.shape
     if content.shape != (n, *shape) or golden.shape != (n, *card.output.shape):
         raise InvalidModel(f"its golden items are {content.shape} and {golden.shape}, its card says otherwise")
-    content.array(taken.dtype)
+    _check_values(content.array(taken.dtype), "the golden content")
     _check_values(golden.array(card.output.dtype), "the golden value")
 
 

@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from aigc_sdk.errors import DeadlineExceeded, GenerationFailed, InvalidModel
-from aigc_sdk.runtime.devices import check_provider, choose_providers
+from aigc_sdk.errors import AigcError, DeadlineExceeded, DeviceUnavailable, GenerationFailed, InvalidModel
+from aigc_sdk.runtime.devices import CPU, check_provider, choose_providers
 from aigc_sdk.runtime.places import Ended, Job, NoThread, Places, Stopped
 
 Array = NDArray[Any]
@@ -45,9 +45,9 @@ class Session:
         threads: for each operator; None leaves it to onnxruntime.
 
     Raises:
-        InvalidModel: onnxruntime does not accept the model.
-        DeviceUnavailable: the device is not there.
-        GenerationFailed: no thread can be started, or it was stopped.
+        InvalidModel: onnxruntime does not accept the model, on the CPU either.
+        DeviceUnavailable: the device is not there, or cannot run what the CPU can.
+        GenerationFailed: no thread can be started, there is too little memory, or it was stopped.
     """
 
     def __init__(self, model: bytes, *, device: str, name: str, fold: bool = False, threads: int | None = None) -> None:
@@ -88,9 +88,9 @@ class Session:
         try:
             session = self._made(Job(load, lambda: cancel(True)), places, time.monotonic() + _LOAD_DEADLINE_S)
         except Ended as error:
-            raise InvalidModel(f"onnxruntime cannot load {self.name} within {_LOAD_DEADLINE_S:g} seconds.") from error
+            raise self._cannot_load(providers[0][0], error, f"not within {_LOAD_DEADLINE_S:g} seconds") from error
         except _ORT_ERRORS as error:
-            raise InvalidModel(f"onnxruntime cannot load {self.name}: {_first_line(error)}.") from error
+            raise self._cannot_load(providers[0][0], error, _first_line(error)) from error
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.provider = providers[0][0]
         check_provider(self._device, self.provider, session.get_providers())
@@ -98,6 +98,20 @@ class Session:
         self._places = places
         self._session = session
         return session
+
+    def _cannot_load(self, provider: str, error: Exception, what: str) -> AigcError:
+        """Return what is to blame: the file, or this device, which cannot run what others can."""
+        here = f"{provider} of onnxruntime {ort.__version__}"
+        if isinstance(error, MemoryError):
+            return GenerationFailed(f"{self.name} does not fit into the memory of {here}: {what}.")
+        if provider != CPU:
+            Session(self._model, device="cpu", name=self.name, fold=self._fold)  # raises where the file is to blame
+            return DeviceUnavailable(
+                f"device={self._device!r}: {here} cannot load {self.name}, and the CPU can: {what}. Use device='cpu'."
+            )
+        if isinstance(error, onnxruntime_pybind11_state.NotImplemented):
+            return DeviceUnavailable(f"{here} lacks an operator that {self.name} needs: {what}.")
+        return InvalidModel(f"onnxruntime cannot load {self.name}: {what}.")
 
     def leave_behind(self) -> None:
         """Let go of what belongs to the parent process; the next run starts anew."""
@@ -121,7 +135,8 @@ class Session:
         except Ended as error:
             raise self._too_late() from error
         except _ORT_ERRORS as error:
-            raise GenerationFailed(f"{self.name} failed while running: {_first_line(error)}.") from error
+            where = f" on {self.provider} (onnxruntime {ort.__version__})"
+            raise GenerationFailed(f"{self.name} failed while running{where}: {_first_line(error)}.") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def _made(self, job: Job, places: Places, deadline: float | None) -> Any:

@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigc_sdk.errors import UnknownName
-from aigc_sdk.generation import model_file, open_any, open_generator
+from aigc_sdk.generation import model_file, open_any
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.testing.checks import Check, run_checks
 from aigc_sdk.testing.families import FAMILY_CHECKS, FamilyCase
-from aigc_sdk.testing.feeds import example_feeds
+from aigc_sdk.testing.feeds import example_feeds, feeds_of
 from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
 from aigc_sdk.testing.models import FILE_CHECKS, GENERATOR_CHECKS, ModelCase
 from aigc_sdk.testing.plugins import PLUGIN_CHECKS
 
-__all__ = ["CHECKS", "check_family", "check_model", "check_plugin", "example_feeds"]
+__all__ = ["CHECKS", "check_family", "check_model", "check_plugin", "example_feeds", "feeds_of"]
 
 # All checks, by what they check, in their order.
 CHECKS: Mapping[str, tuple[Check, ...]] = {
@@ -40,7 +40,8 @@ def model_case(model: str | os.PathLike[str], task: str | None = None) -> ModelC
     """Load a model for its checks; raises as `aigc_sdk.load` does."""
     from aigc_sdk.runtime import OnnxGenerator
 
-    generator = open_generator(model, task=task)
+    generator = open_any(model, task=task, compares=False)
+    assert isinstance(generator, Generator)
     return ModelCase(generator, model_file(model, task=task) if isinstance(generator, OnnxGenerator) else None)
 
 
@@ -50,8 +51,9 @@ def measure_case(
     """Open a measure's file for its checks; raises as `aigc_sdk.measure` does."""
     from aigc_sdk.runtime import OnnxMeasure
 
-    path = model_file(measure, task=task, shape=shape)
-    return MeasureCase(OnnxMeasure.open(path), path)
+    opened = open_any(measure, task=task, shape=shape, compares=False)
+    assert isinstance(opened, OnnxMeasure)
+    return MeasureCase(opened, model_file(measure, task=task, shape=shape))
 
 
 def check_model(
@@ -74,7 +76,7 @@ def check_model(
         >>> check_model("digits-vae")[-1]
         'check_values_out_of_range_are_refused'
     """
-    if not isinstance(opened := open_any(model, task=task, shape=shape), Generator):
+    if not isinstance(opened := open_any(model, task=task, shape=shape, compares=False), Generator):
         what = f"The measure {opened.card.name}:{opened.card.task}"
         return run_checks(what, MEASURE_CHECKS, measure_case(model, task, shape))
     case = model_case(model, task)

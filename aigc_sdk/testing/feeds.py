@@ -1,6 +1,6 @@
 """Example inputs: item seeds and controls that range over all that may be asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from aigc_sdk.card import Control
 from aigc_sdk.contents.codes import encode
 from aigc_sdk.contents.events import event_code
+from aigc_sdk.generator import trimmed
 from aigc_sdk.seeds import MAX_SEED, item_seeds
 
 Array = NDArray[Any]
@@ -50,6 +51,25 @@ def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArr
         return random.integers(int(low), int(high), n, endpoint=True).astype(control.dtype)
 
     return item_seeds(seed, n), {control.name: values(control) for control in controls}
+
+
+def feeds_of(controls: Iterable[Control], feeds: Mapping[str, Array], rows: slice) -> dict[str, Array]:
+    """Return what some of the items are fed, as in a request for these alone: no padding beyond the longest of them.
+
+    Args:
+        controls: of the model.
+        feeds: of all items.
+        rows: which of them.
+
+    Example:
+        >>> import aigc_sdk as sdk
+        >>> controls = sdk.load("names").card.controls
+        >>> feeds = {"prompt": encode(["Jo", "Charlotte"])}
+        >>> feeds_of([control for control in controls if control.is_coded], feeds, slice(0, 1))["prompt"].tolist()
+        [[74, 111]]
+    """
+    coded = {control.name for control in controls if control.is_coded}
+    return {name: trimmed(values[rows]) if name in coded else values[rows] for name, values in feeds.items()}
 
 
 def _example_pixels(control: Control, n: int, random: np.random.Generator) -> Array:

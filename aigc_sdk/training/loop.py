@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
+from aigc_sdk.generator import Generator
 from aigc_sdk.registry import default_registry
 from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
@@ -43,6 +44,7 @@ from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.lock import alone_in
 from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name, now
+from aigc_sdk.training.samples import NoSamples, feed_samples
 from aigc_sdk.training.trainer import Data, Split, Trainer, prepare
 
 SAMPLES = "samples"
@@ -55,28 +57,40 @@ _SAMPLES_SEED = 0
 # They change nothing in the weights, so that a training may go on with others.
 _FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
 
+Check = Callable[[Generator], None]
 Inputs = tuple[type[Family], FamilyConfig, Data, Split]
 
 _log = logging.getLogger("aigc_sdk")
 
 
 def train(
-    family: str, data: Any, *, out: Path, seed: int, config: Mapping[str, Any], resume: bool = False, init: Any = None
+    family: str,
+    data: Any,
+    *,
+    out: Path,
+    seed: int,
+    config: Mapping[str, Any],
+    resume: bool = False,
+    init: Any = None,
+    check: Check | None = None,
 ) -> Run:
-    """Train a family on data; see `aigc_sdk.train`."""
+    """Train a family on data; see `aigc_sdk.train`.
+
+    `check` is called with the first task of the untrained model before the training begins, and may raise.
+    """
     if not _is_begun(out, resume=resume) and init is not None:
         find_run(init)  # before the data is read, which may take long
     inputs = read_inputs(family, data, seed, config)
     with alone_in(out), blamed(f"The family {family!r} failed"):
         try:
-            return _train(family, inputs, out=out, seed=seed, resume=resume, init=init)
+            return _train(family, inputs, out=out, seed=seed, resume=resume, init=init, check=check)
         except AigcError:
             raise
         except OSError as error:
             raise storage_error("train into", out, error) from error
 
 
-def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, init: Any) -> Run:
+def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, init: Any, check: Check | None) -> Run:
     family_class, options, dataset, split = inputs
     run = Run(out, _record(family, options, dataset, split, out, seed))
     state = None
@@ -94,7 +108,9 @@ def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, i
         if state is None and init is not None:
             run = Run(out, run.record.model_copy(update={"init": _initialise(model, init)}))
         for task in model.tasks:
-            run.exportable(task, model)  # a card that cannot be made fails now, not after the training
+            exportable = run.exportable(task, model)  # a card that cannot be made fails now, not after the training
+            if check is not None and task == model.tasks[0]:
+                check(exportable.eager)
         trained = _fit(run, prepare(out, model, dataset, split, seed), state, dataset.report)
     _export_all(run, trained)
     return run
@@ -281,7 +297,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                 started = clock.minutes
                 if started - last_checkpoint >= options.checkpoint_minutes:
                     _save(run, trainer, journal.sync())
-                    _write_samples(run, trainer.averaged, clock.step)
+                    _write_samples(run, trainer, trainer.averaged, clock.step)
                     last_checkpoint = clock.minutes
                     meter.leave_out(last_checkpoint - started)
 
@@ -295,7 +311,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
             _leave_if_asked(interruption, run, trainer, journal)
         trained = trainer.finish()
         _save(run, trainer, journal.sync(), finished=True)
-        _write_samples(run, trained, clock.step)
+        _write_samples(run, trainer, trained, clock.step)
         if interruption.signal is not None:
             raise _interrupted(interruption.signal, run, "after its last step; only the model files are missing")
     return trained
@@ -365,20 +381,23 @@ def _interrupted(number: int, run: Run, where: str) -> Interrupted:
     )
 
 
-def _write_samples(run: Run, averaged: Family, step: int) -> None:
-    """Write what the averaged weights make from fixed seeds: a grid of images, a page of texts, or MIDI files."""
+def _write_samples(run: Run, trainer: Trainer, averaged: Family, step: int) -> None:
+    """Write what the averaged weights make from fixed seeds: a grid of images, a page of texts, or MIDI files.
+
+    What has no default is fed from the validation part.
+    """
     # When a checkpoint is taken depends on the time, so that no random number of the training may be used up.
     with torch.random.fork_rng():
         copied = copy.deepcopy(averaged).cpu().eval()
         eager = run.exportable(copied.tasks[0], copied).eager
+        n = _SAMPLES[averaged.modality]
+        try:
+            fed = feed_samples(eager.card, trainer.data, trainer.split["validation"], n)
+        except NoSamples as error:
+            _log.warning("no samples at step %d: %s", step, error)
+            return
         request = build_request(
-            eager.card,
-            _SAMPLES[averaged.modality],
-            seed=_SAMPLES_SEED,
-            seeds=None,
-            batch_size=None,
-            deadline_s=None,
-            controls={},
+            eager.card, n, seed=_SAMPLES_SEED, seeds=None, batch_size=None, deadline_s=None, controls=fed
         )
         contents = make_contents(eager, request)  # of no concern to policy plugins
     path = run.folder / SAMPLES / f"step-{step:07d}"

@@ -123,11 +123,16 @@ def trace(
     groups: dict[str, dict[str, torch.Tensor]],
     outputs: tuple[str, ...],
 ) -> onnx.ModelProto:
-    """Trace module(*arrays, **groups), the number of items free, and the length of texts, which int32 alone is for."""
+    """Trace module(*arrays, **groups), the number of items free, and the length of codes and of what has a length.
+
+    Codes are int32, and nothing else is; what has a length is `content` beside `length`.
+    """
     n, length = (torch.export.Dim(name, min=1, max=2**20) for name in ("n", "length"))
 
     def free(group: dict[str, torch.Tensor]) -> dict[str, dict[int, Any]]:
-        return {key: {0: n, 1: length} if part.dtype == torch.int32 else {0: n} for key, part in group.items()}
+        long = {key for key, part in group.items() if part.dtype == torch.int32}
+        long |= {"content"} & group.keys() if "length" in group else set()
+        return {key: {0: n, 1: length} if key in long else {0: n} for key in group}
 
     shapes = {**free(arrays), **{name: free(group) for name, group in groups.items()}}
     # A loop cannot be traced but strictly; the exporter finds that out too, and prints what it failed at.

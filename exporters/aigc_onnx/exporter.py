@@ -12,7 +12,9 @@ from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
 from aigc_sdk.files import atomic_write, write_bytes
+from aigc_sdk.generator import parts_of
 from aigc_sdk.runtime import OnnxGenerator
+from aigc_sdk.runtime.loading import made_by
 from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256, trust
 from aigc_sdk.testing import example_feeds
 
@@ -62,7 +64,10 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
     for control in card.controls:
         if control.default is not None:
             controls[control.name][0] = -1 if control.is_coded else control.default
-    return Golden.of(seeds, controls, OnnxGenerator.from_bytes(data).run(seeds, controls)["content"])
+    model = OnnxGenerator.from_bytes(data)
+    outputs = model.run(seeds, controls)
+    parts = {name: outputs[f"content.{name}"] for name, _, _ in parts_of(card)}
+    return Golden.of(seeds, controls, outputs["content"], parts, made_by(model))
 
 
 def _check_file(data: bytes, path: Path) -> Check:
@@ -76,9 +81,9 @@ def _check_file(data: bytes, path: Path) -> Check:
 
 def _verify(model: Exportable, data: bytes) -> list[Check]:
     exported = OnnxGenerator.from_bytes(data)
-    passed, measured = exported.check_golden()
-    if not passed:
-        raise ExportFailed(f"The file does not make its own golden items again: {measured}.")
+    likeness = exported.check_golden()
+    if not likeness.passed:
+        raise ExportFailed(f"The file does not make its own golden items again: {likeness.measured}.")
     # In this order: eager torch runs in other batches, where an item that depends on its neighbours differs as well.
     checks = [check_independence(data, exported.card), compare_with_eager(model.eager, exported)]
     return [*checks, check_streaming(exported)] if exported.card.state else checks

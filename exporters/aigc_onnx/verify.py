@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.exporter import Check
-from aigc_sdk.generator import Generator, check_content, start_state
+from aigc_sdk.generator import Generator, Made, check_items, output_names, start_state
+from aigc_sdk.likeness import Gap, same_rows
 from aigc_sdk.runtime import OnnxGenerator
-from aigc_sdk.testing import example_feeds
+from aigc_sdk.runtime.onnx_generator import PLURALS
+from aigc_sdk.testing import example_feeds, feeds_of
 
 Array = NDArray[Any]
 
@@ -26,73 +28,74 @@ EAGER_SHARE = 1e-4
 
 # At most this share of texts may differ: where a number is rounded otherwise, all that follows is another text.
 EAGER_TEXTS = 1e-3
-_LEAST_TEXTS = 1000
+_LEAST_ITEMS = 1000
 
 
 def compare_with_eager(eager: Generator, exported: Generator, least_values: int = 2**17) -> Check:
-    """Compare the content of both at several sizes.
+    """Compare what both make at several sizes: contents and all other outputs.
 
     Args:
         eager: the sampler in torch.
         exported: the file.
-        least_values: how many values of images to compare in all, at least.
+        least_values: how many values of contents of one size to compare in all, at least.
 
     Raises:
         ExportFailed: they differ by more than rounding.
     """
     if exported.card.output.length:
-        return _compare_texts(eager, exported)
-    values = different = largest = 0
+        return _compare_items(eager, exported)
+    total = Gap()
     for is_varied, wanted, got in _both(eager, exported):
-        gap = np.abs(got.astype(np.int64) - wanted.astype(np.int64))
-        different += int((gap > 0).sum())
-        largest = max(largest, int(gap.max()))
-        values += gap.size
-        if is_varied and values >= least_values:
+        total += sum((Gap.of(got[name], wanted[name]) for name in wanted), Gap())
+        if is_varied and total.values >= least_values:
             break
-    measured = f"{different} of {values} values differ, by at most {largest} (N = {', '.join(map(str, SIZES))})"
-    if largest > 1 or different > values * EAGER_SHARE:
+    by = "" if exported.card.output.dtype.startswith("float") else f", by at most {total.largest:.0f}"
+    measured = f"{total.differing} of {total.values} values differ{by} (N = {', '.join(map(str, SIZES))})"
+    if total.largest > 1 or total.differing > total.values * EAGER_SHARE:
         raise ExportFailed(
-            f"The exported file differs from eager torch: {measured}; allowed are {EAGER_SHARE:.0e} of them, by 1."
+            f"The exported file differs from eager torch: {measured}; allowed are {EAGER_SHARE:.0e} of them, by 1, and"
+            " of floats those that differ by rounding."
         )
     return Check("same as eager torch", measured)
 
 
-def _compare_texts(eager: Generator, exported: Generator) -> Check:
-    texts = different = 0
+def _compare_items(eager: Generator, exported: Generator) -> Check:
+    items = different = 0
     for is_varied, wanted, got in _both(eager, exported):
-        different += int((wanted != got).reshape(len(got), -1).any(1).sum())
-        texts += len(got)
-        if is_varied and texts >= _LEAST_TEXTS:
+        same = np.all([same_rows(got[name], wanted[name]) for name in wanted], axis=0)
+        different += int((~same).sum())
+        items += len(same)
+        if is_varied and items >= _LEAST_ITEMS:
             break
-    measured = f"{different} of {texts} {_kind(exported)} differ (N = {', '.join(map(str, SIZES))})"
-    if different > texts * EAGER_TEXTS:
+    measured = f"{different} of {items} {PLURALS[exported.card.modality]} differ (N = {', '.join(map(str, SIZES))})"
+    if different > items * EAGER_TEXTS:
         raise ExportFailed(
             f"The exported file differs from eager torch: {measured}; allowed are {EAGER_TEXTS:.0e} of them."
         )
     return Check("same as eager torch", measured)
 
 
-def _kind(model: Generator) -> str:
-    return "texts" if model.card.modality == "text" else "pieces"
-
-
-def _both(eager: Generator, exported: Generator) -> Iterator[tuple[bool, Array, Array]]:
-    """Yield, without end, whether all sizes were tried, and content of eager torch and of the file of one request."""
+def _both(eager: Generator, exported: Generator) -> Iterator[tuple[bool, dict[str, Array], dict[str, Array]]]:
+    """Yield, without end, whether all sizes were tried, and what eager torch and the file make of one request."""
     # A few requests of each size, then large ones: eager torch takes nearly as long for one item as for 64.
     for seed, size in enumerate(itertools.chain(SIZES * _REQUESTS, itertools.repeat(max(SIZES)))):
         seeds, feeds = example_feeds(exported.card.controls, size, seed)
-        wanted, got = (model.run(seeds, feeds)["content"] for model in (eager, exported))
-        if wanted.shape != got.shape or wanted.dtype != got.dtype:
-            raise ExportFailed(
-                f"At N = {size} the exported file makes {got.dtype} {got.shape},"
-                f" eager torch {wanted.dtype} {wanted.shape}. The sampler may have fixed the number of items."
-            )
+        made = [model.run(seeds, feeds) for model in (eager, exported)]
+        wanted, got = ({name: outputs[name] for name in output_names(exported.card)} for outputs in made)
+        for name in wanted:
+            (a, b) = ((each[name].dtype, each[name].shape) for each in (got, wanted))
+            if a != b:
+                raise ExportFailed(
+                    f"At N = {size} the exported file makes {name} {a[0]} {a[1]}, eager torch {b[0]} {b[1]}."
+                    " The sampler may have fixed the number of items."
+                )
         yield seed + 1 >= len(SIZES) * _REQUESTS, wanted, got
 
 
 def check_independence(model: bytes, card: ModelCard) -> Check:
     """Compare every item of 64 with the same one among 7 and alone, on one thread and on two.
+
+    Texts and pieces that are fed are cut to the longest of those beside them, as in a request for these items alone.
 
     Args:
         model: the exported file.
@@ -102,29 +105,29 @@ def check_independence(model: bytes, card: ModelCard) -> Check:
         ExportFailed: an item depends on its neighbours, or on the number of threads.
     """
     seeds, feeds = example_feeds(card.controls, 64, 5)
-    whole: list[Array] = []
+    whole: list[Made] = []
     for threads in (1, 2):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
 
-        def run(start: int, size: int, session: Any = session, names: list[str] = names) -> list[Array]:
+        def run(start: int, size: int, session: Any = session, names: list[str] = names) -> list[Made]:
             rows = slice(start, start + size)
-            fed = {"seed": seeds[rows], **{k: v[rows] for k, v in feeds.items()}, **start_state(card, size)}
-            return check_content(card, dict(zip(names, session.run(names, fed), strict=True)), size)
+            fed = {"seed": seeds[rows], **feeds_of(card.controls, feeds, rows), **start_state(card, size)}
+            return check_items(card, dict(zip(names, session.run(names, fed), strict=True)), size)
 
         whole = whole or run(0, 64)
         for other, same in zip(run(0, 64), whole, strict=True):
-            if not np.array_equal(other, same):
-                raise ExportFailed(f"{threads} threads make other items than one: {_difference(other, same)}.")
+            if differs := _difference(other, same):
+                raise ExportFailed(f"{threads} threads make other items than one: {differs}.")
         for size in (1, 7):
             for start in (*range(0, 64 - size, size), 64 - size):
                 for i, other in enumerate(run(start, size), start):
-                    if not np.array_equal(other, whole[i]):
+                    if differs := _difference(other, whole[i]):
                         raise ExportFailed(
-                            f"Item {i} of 64 is another one among {size}: {_difference(other, whole[i])}."
-                            " An item depends on its neighbours."
+                            f"Item {i} of 64 is another one among {size}: {differs}. An item depends on its neighbours,"
+                            " or on how far what is fed is padded."
                         )
     return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on two")
 
@@ -137,26 +140,32 @@ def check_streaming(exported: OnnxGenerator) -> Check:
     """
     card = exported.card
     seeds, feeds = example_feeds(card.controls, 32, 6)
-    whole = check_content(card, exported.run(seeds, feeds), 32)
+    whole = check_items(card, exported.run(seeds, feeds), 32)
     for sizes in ((1,), (3, 7), (40,)):
         state, left = start_state(card, 32), feeds["max_length"]
-        parts: list[list[Array]] = [[] for _ in range(32)]
+        pieces: list[list[Made]] = [[] for _ in range(32)]
         for size in itertools.cycle(sizes):
             steps = np.clip(left, 0, size)
             outputs = exported.go_on(seeds, {**feeds, "max_length": steps}, state)
-            for made, part in zip(parts, check_content(card, outputs, 32), strict=True):
-                made.append(part)
+            for made, before in zip(check_items(card, outputs, 32), pieces, strict=True):
+                before.append(made)
             state = {name: outputs[f"{name}.next"] for name in state}
             left = left - steps
             if not left.any() or outputs["finished"].all():
                 break
-        if any(not np.array_equal(np.concatenate(made), text) for made, text in zip(parts, whole, strict=True)):
+        joined = [Made(np.concatenate([each.content for each in made]), made[-1].parts) for made in pieces]
+        if any(map(_difference, joined, whole)):
             raise ExportFailed(f"Items made {' and '.join(map(str, sizes))} steps at a time are others.")
     return Check("streaming", "32 items made 1, 3 and 7, and 40 steps at a time are those made at once")
 
 
-def _difference(content: Array, wanted: Array) -> str:
-    if content.shape != wanted.shape:
-        return f"it is {content.shape}, not {wanted.shape}"
-    gap = np.abs(content.astype(np.int64) - wanted.astype(np.int64))
-    return f"{(gap > 0).sum()} of {gap.size} values differ, by at most {gap.max()}"
+def _difference(made: Made, wanted: Made) -> str:
+    """Return what differs between two items, in words; nothing where they are identical."""
+    others = [name for name, part in wanted.parts.items() if not np.array_equal(made.parts[name], part)]
+    if made.content.shape != wanted.content.shape:
+        return f"it is {made.content.shape}, not {wanted.content.shape}"
+    if np.array_equal(made.content, wanted.content):
+        return f"its {' and '.join(others)} differ" if others else ""
+    different = made.content != wanted.content
+    gap = np.abs(made.content.astype(np.float64) - wanted.content).max()
+    return f"{different.sum()} of {different.size} values differ, by at most {gap:g}"
