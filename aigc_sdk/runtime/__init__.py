@@ -42,6 +42,4 @@ def open_model(
 
         return OnnxMeasure(session, card) if card.kind == "measure" else OnnxGenerator(session, card)
 
-    return open_file(
-        path, run, device=device, trusted_sha256=trusted_sha256, deadline=deadline, compares=compares
-    )
+    return open_file(path, run, device=device, trusted_sha256=trusted_sha256, deadline=deadline, compares=compares)

@@ -207,7 +207,7 @@ def look(data: bytes, name: str, limits: Limits | None = None) -> Verdict:
         GenerationFailed, DeadlineExceeded: its golden items cannot be made.
     """
     from aigc_sdk.runtime import OnnxGenerator, OnnxMeasure  # they load files with this module
-    from aigc_sdk.runtime.loading import load_bytes
+    from aigc_sdk.runtime.loading import load_bytes, made_by
 
     start = time.process_time()
     check_model(data, name)
@@ -218,10 +218,10 @@ def look(data: bytes, name: str, limits: Limits | None = None) -> Verdict:
     if limits:  # who asked will load it once more
         limits.hold_time(limits.seconds - 2 * (time.process_time() - start))
     runner: Runner = OnnxMeasure(session, card) if card.kind == "measure" else OnnxGenerator(session, card)
-    passed, measured = runner.check_golden()
+    likeness = runner.check_golden()
     verdict = Verdict(is_safe=True, may_fold=folded is not None)
-    if passed:  # who loads the file says so otherwise
-        verdict.golden[runner.provider] = measured
+    if likeness.passed:  # who loads the file says so otherwise
+        verdict.golden[made_by(runner)] = likeness.measured
     return verdict
 
 
