@@ -23,9 +23,9 @@ from aigc_sdk.likeness import Gap, compare_arrays, compare_items, same_rows
 from aigc_sdk.runtime import OnnxGenerator, session
 from aigc_sdk.runtime.devices import choose_providers
 from aigc_sdk.runtime.loading import made_by
-from aigc_sdk.runtime.safety import Verdict, check_model
+from aigc_sdk.runtime.safety import Verdict, check_model, trust
 from aigc_sdk.testing import example_feeds, feeds_of
-from tiny_model import expected, make_card, make_graph, to_bytes, write_tiny_model
+from tiny_model import expected, make_card, make_graph, to_bytes
 from tiny_music import make_music_card, make_music_graph, write_tiny_music
 
 MODELS = Path(str(files("aigc_zoo"))) / "models"
@@ -35,8 +35,18 @@ def with_golden(path: Path, target: Path, change) -> Path:
     """Copy a model file with other golden items in its card."""
     model = onnx.load(path)
     card = ModelCard.from_json(next(entry.value for entry in model.metadata_props if entry.key == CARD_KEY))
-    target.write_bytes(to_bytes_of(model, replace(card, golden=change(card.golden))))
-    return target
+    return trusted(target, to_bytes_of(model, replace(card, golden=change(card.golden))))
+
+
+def trusted(path: Path, data: bytes) -> Path:
+    """Write a model file that is loaded without a trial in another process, which takes longer than all else here."""
+    path.write_bytes(data)
+    trust(data)
+    return path
+
+
+def write_tiny(path: Path, golden: Golden) -> Path:
+    return trusted(path, to_bytes(make_graph(), make_card(make_graph(), golden=golden)))
 
 
 def to_bytes_of(model: onnx.ModelProto, card: ModelCard) -> bytes:
@@ -232,7 +242,7 @@ def test_load_gross_miss_on_the_device_that_made_the_items_warns(tmp_path, caplo
     here = made_by(OnnxGenerator.from_bytes(to_bytes(make_graph(), make_card(make_graph()))))
     seeds = np.array(make_card(make_graph()).golden.seeds)
     golden = other_content(make_card(make_graph()).golden, "uint8", lambda _: expected(seeds, gain=0.5))
-    path = write_tiny_model(tmp_path / "tiny.onnx", golden=replace(golden, provider=here))
+    path = write_tiny(tmp_path / "tiny.onnx", golden=replace(golden, provider=here))
     with caplog.at_level(logging.WARNING, "aigc_sdk"):
         assert len(sdk.load(path).generate(2)) == 2
     assert "tiny.onnx makes other content here than where it was exported" in caplog.text
@@ -243,7 +253,7 @@ def test_load_gross_miss_on_another_version_says_what_made_the_items(tmp_path, v
     seeds = np.array(make_card(make_graph()).golden.seeds)
     golden = other_content(make_card(make_graph()).golden, "uint8", lambda _: expected(seeds, gain=0.5))
     maker = f"CPUExecutionProvider (onnxruntime {version}) on x86_64" if version else ""
-    path = write_tiny_model(tmp_path / "tiny.onnx", golden=replace(golden, provider=maker))
+    path = write_tiny(tmp_path / "tiny.onnx", golden=replace(golden, provider=maker))
     with pytest.raises(GenerationFailed) as found:
         sdk.load(path)
     assert (maker or "the one that exported it") in str(found.value)
@@ -265,7 +275,7 @@ def test_inspect_shows_a_file_whose_golden_items_are_others(tmp_path):
     from aigc_sdk.cli import app
 
     golden = other_content(make_card(make_graph()).golden, "uint8", lambda content: 255 - content)
-    path = write_tiny_model(tmp_path / "tiny.onnx", golden=golden)
+    path = write_tiny(tmp_path / "tiny.onnx", golden=golden)
     done = CliRunner().invoke(app, ["inspect", str(path)])
     assert done.exit_code == 0 and "tiny" in done.output
 
@@ -283,6 +293,7 @@ class Unable:
 
 
 def test_load_file_that_only_this_device_cannot_run_blames_the_device(tiny_path, monkeypatch):
+    trust(tiny_path.read_bytes())
     known = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: known)
     monkeypatch.setattr(session.ort, "InferenceSession", Unable(session.ort.InferenceSession))
@@ -290,12 +301,13 @@ def test_load_file_that_only_this_device_cannot_run_blames_the_device(tiny_path,
         sdk.load(tiny_path, device="openvino")
     graph = make_graph()
     graph.graph.node[0].input[0] = "nowhere"
-    tiny_path.write_bytes(to_bytes(graph, make_card(graph)))
+    trusted(tiny_path, to_bytes(graph, make_card(graph)))
     with pytest.raises(InvalidModel, match="onnxruntime cannot load"):  # the CPU cannot either
         sdk.load(tiny_path, device="openvino")
 
 
 def test_load_operator_that_this_build_lacks_blames_the_device(tiny_path, monkeypatch):
+    trust(tiny_path.read_bytes())
     lacking = session.onnxruntime_pybind11_state.NotImplemented
 
     def unable(*_, **__):
