@@ -21,8 +21,9 @@ import aigc_sdk as sdk
 from aigc_sdk.card import CARD_KEY, Control, Golden, OutputSpec
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, StorageError
 from aigc_sdk.runtime import OnnxGenerator, session
-from aigc_sdk.runtime.folding import may_fold
+from aigc_sdk.runtime.folding import GROWING_DEFINITIONS, folding_cost, may_fold
 from aigc_sdk.runtime.safety import MAX_NODES, check_model, graph_sha256, read_model
+from hostile_models import HOSTILE
 from tiny_measure import SHAPE, K, contents, expected_value, make_measure_card, make_measure_graph, write_tiny_measure
 from tiny_model import CONTROLS, SIZE, expected, make_card, make_graph, to_bytes, write_tiny_model
 
@@ -570,6 +571,31 @@ def test_check_external_data_beside_its_own_is_refused():
     assert "outside of the file" in refused(with_card(graph))
 
 
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (helper.make_node("Constant", [], ["noise"], value_string="a"), "'value_string' of Constant holds strings"),
+        (helper.make_node("Constant", [], ["noise"], value_strings=["a"]), "'value_strings' of Constant holds strings"),
+        (helper.make_node("Cast", ["seed"], ["noise"], to=TensorProto.STRING), "it uses Cast to make strings"),
+        (helper.make_node("StringConcat", ["a", "a"], ["noise"]), "it uses StringConcat to make strings"),
+        (helper.make_node("StringSplit", ["a"], ["noise", "n"]), "it uses StringSplit to make strings"),
+        (helper.make_node("RegexFullMatch", ["a"], ["noise"], pattern="a*"), "it uses RegexFullMatch"),
+    ],
+)
+@pytest.mark.parametrize("hide", [hidden_at_top, hidden_in_if, hidden_in_loop_in_if])
+def test_check_strings_are_refused(hide, inner, message):
+    graph = make_graph()
+    hide(graph, inner)
+    assert message in refused(with_card(graph))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_check_tensor_of_a_thousand_dimensions_is_refused(place):
+    graph = make_graph()
+    place(graph, TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1] * 1000, raw_data=bytes(4)))
+    assert "has the impossible shape (1, 1, " in refused(with_card(graph))
+
+
 def test_check_sparse_tensors_are_refused():
     sparse = helper.make_sparse_tensor(floats(1), numpy_helper.from_array(np.array([3]), "i"), [9])
     for attach in (
@@ -968,15 +994,82 @@ def test_weights_that_are_stored_small_are_folded(inside):
     assert may_fold(graph.SerializeToString())
 
 
-def test_what_follows_from_the_number_of_items_is_no_constant():
-    shape = helper.make_node("Shape", ["seed"], ["n"])
-    zeros = helper.make_node("Expand", ["zero", "n"], ["zeros"])
-    graph = on_constants([shape, zeros], {"zero": np.zeros((), np.float32)})
-    assert may_fold(graph.SerializeToString())
-    # What loading may find out of this shape, the static checks do not.
-    shape.input[0] = "start_4d"
-    graph = on_constants([shape, zeros], {"zero": np.zeros((), np.float32)})
+def grown_from_shape(source: str, **part: int) -> ModelProto:
+    """A model with as many zeros as the shape of a value says; nothing else of it is on constants."""
+    shape = helper.make_node("Shape", [source], ["n"], **part)
+    return on_constants([shape, helper.make_node("Expand", ["zero", "n"], ["zeros"])], {"zero": np.zeros((), "f4")})
+
+
+@pytest.mark.parametrize("part", [{}, {"start": 0}, {"end": 1}, {"start": -1}, {"start": 0, "end": 1}])
+def test_what_follows_from_the_number_of_items_is_no_constant(part):
+    assert may_fold(grown_from_shape("seed", **part).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {},
+        *({"start": start} for start in (-9, -2, 0, 1, 2, 4, 9)),
+        *({"end": end} for end in (-9, -1, 0, 1, 4, 9)),
+        {"start": 1, "end": 3},
+        {"start": 3, "end": 1},
+        {"start": -2, "end": -1},
+    ],
+)
+@pytest.mark.parametrize("source", ["start_4d", "places", "mirrored"])
+def test_shape_of_what_is_no_input_may_be_a_constant(source, part):
+    assert not may_fold(grown_from_shape(source, **part).SerializeToString())
+
+
+@pytest.mark.parametrize("part", [{"start": 1}, {"end": -1}, {"start": 1, "end": 1}, {"end": 0}])
+def test_shape_of_an_input_without_its_free_dimension_may_be_a_constant(part):
+    assert not may_fold(grown_from_shape("seed", **part).SerializeToString())
+
+
+def test_shape_of_an_intermediate_value_is_folded_by_onnxruntime_where_it_is_known():
+    """What the decision is about: the size in the hostile file is no constant, and loading makes one of it."""
+    data = HOSTILE["shape-of-a-value-from-1"]()
+    assert not may_fold(data)
+    model = ModelProto.FromString(data)
+    for each in list(model.graph.node):
+        if each.op_type == "MatMul":
+            each.op_type = "Add"  # which takes no time
+    with tempfile.TemporaryDirectory() as folder:
+        options = session.ort.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        session.ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        optimized = onnx.load(Path(folder, "optimized.onnx")).graph
+    assert not {"Shape", "ConstantOfShape"} & {each.op_type for each in optimized.node}
+
+
+def test_definitions_that_grow_are_those_of_the_standard():
+    """Of the operators with a definition, these make as much as one of their inputs says."""
+    growing = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"}
+    found = set()
+    for schema in onnx.defs.get_all_schemas_with_history():
+        is_ours = schema.domain == "" and schema.since_version < 22 and schema.has_function and len(schema.inputs) > 1
+        if is_ours and growing & {each.op_type for each in schema.function_body.node}:
+            found.add(schema.name)
+    assert found == {"AffineGrid"}  # those of the others depend on the types of their inputs
+    assert found < GROWING_DEFINITIONS
+
+
+@pytest.mark.parametrize("operator", sorted(GROWING_DEFINITIONS))
+def test_operator_whose_definition_grows_is_not_folded(operator):
+    graph = on_constants([helper.make_node(operator, ["start_4d", "size"], ["large"])], {"size": np.array([9, 9])})
     assert not may_fold(graph.SerializeToString())
+
+
+def test_cost_of_folding_is_what_products_and_values_take():
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["ab"]),
+        helper.make_node("Gemm", ["a", "ab"], ["c"], transA=1, transB=1),
+        helper.make_node("Concat", ["c", "c"], ["d"], axis=1),
+    ]
+    graph = on_constants(nodes, {"a": np.ones((20, 30), "f4"), "b": np.ones((30, 40), "f4")})
+    values, products = folding_cost(graph.SerializeToString())
+    assert values == 20 * 40 + 30 * 20 + 30 * 40
+    assert products == 20 * 30 * 40 + 30 * 20 * 20
 
 
 LARGE = np.zeros((2**14, 1), np.float32)
