@@ -18,7 +18,7 @@ import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
-from aigc_sdk.files import atomic_write, write_bytes
+from aigc_sdk.files import atomic_pair, atomic_write
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
@@ -262,8 +262,9 @@ def evaluate(
         _print_table(*titles)(rows)
     if report is not None:  # last, so that the figures are there when it cannot be written
         html = made.to_html()
-        write_bytes(report.with_suffix(".json"), made.to_json().encode())
-        write_bytes(report, html.encode())
+        with atomic_pair(report, report.with_suffix(".json")) as (page, figures):
+            page.write_bytes(html.encode())
+            figures.write_bytes(made.to_json().encode())
 
 
 @app.command()

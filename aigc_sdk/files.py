@@ -45,6 +45,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def atomic_pair(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
+    """Give temporary paths for two files that belong together; on leaving, put both in their places.
+
+    What was at `path` goes, then the new one takes its place at `beside`, then the one at `path`. So whatever ends the
+    process in between leaves `beside` alone: where both are, they belong together. If anything fails before that, what
+    was there stays.
+
+    Args:
+        path: what says nothing wrong when it is missing: an item, or the card beside a model.
+        beside: what is of use alone: the model, or the provenance of an item.
+
+    Raises:
+        StorageError: as in `atomic_write`.
+    """
+    target = as_path(path, "the file to write")
+    with atomic_write(target) as temporary, atomic_write(beside) as temporary_beside:
+        yield temporary, temporary_beside
+        with open(temporary, "rb+") as file:  # whole, before what was there goes
+            os.fsync(file.fileno())
+        target.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write the bytes to `path`, whole or not at all; raises StorageError."""
     with atomic_write(path) as temporary:

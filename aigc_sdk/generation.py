@@ -11,7 +11,7 @@ from collections.abc import Generator as Generated
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
+from aigc_sdk.contents.base import record
 from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import (
     AigcError,
@@ -185,9 +186,9 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         card.task,
         sdk_version(),
         generator.provider,
-        request.controls,
-        frozenset(control.name for control in card.controls if control.kind == "music"),
+        tuple(request.controls),
     )
+    events = {control.name for control in card.controls if control.kind == "music"}
     kind = MODALITIES[card.modality]
     stop = current_stop()
     for start in range(0, request.n, request.batch_size):
@@ -199,7 +200,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
             content, how = check_content(card, outputs, len(seeds)), written(card, outputs, len(seeds))
-        items.extend(map(kind, content, seeds.tolist(), repeat(origin), count(start), *how))
+        items.extend(map(kind, content, seeds.tolist(), repeat(origin), record(batch, events), *how))
     return Contents(items)
 
 

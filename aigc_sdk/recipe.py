@@ -52,7 +52,7 @@ from aigc_sdk.evaluation import evaluate
 from aigc_sdk.evaluation.parts import read_like
 from aigc_sdk.evaluation.runner import check_evaluation
 from aigc_sdk.evaluation.scores import add_scores
-from aigc_sdk.files import as_path, atomic_write, make_folder, read_file, write_bytes
+from aigc_sdk.files import as_path, atomic_pair, make_folder, read_file, write_bytes
 from aigc_sdk.generation import Model, find_model, load, open_any
 from aigc_sdk.generator import Generator
 from aigc_sdk.registry import default_registry
@@ -179,7 +179,7 @@ def copy_models(run: "Run", folder: Path, tasks: Iterable[str] | None = None) ->
             continue
         copies[task] = target = made / (f"{run.record.name}.onnx" if i == 0 else f"{run.record.name}.{task}.onnx")
         card = target.with_suffix(".card.json")
-        with atomic_write(target) as model_file, atomic_write(card) as card_file:
+        with atomic_pair(card, target) as (card_file, model_file):
             shutil.copyfile(source, model_file)
             shutil.copyfile(source.with_suffix(".card.json"), card_file)
     return copies

@@ -1,21 +1,26 @@
 """Contents: images, their files with provenance, and the batch."""
 
 import base64
+import copy
+import gc
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
+import tracemalloc
 from itertools import product
 
 import numpy as np
 import PIL.Image
 import pytest
 
+import aigc_sdk as sdk
 from aigc_sdk.contents import Contents, Image, Item, Origin
 from aigc_sdk.errors import InvalidRequest, StorageError
 from test_files import FULL_DISK
-from tiny_model import SIZE, expected
+from tiny_model import SIZE, expected, write_pixel_model
 
 PROVENANCE = {
     "model": "handmade-ö",
@@ -31,9 +36,8 @@ PROVENANCE = {
 
 def make_image(channels=3, height=5, width=4, seed=7) -> Image:
     data = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
-    controls = {"label": np.array([1, 3]), "gain": np.array([1, 0.5], np.float32), "flip": np.array([False, True])}
-    origin = Origin("handmade-ö", "1.0", "0" * 64, "generate", "0.1.0", "none", controls)
-    return Image(data, seed, origin, 1)
+    origin = Origin("handmade-ö", "1.0", "0" * 64, "generate", "0.1.0", "none", ("label", "gain", "flip"))
+    return Image(data, seed, origin, (3, 0.5, True))
 
 
 def names(folder):
@@ -50,7 +54,7 @@ def test_image_to_pil_keeps_every_pixel(channels, mode):
 
 def test_image_of_a_slice_of_memory_keeps_every_pixel():
     whole = np.arange(10 * 8 * 6, dtype=np.uint8).reshape(10, 8, 6)
-    image = Image(whole[::2, 1:5, :3], 0, make_image()._origin, 0)
+    image = Image(whole[::2, 1:5, :3], 0, make_image()._origin, (3, 0.5, True))
     assert np.array_equal(np.asarray(image.to_pil()), whole[::2, 1:5, :3])
 
 
@@ -138,7 +142,7 @@ from aigc_sdk.contents import Image, Origin
 from aigc_sdk.errors import StorageError
 noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
 try:
-    Image(noise, 0, Origin("", "", "", "", "", "", {}), 0).save(sys.argv[1])
+    Image(noise, 0, Origin("", "", "", "", "", ""), ()).save(sys.argv[1])
 except StorageError as error:
     print(error)
 """
@@ -208,7 +212,7 @@ def test_contents_of_another_modality_have_no_grid():
             return path
 
     with pytest.raises(InvalidRequest, match="<Contents: 1 x Word> has no grid"):
-        Contents([Word(np.zeros(3), 0, make_image()._origin, 0)]).grid()
+        Contents([Word(np.zeros(3), 0, make_image()._origin, (3, 0.5, True))]).grid()
 
 
 @pytest.mark.parametrize(
@@ -350,3 +354,58 @@ def test_contents_of_large_images_are_shrunk_in_a_notebook():
 def test_contents_without_a_grid_are_left_to_repr():
     assert Contents([])._repr_html_() is None
     assert Contents([make_image(1), make_image(3)])._repr_html_() is None
+
+
+# ---------------------------------------------------------------- an item owns what it needs
+
+
+def live_bytes(make) -> int:
+    """Return how many bytes stay while what `make` returns is kept."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = make()
+        gc.collect()
+        size, _ = tracemalloc.get_traced_memory()
+        assert kept is not None
+        return size
+    finally:
+        tracemalloc.stop()
+
+
+def pixel_model(tmp_path):
+    model = sdk.load(write_pixel_model(tmp_path / "pixels.onnx"))
+    images = np.random.default_rng(0).integers(0, 256, (4000, 8, 8, 1), np.uint8)
+    model.generate(2, image=images[:2])  # what is made at the first use is not counted
+    return model, images
+
+
+def test_item_kept_holds_nothing_of_its_batch(tmp_path):
+    model, images = pixel_model(tmp_path)
+    assert live_bytes(lambda: model.generate(4000, image=images)[7]) < 20_000  # of 256 kB made, and as much fed
+    assert live_bytes(lambda: model.generate(4000, image=images)) > 256_000
+
+
+def test_item_pickled_holds_itself_alone(tmp_path):
+    model, images = pixel_model(tmp_path)
+    few, many = (model.generate(n, image=images[:n], seed=7)[0] for n in (1, 4000))
+    assert len(pickle.dumps(many)) == len(pickle.dumps(few)) < 1500
+    for kept in (pickle.loads(pickle.dumps(many)), copy.copy(many), copy.deepcopy(many)):
+        assert kept == few and kept.provenance == few.provenance
+        assert kept.data.base is None
+
+
+@pytest.mark.parametrize("model", ["names", "folk-tunes"])
+def test_item_of_variable_length_pickled_holds_itself_alone(model):
+    items = sdk.generate(model, 3, seed=7, max_length=20)
+    alone = sdk.generate(model, 1, seed=7, max_length=20)[0]
+    assert len(pickle.dumps(items[0])) == len(pickle.dumps(alone))
+    assert pickle.loads(pickle.dumps(items[0])) == alone
+    assert all(item.data.base is None for item in items)
+
+
+def test_item_provenance_changed_by_its_reader_stays(tmp_path):
+    model, images = pixel_model(tmp_path)
+    item = model.generate(1, image=images[0])[0]
+    item.provenance["controls"]["image"].clear()
+    assert item.provenance["controls"]["image"]["shape"] == [8, 8, 1]

@@ -1,6 +1,7 @@
 """Files: whole or not at all, on a full disk and in folders that cannot be written."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aigc_sdk.errors import InvalidRequest, Refused, StorageError
-from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused, write_bytes
+from aigc_sdk.files import atomic_pair, atomic_write, cache_folder, make_folder, remove_unused, write_bytes
 
 # A disk that is full after 100,000 bytes, for this process.
 FULL_DISK = """
@@ -119,6 +120,7 @@ def test_write_bytes_impossible_name_raises_in_few_words(tmp_path, name, error, 
 def test_write_bytes_into_a_folder_that_may_not_be_searched_raises():
     code = """
 import os
+import signal
 from aigc_sdk.errors import StorageError
 from aigc_sdk.files import make_folder, write_bytes
 os.setuid(54321)
@@ -202,3 +204,53 @@ def test_remove_unused_goes_by_the_time_of_each_file(tmp_path):
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {"a", "a/new", "a/.under-way.tmp"}
     remove_unused(tmp_path / "missing")
+
+
+# ---------------------------------------------------------------- files that belong together
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from aigc_sdk import files
+
+left = int(sys.argv[1])
+
+def killed_before(step):
+    def wrapped(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments, **options)
+    return wrapped
+
+for name in ("replace", "unlink"):
+    setattr(Path, name, killed_before(getattr(Path, name)))
+with files.atomic_pair("card", "model") as (card, model):
+    model.write_text("new")
+    card.write_text("new")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_atomic_pair_killed_at_any_step_leaves_no_card_of_another_model(tmp_path):
+    found = []
+    for steps in range(4):
+        for name in ("card", "model"):
+            (tmp_path / name).write_text("old")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(steps)], cwd=tmp_path, check=False)
+        assert done.returncode == (-signal.SIGKILL if steps < 3 else 0)
+        found.append(tuple((tmp_path / name).read_text() if (tmp_path / name).exists() else None for name in NAMES))
+    assert found == [("old", "old"), (None, "old"), (None, "new"), ("new", "new")]
+
+
+NAMES = ("card", "model")
+
+
+def test_atomic_pair_that_fails_leaves_what_was_there(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).write_text("old")
+    with pytest.raises(StorageError), atomic_pair(tmp_path / "card", tmp_path / "model") as (card, _):
+        card.write_text("new")  # and no model
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card", "model"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}

@@ -42,7 +42,7 @@ from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.testing.families import example_data
 from aigc_sdk.training.batches import batches
 
-ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {"tempo": np.array([90], np.float32)})
+ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", ("tempo",))
 
 
 def random_notes(seed, n=40, voices=3):
@@ -64,7 +64,7 @@ def random_notes(seed, n=40, voices=3):
 def piece_of(notes, tempo=90.0, meter=(6, 8), key="Dm"):
     data = notes.astype(np.float64)
     data[:, 2:4] *= 60 / tempo / TICKS
-    return Music(data.astype(np.float32), 1, ORIGIN, 0, tempo, meter, KEYS.index(key))
+    return Music(data.astype(np.float32), 1, ORIGIN, (90.0,), tempo, meter, KEYS.index(key))
 
 
 def test_events_of_1000_pieces_are_the_same_notes_again():
@@ -1036,7 +1036,7 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     assert of_piece == model.generate(seed=2, key="C", meter="4/4", prompt=words)[0]
     midi(tmp_path / "empty.mid", [])
     assert model.generate(seed=2, key="C", prompt=begun.save(tmp_path / "begun.mid"))[0] == of_piece
-    empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, 0, 120, (4, 4), 0)
+    empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, (90.0,), 120, (4, 4), 0)
     for wrong, message in (
         ("note 1", r"has note 1, which the model does not know.*: note [0-9, ]+\.$"),
         ("x", "does not know"),
@@ -1067,7 +1067,7 @@ def test_a_prompt_that_is_a_piece_says_key_metre_and_tempo(trained_music, tmp_pa
     assert found == [("G", "6/8", 75), ("C", "4/4", 90)]
     with pytest.raises(InvalidRequest, match="prompt has 2 values for 3 items"):
         model.generate(3, prompt=[begun, other])
-    unknown = Music(begun.data, 1, ORIGIN, 0, 75, (5, 4), KEYS.index("Eb"))
+    unknown = Music(begun.data, 1, ORIGIN, (90.0,), 75, (5, 4), KEYS.index("Eb"))
     assert {piece.key for piece in model.generate(20, seed=2, prompt=unknown)} == {"C", "G"}
 
 

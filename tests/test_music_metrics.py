@@ -36,7 +36,7 @@ from aigc_sdk.evaluation.parts import find_parts
 from aigc_sdk.evaluator import MusicSamples
 
 C, G, A_MINOR = (KEYS.index(name) for name in ("C", "G", "Am"))
-ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none", {})
+ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none")
 METRICS = {"density", "durations", "pitches", "polyphony", "quotes", "scale"}
 
 
@@ -294,7 +294,7 @@ def made_of(piece):
     """Return a piece as if a model had made it."""
     notes = piece.notes.astype(np.float64)
     notes[:, 2:4] *= 60 / 100 / TICKS
-    return Music(notes.astype(np.float32), 1, ORIGIN, 0, 100, (4, 4), piece.key)
+    return Music(notes.astype(np.float32), 1, ORIGIN, (), 100, (4, 4), piece.key)
 
 
 def test_evaluate_measures_music_that_was_made(tmp_path):

@@ -545,8 +545,8 @@ def test_policy_after_refuses_and_nothing_is_returned(policies, tiny):
 
 
 def test_policy_after_passes_on_or_replaces_in_the_order_of_names(policies, tiny):
-    darker = "sdk.Image(item.data // 2, item.seed, item._origin, i)"
-    darken = AFTER + f"return sdk.Contents({darker} for i, item in enumerate(contents))"
+    darker = "sdk.Image(item.data // 2, item.seed, item._origin, item._controls)"
+    darken = AFTER + f"return sdk.Contents({darker} for item in contents)"
     plain = tiny.generate(3, seed=7).to_numpy()
     policies(darken, AFTER + "return None", darken)
     replaced = tiny.generate(3, seed=7)

@@ -125,7 +125,7 @@ def test_reproduce_within_the_tolerance_warns(saved, tiny_path, caplog):
     item, path = saved
     near = item.data.copy()
     near[2, 3] += 1 if near[2, 3] < 255 else -1
-    forge(path, sdk.Image(near, item.seed, item._origin, 2), json.dumps(item.provenance))
+    forge(path, sdk.Image(near, item.seed, item._origin, item._controls), json.dumps(item.provenance))
     assert sdk.reproduce(path, model=tiny_path)[0] == item
     assert f"{path} was reproduced within the tolerance: 1.6e-02 of the values differ, by at most 1" in caplog.messages
     assert aigc(path, "--model", tiny_path).stdout == f"{path}: 1.6e-02 of the values differ, by at most 1\n"
@@ -138,7 +138,7 @@ def test_reproduce_edited_pixels_say_how_much_differs(saved, tiny, tiny_path, ed
     data[2, 3] ^= 64
     wrong = data if edit == "one pixel" else tiny.generate(seed=99)[0].data
     share = (wrong != item.data).mean()
-    forge(path, sdk.Image(wrong, item.seed, item._origin, 2), json.dumps(item.provenance))
+    forge(path, sdk.Image(wrong, item.seed, item._origin, item._controls), json.dumps(item.provenance))
     with pytest.raises(NotReproduced, match=re.escape(f"{share:.1e} of the values differ, by at most")):
         sdk.reproduce(path, model=tiny_path)
 

@@ -1,12 +1,15 @@
 """What every modality shares: an item with its seed and provenance, and the batch."""
 
 import base64
+import copy
 import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.codes import decode
 from aigc_sdk.contents.events import to_words
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
-from aigc_sdk.files import as_path, make_folder, write_bytes
+from aigc_sdk.files import as_path, atomic_pair, make_folder
 from aigc_sdk.seeds import MAX_INDEX
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """What all items of one request share: the model, and the controls as arrays (n, ...)."""
+    """What all items of one request share: what made them, and the names of the controls."""
 
     model: str
     version: str
@@ -44,22 +47,30 @@ class Origin:
     task: str
     sdk_version: str
     provider: str
-    controls: Mapping[str, Array]
-    events: frozenset[str] = frozenset()  # the names of those controls that are music
+    controls: tuple[str, ...] = ()
 
 
 class Item(ABC):
-    """One generated item: `.data` (numpy), `.seed`, `.provenance`, `.save(path)`."""
+    """One generated item: `.data` (numpy), `.seed`, `.provenance`, `.save(path)`.
 
-    __slots__ = ("_index", "_origin", "data", "seed")
+    It owns its data and the values of its controls, and holds nothing of the batch that it was made in.
+
+    Args:
+        data: what the model made.
+        seed: the item's own.
+        origin: what made it.
+        controls: the values of the origin's controls, as the provenance shows them.
+    """
+
+    __slots__ = ("_controls", "_origin", "data", "seed")
 
     suffixes: ClassVar[tuple[str, ...]]  # of the files that it may be saved as, the usual one first
 
-    def __init__(self, data: Array, seed: int, origin: Origin, index: int) -> None:
-        self.data = data
+    def __init__(self, data: Array, seed: int, origin: Origin, controls: tuple[Any, ...]) -> None:
+        self.data = data if data.base is None else data.copy()
         self.seed = seed
         self._origin = origin
-        self._index = index
+        self._controls = controls
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -71,10 +82,7 @@ class Item(ABC):
             "graph_sha256": origin.graph_sha256,
             "task": origin.task,
             "seed": self.seed,
-            "controls": {
-                name: to_words(values[self._index]) if name in origin.events else _recorded(values[self._index])
-                for name, values in origin.controls.items()
-            },
+            "controls": copy.deepcopy(dict(zip(origin.controls, self._controls, strict=True))),
             "sdk_version": origin.sdk_version,
             "provider": origin.provider,
         }
@@ -94,17 +102,37 @@ class Item(ABC):
     def _provenance_json(self, *, ascii_only: bool = False) -> str:
         return json.dumps(self.provenance, ensure_ascii=ascii_only)
 
-    def _save_sidecar(self, path: Path) -> None:
-        # For formats without a place for metadata.
-        write_bytes(path.with_name(path.name + ".json"), self._provenance_json().encode())
+    @contextmanager
+    def _with_sidecar(self, path: Path) -> Iterator[Path]:
+        """Give a temporary path for a file of a format without a place for metadata; its provenance goes beside it."""
+        with atomic_pair(path, path.with_name(path.name + ".json")) as (temporary, sidecar):
+            yield temporary
+            sidecar.write_bytes(self._provenance_json().encode())
 
 
-def _recorded(value: Any) -> Any:
-    """Return a control's value for the provenance; of pixels their hash and shape."""
-    if value.ndim == 0:
-        return value.item()
+def record(controls: Mapping[str, Array], events: Collection[str] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield for each item the values of its controls as the provenance shows them; of pixels their hash and shape.
+
+    Args:
+        controls: by name (n, ...), in the order of `Origin.controls`; with none of them it never ends.
+        events: the names of those that are music.
+    """
+    if not controls:
+        return repeat(())
+    return zip(*(_recorded(values, name in events) for name, values in controls.items()), strict=True)
+
+
+def _recorded(values: Array, are_events: bool) -> Iterable[Any]:
+    if values.ndim == 1:
+        return values.tolist()  # type: ignore[no-any-return]  # of one dimension: a list
+    if values.strides[0] == 0:  # one for all items
+        return repeat(_recorded_one(values[0], are_events), len(values))
+    return (_recorded_one(value, are_events) for value in values)
+
+
+def _recorded_one(value: Array, is_events: bool) -> Any:
     if value.ndim == 1:
-        return decode(value)
+        return to_words(value) if is_events else decode(value)
     return {"sha256": hashlib.sha256(value.tobytes()).hexdigest(), "shape": list(value.shape)}
 
 

@@ -98,10 +98,8 @@ class Image(Item):
         if kind == "PNG":
             options["pnginfo"] = info = PngInfo()
             info.add_itxt(PROVENANCE_KEY, self._provenance_json())
-        with atomic_write(target) as temporary:
+        with atomic_write(target) if kind == "PNG" else self._with_sidecar(target) as temporary:
             self.to_pil().save(temporary, kind, **options)
-            if kind != "PNG":  # before the image is in its place, which is not left without provenance
-                self._save_sidecar(target)
         return target
 
     def as_saved(self, kind: str) -> "PilImage":

@@ -44,9 +44,16 @@ class Music(Item):
     suffixes: ClassVar[tuple[str, ...]] = (".mid", ".wav", ".musicxml")
 
     def __init__(
-        self, data: Array, seed: int, origin: Origin, index: int, tempo: float, meter: tuple[int, int], key: int
+        self,
+        data: Array,
+        seed: int,
+        origin: Origin,
+        controls: tuple[Any, ...],
+        tempo: float,
+        meter: tuple[int, int],
+        key: int,
     ) -> None:
-        super().__init__(data, seed, origin, index)
+        super().__init__(data, seed, origin, controls)
         self.tempo = float(tempo)
         self.meter = f"{meter[0]}/{meter[1]}" if meter[0] else None
         self.key = KEYS[key] if key >= 0 else None
@@ -92,10 +99,8 @@ class Music(Item):
             from aigc_sdk.contents.sound import musicxml_bytes
 
             data = self.wav_bytes() if suffix == ".wav" else musicxml_bytes(self)
-        with atomic_write(target) as temporary:
+        with atomic_write(target) if suffix == ".mid" else self._with_sidecar(target) as temporary:
             temporary.write_bytes(data)
-            if suffix != ".mid":
-                self._save_sidecar(target)  # before the piece is in its place, which is not left without provenance
         return target
 
     def midi_bytes(self) -> bytes:

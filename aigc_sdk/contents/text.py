@@ -8,7 +8,7 @@ from typing import ClassVar
 from aigc_sdk.contents.base import Item
 from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import InvalidRequest, shown
-from aigc_sdk.files import as_path, atomic_write
+from aigc_sdk.files import as_path
 
 # What a `repr` shows of a longer text.
 _SHOWN = 60
@@ -44,9 +44,8 @@ class Text(Item):
         if target.suffix.lower() not in self.suffixes:
             raise InvalidRequest(f"Cannot save a text as {shown(target.name)}; use {', '.join(self.suffixes)}.")
         data = str(self).encode()
-        with atomic_write(target) as temporary:
+        with self._with_sidecar(target) as temporary:
             temporary.write_bytes(data)
-            self._save_sidecar(target)  # before the text is in its place, which is not left without provenance
         return target
 
     def _repr_html_(self) -> str:

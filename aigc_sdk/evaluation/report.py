@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.evaluator import Score
-from aigc_sdk.files import make_folder, write_bytes
+from aigc_sdk.files import atomic_pair, make_folder
 
 Image = NDArray[np.uint8]
 
@@ -141,6 +141,7 @@ class Report:
         """
         html = self.to_html()
         made = make_folder(folder)
-        write_bytes(made / "report.json", self.to_json().encode())
-        write_bytes(made / "report.html", html.encode())
+        with atomic_pair(made / "report.html", made / "report.json") as (page, figures):
+            page.write_bytes(html.encode())
+            figures.write_bytes(self.to_json().encode())
         return made / "report.html"

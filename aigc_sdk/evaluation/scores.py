@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aigc_sdk.card import CARD_KEY, ModelCard
-from aigc_sdk.files import atomic_write
+from aigc_sdk.files import atomic_pair
 from aigc_sdk.runtime.safety import Verdict, check_model, read_model, trust
 
 
@@ -39,7 +39,7 @@ def add_scores(path: Path, scores: Iterable[Mapping[str, Any]]) -> ModelCard:
     entry.value = card.to_json()
     written = bytes(model.SerializeToString(deterministic=True))
     card = check_model(written, path.name)
-    with atomic_write(path) as file, atomic_write(path.with_suffix(".card.json")) as card_file:
+    with atomic_pair(path.with_suffix(".card.json"), path) as (card_file, file):
         file.write_bytes(written)
         card_file.write_text(card.to_json(), encoding="utf-8")
     if Verdict.load(hashlib.sha256(data).hexdigest()).is_safe:  # nothing but the card has changed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard, Packed
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest
-from aigc_sdk.files import atomic_write
+from aigc_sdk.files import atomic_pair
 from aigc_sdk.generator import lengths_of
 from aigc_sdk.likeness import Gap, Likeness
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, made_by, open_file
@@ -151,6 +151,6 @@ def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[A
 
 def write_measure(data: bytes, path: Path) -> None:
     """Write a finished measure, and its card beside it as NAME.card.json; raises StorageError."""
-    with atomic_write(path) as file, atomic_write(path.with_suffix(".card.json")) as card_file:
+    with atomic_pair(path.with_suffix(".card.json"), path) as (card_file, file):
         file.write_bytes(data)
         card_file.write_text(check_model(data, path.name).to_json(), encoding="utf-8")

@@ -11,7 +11,7 @@ from aigc_onnx.verify import check_independence, check_streaming, compare_with_e
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
-from aigc_sdk.files import atomic_write, write_bytes
+from aigc_sdk.files import atomic_pair
 from aigc_sdk.generator import parts_of
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.loading import made_by
@@ -44,10 +44,10 @@ class OnnxExporter(Exporter):
 
         checks = [_check_file(data, path), *_verify(model, data)]
         card_path = path.with_suffix(".card.json")
-        # The model is written before the card takes its place: a full disk leaves both as they were.
-        with atomic_write(path) as file:
+        # Both are whole before one takes its place: a full disk leaves them as they were.
+        with atomic_pair(card_path, path) as (card_file, file):
             file.write_bytes(data)
-            write_bytes(card_path, card.to_json().encode())
+            card_file.write_bytes(card.to_json().encode())
         trust(data)
         return ExportReport(path, tuple(checks))
 
