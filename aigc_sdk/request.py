@@ -289,12 +289,12 @@ def _opening(value: Any, where: str) -> Any:
             raise InvalidRequest(f"{where} is a piece without notes; give one with some, or leave {where} out.")
         return _Opening(to_words(encode_notes(value.to_ticks())), value.key, value.meter, value.tempo)
     if not isinstance(value, os.PathLike) and not (
-        isinstance(value, str) and value.lower().endswith((".mid", ".midi"))
+        isinstance(value, str) and value.lower().endswith((".mid", ".midi", ".rmi"))
     ):
         return value
     from aigc_sdk.data.images import Rejected
+    from aigc_sdk.data.midi import read_midi
     from aigc_sdk.data.music import checked
-    from aigc_sdk.data.scores import read_midi
 
     path = as_path(value, where)
     if not path.is_file():
@@ -302,7 +302,7 @@ def _opening(value: Any, where: str) -> Any:
     read = checked(read_midi(str(path)))
     if isinstance(read, Rejected):
         raise InvalidRequest(f"{where} is {path}, which cannot be used: {': '.join(filter(None, read))}.")
-    notes, key, meter, tempo = read
+    notes, key, meter, tempo, _ = read
     return _Opening(to_words(encode_notes(notes)), None if key is None else KEYS[key], meter, tempo)
 
 

@@ -1,5 +1,6 @@
 """Music: events and their inverse, readers, the decoding in the graph, and what is saved."""
 
+import itertools
 import json
 import os
 import sys
@@ -26,8 +27,9 @@ from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_na
 from aigc_sdk.contents.keys import KEYS, key_sharps, respelled, scale
 from aigc_sdk.contents.sound import RATE
 from aigc_sdk.data import Piece, load_music, music
+from aigc_sdk.data.midi import read_midi
 from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
-from aigc_sdk.data.scores import read_midi, read_score
+from aigc_sdk.data.scores import read_score
 from aigc_sdk.errors import (
     GenerationFailed,
     InvalidConfig,
@@ -576,14 +578,6 @@ def note(pitch=60, wait=0, lasts=480):
         ("no notes", [], {}, "no notes"),
         ("type 2", note(), {"kind": 2}, "MIDI of type 2"),
         ("ten hours", note(wait=480 * 120 * 600), {}, "longer than an hour"),
-        ("no tempo", [mido.MetaMessage("set_tempo", tempo=0), *note()], {}, "a tempo that is none"),
-        ("it stops", [*note(), mido.MetaMessage("set_tempo", tempo=0), *note(62)], {}, "a tempo that is none"),
-        (
-            "no metre",
-            [mido.MetaMessage("time_signature", numerator=0, denominator=4), *note()],
-            {},
-            "a metre that is none",
-        ),
     ],
 )
 def test_midi_that_cannot_be_used_is_named_with_its_reason(tmp_path, name, messages, options, reason):
@@ -645,10 +639,11 @@ def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
 
 def test_midi_is_read_in_time_whichever_track_says_it(tmp_path):
     meters = [mido.MetaMessage("time_signature", numerator=n, denominator=4, time=9000 * (n == 4)) for n in (4, 3)]
-    programs = [mido.Message("program_change", channel=1, program=40 + i, time=480 * i) for i in range(2)]
+    programs = [mido.Message("program_change", channel=1, program=40 + i) for i in range(2)]
     played = [message.copy(channel=1) for message in [*note(62), *note(64)]]
-    path = midi(tmp_path / "x.mid", [*programs, meters[0]], [meters[1], *note(60, wait=960)], played)
-    notes, _, meter, _ = read_midi(str(path))
+    played = [programs[0], *played[:2], programs[1], *played[2:]]
+    path = midi(tmp_path / "x.mid", [meters[0]], [meters[1], *note(60, wait=960)], played)
+    notes, _, meter, *_ = read_midi(str(path))
     assert meter == "3/4"  # the first in time; voices are in the order of tracks
     assert sorted(notes[:, [0, 2, 4, 5]].tolist()) == [[60, 96, 0, 0], [62, 0, 1, 40], [64, 48, 1, 41]]
 
@@ -850,6 +845,38 @@ def test_long_piece_is_cut_at_a_bar_line():
     assert all(decode(data.row_codes(row))[0, 2] == 0 for row in range(3))
 
 
+def test_parts_of_one_piece_are_split_together():
+    rng = np.random.default_rng(3)
+
+    def piece(name, n):
+        columns = [rng.integers(50, 80, n), np.full(n, 80), 24 * np.arange(n), np.full(n, 24), *np.zeros((2, n), int)]
+        return Piece(name, np.stack(columns, 1), 0)
+
+    long = [piece(f"{i}", 1800) for i in range(60)]
+    moved = long[0].notes.copy()
+    moved[:, 0] += 2
+    moved[:600, 0] = 60  # shares all but its first part, in another key
+    data = load_music([*long, *(piece(f"short {i}", 20) for i in range(60)), Piece("moved", moved, 2)])
+    split = data.split(0.2, 0.2)
+    sides = [set(data.pieces[rows].tolist()) for rows in split.values()]
+    assert all(not a & b for a, b in itertools.combinations(sides, 2)) and all(map(len, sides))
+    assert any({0, 120} <= side for side in sides)
+    held_out = sum(piece < 60 for side in sides[1:] for piece in side)
+    assert 14 <= held_out <= 34  # of 60, and not most of them
+    alone = load_music([Piece(p.name, p.notes[:20], 0) for p in long])
+    assert {k: v.tolist() for k, v in alone.split(0.2, 0.2).items()} == {
+        k: v.tolist() for k, v in replace(alone, pieces=None).split(0.2, 0.2).items()
+    }
+    assert alone.fingerprint == replace(alone, pieces=None).fingerprint
+    assert data.fingerprint != replace(data, pieces=None).fingerprint
+
+
+def test_one_long_piece_alone_is_all_for_training():
+    notes = np.array([[60 + i * i % 11, 80, 24 * i, 24, 0, 0] for i in range(1500)])
+    split = load_music([Piece("long", notes)]).split(0.1, 0.1)
+    assert [len(rows) for rows in split.values()] == [3, 0, 0]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_saved_midi_holds_the_notes_and_nothing_is_stuck(tmp_path, seed):
     notes = random_notes(seed, voices=12)
@@ -873,7 +900,7 @@ def test_saved_midi_holds_the_notes_and_nothing_is_stuck(tmp_path, seed):
 def test_voices_tempo_and_drums_are_read_again_from_what_was_saved(tmp_path):
     notes = np.array([[48, 80, 0, 96, 1, 40], [62, 80, 0, 48, 0, 0], [65, 80, 48, 48, 0, 0], [36, 80, 48, 24, 2, 128]])
     piece = piece_of(in_order(notes), tempo=75.0)
-    again, _, meter, tempo = read_midi(str(piece.save(tmp_path / "piece.mid")))
+    again, _, meter, tempo, _ = read_midi(str(piece.save(tmp_path / "piece.mid")))
     assert in_order(again).tolist() == piece.to_ticks().tolist() and (meter, tempo) == ("6/8", 75)
     two = piece_of(in_order(notes[:3]), tempo=75.0).save(tmp_path / "two.musicxml")
     again, _, meter, tempo = read_score(str(two), is_abc=False)
@@ -886,8 +913,10 @@ def test_without_its_package_music_is_not_saved_or_read(tmp_path, monkeypatch, m
     piece = piece_of(np.array([[62, 80, 0, 24, 0, 0]]))
     path = piece.save(tmp_path / f"piece{suffix}")
     monkeypatch.setitem(sys.modules, missing, None)
-    read = read_midi if suffix == ".mid" else partial(read_score, is_abc=False)
-    for action in (partial(piece.save, tmp_path / f"new{suffix}"), partial(read, str(path))):
+    actions = [partial(piece.save, tmp_path / f"new{suffix}")]
+    if suffix != ".mid":  # of which a reader of our own needs no package
+        actions.append(partial(read_score, str(path), is_abc=False))
+    for action in actions:
         with pytest.raises(MissingPackage, match=rf"{missing}.*pip install 'aigc-sdk\[music\]'"):
             action()
     assert not (tmp_path / f"new{suffix}").exists()

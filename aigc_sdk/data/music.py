@@ -37,9 +37,10 @@ from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, sp
 from aigc_sdk.data.encodings import read_text
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.scores import MIDI_SUFFIXES, SCORE_SUFFIXES, read_midi, read_score
+from aigc_sdk.data.midi import MIDI_SUFFIXES, read_midi
+from aigc_sdk.data.scores import SCORE_SUFFIXES, read_score
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
-from aigc_sdk.errors import AigcError, InvalidData, shown
+from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
 from aigc_sdk.generator import UNITS
 
@@ -56,6 +57,12 @@ _DEFAULT_TEMPO = 120.0
 
 # Pitch, velocity, onset, duration, voice and program.
 _LEAST_NOTE, _MOST_NOTE = (0, 0, 0, 1, 0, 0), (127, 127, 2**31, 2**31, VOICES - 1, PROGRAMS - 1)
+
+# How MIDI is read where the pedal counts.
+_PEDALLED = "midi with its pedal"
+
+# How many of the parts that were not read, of pieces that are kept, the report names.
+_FLAWS = 5
 
 # Tunes of a book that one call of a worker reads.
 _TUNES = 32
@@ -94,6 +101,7 @@ class MusicDataset(Sequences):
         tempo: what most pieces are played at, quarter notes a minute; 120 where most do not say.
         transpose: pieces are moved by at most so many semitones up and down when they are trained on.
         report: what reading them found.
+        pieces: int64 (n,), which one each is a part of, where long ones are cut; None if each is one.
     """
 
     keys: NDArray[np.int64]
@@ -102,6 +110,7 @@ class MusicDataset(Sequences):
     tempo: float
     transpose: int = 0
     report: DataReport = field(default_factory=DataReport)
+    pieces: NDArray[np.int64] | None = None
 
     labels: ClassVar[None] = None
     label_names: ClassVar[tuple[str, ...]] = ()
@@ -125,15 +134,43 @@ class MusicDataset(Sequences):
         digest.update(self.codes.astype("<i4").data)
         for part in (self.starts, self.keys, self.meters):
             digest.update(part.astype("<i8").data)
+        if self.pieces is not None and len(np.unique(self.pieces)) < self.n:  # by them it is split
+            digest.update(self.pieces.astype("<i8").data)
         return digest.hexdigest()
 
     def split(self, validation: float, test: float) -> dict[str, NDArray[np.int64]]:
         """Split into train, validation and test by what pieces hold, and return the indices of each.
 
+        The parts of a long piece, and pieces that share one in whatever key, stay on one side. Where all are of one
+        piece, all are for training.
+
         Raises:
             InvalidData: nothing is left to train on.
         """
-        return split_by_digest(self.name, self.digests, validation, test, "pieces")
+        if self.pieces is not None and len(np.unique(self.pieces)) == 1:
+            nobody = np.zeros(0, np.int64)
+            return {"train": np.arange(self.n), "validation": nobody, "test": nobody}
+        return split_by_digest(self.name, self._places(), validation, test, "pieces")
+
+    def _places(self) -> NDArray[np.uint64]:
+        """Return by what each part is split, uint64 (n,): one number for all that belong together."""
+        if self.pieces is None or len(np.unique(self.pieces)) == self.n:
+            return self.digests
+        _, alike = np.unique(self.digests, return_inverse=True)
+        _, pieces = np.unique(self.pieces, return_inverse=True)
+        least, before = self.digests, np.zeros(0, np.uint64)
+        while not np.array_equal(least, before):
+            before = least
+            for groups in (pieces, alike):
+                lowest = np.full(groups.max() + 1, np.iinfo(np.uint64).max, np.uint64)
+                np.minimum.at(lowest, groups, least)
+                least = lowest[groups]
+        # The least of several is small too often, and the test part has the small ones.
+        even = {
+            each: hashlib.blake2b(int(each).to_bytes(8, "big"), digest_size=8).digest() for each in np.unique(least)
+        }
+        is_several = np.isin(least, least[least != self.digests])
+        return np.where(is_several, np.array([int.from_bytes(even[each], "big") for each in least], np.uint64), least)
 
     def moves(self, row: int) -> range:
         """Return by how many semitones a piece may be moved: no pitch leaves MIDI's."""
@@ -194,19 +231,20 @@ def moved_key(key: int, semitones: int) -> int:
     return 12 * mode + (tonic + semitones) % 12
 
 
-def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> MusicDataset:
+def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False, pedal: bool = False) -> MusicDataset:
     """Read pieces of music; what was left out and why is in the report.
 
     Args:
-        source: a `.mid`, `.midi`, `.abc` (one tune or a book of them), `.musicxml`, `.xml` or `.mxl` file, a folder of
-            them, or a list of `Piece`.
+        source: a `.mid`, `.midi`, `.rmi`, `.abc` (one tune or a book of them), `.musicxml`, `.xml` or `.mxl` file, a
+            folder of them, or a list of `Piece`.
         transpose: see `MusicDataset`.
         full_bars: leave out pieces that are not `in_full_bars`.
+        pedal: whether the sustain pedal of MIDI prolongs notes.
 
     Raises:
         InvalidData: it is nothing of this kind, or holds nothing that can be used; says what to do.
         InvalidRequest: an empty path.
-        MissingPackage: mido, for MIDI, or music21, for the others, is not installed.
+        MissingPackage: music21, for MusicXML, is not installed.
         StorageError: it cannot be opened.
 
     Example:
@@ -224,7 +262,7 @@ def load_music(source: Any, transpose: int = 0, *, full_bars: bool = False) -> M
     if isinstance(source, str | os.PathLike):
         path = as_path(source, "data")
         try:
-            name, found = path.resolve().name.partition(".")[0], _read_path(path, report)
+            name, found = path.resolve().name.partition(".")[0], _read_path(path, report, pedal)
         except AigcError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
@@ -248,12 +286,13 @@ def _usable(pieces: Sequence[Piece], report: DataReport) -> Iterator[Piece]:
         if isinstance(read, Rejected):
             report.skip(read.reason, piece.name, read.detail)
         else:
-            yield Piece(piece.name, *read)
+            yield Piece(piece.name, *read[:4])
 
 
 def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) -> MusicDataset:
     """Make a dataset of the pieces that can be used: of copies the first."""
     codes, keys, meters, first = list[NDArray[np.int32]](), list[int](), list[str](), dict[tuple[Any, ...], int]()
+    pieces = list[int]()
     guessed = cut = 0
     for number, piece in enumerate(found):
         guessed += piece.key is None
@@ -265,6 +304,7 @@ def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) 
             if (other := first.setdefault((events.tobytes(), key, piece.meter), number)) != number:
                 report.skip("copy", piece.name, f"of {found[other].name}")
                 continue
+            pieces.append(number)
             codes.append(events)
             keys.append(key)
             meters.append(piece.meter)
@@ -288,6 +328,7 @@ def _dataset(name: str, found: list[Piece], transpose: int, report: DataReport) 
         round(float(np.median(tempos)), 2) if 2 * len(tempos) >= len(found) else _DEFAULT_TEMPO,
         transpose,
         report,
+        np.array(pieces, np.int64),
     )
 
 
@@ -343,7 +384,7 @@ def find_key(notes: Notes) -> int:
     return int(np.argmax(centred @ (heard - heard.mean()) / np.linalg.norm(centred, axis=1)))
 
 
-def _read_path(path: Path, report: DataReport) -> list[Piece]:
+def _read_path(path: Path, report: DataReport, pedal: bool) -> list[Piece]:
     if not path.exists():
         raise InvalidData(f"There is no data at {path}.")
     if path.is_dir():
@@ -352,8 +393,8 @@ def _read_path(path: Path, report: DataReport) -> list[Piece]:
         path, names = path.parent, [path.name]
     else:
         raise InvalidData(f"{path} is of no kind that music is read from; give {', '.join(SUFFIXES)}, or a folder.")
-    chunks = [[(how, *piece) for piece in named] for how, named in _calls(path, names, report)]
-    pieces = list[Piece]()
+    chunks = [[(how, *piece) for piece in named] for how, named in _calls(path, names, report, pedal)]
+    pieces, flaws = list[Piece](), list[tuple[str, str]]()
     with Workers(min(available_workers(), len(chunks)) if len(chunks) > 1 else 0) as workers:
         for chunk, results in workers.map_chunks(_read_some, chunks, _arguments):
             for (_, name, _), result in zip(chunk, results, strict=True):
@@ -362,13 +403,27 @@ def _read_path(path: Path, report: DataReport) -> list[Piece]:
                 elif isinstance(result, Rejected):
                     report.skip(result.reason, name, result.detail)
                 else:
-                    pieces.append(Piece(name, *result))
+                    pieces.append(Piece(name, *result[:4]))
+                    flaws += [(name, flaw) for flaw in result[4]]
     if not pieces:
         raise InvalidData(f"{path if len(names) != 1 else path / names[0]} has no music to use. {report.line}.")
+    if flaws:
+        _tell(flaws, report)
     return pieces
 
 
-def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+def _tell(flaws: list[tuple[str, str]], report: DataReport) -> None:
+    """Say what of pieces that are kept was not read: the first few, and all where all that is left out is listed."""
+    words = [printable(f"{name}: {flaw}") for name, flaw in flaws]
+    more = ", ..." if len(words) > _FLAWS else ""
+    count = len({name for name, _ in flaws})
+    report.notes.append(f"{count:,} of which not all was read ({', '.join(words[:_FLAWS])}{more})")
+    report.left_out += [f"a part that was not read\t{each}" for each in words]
+
+
+def _calls(
+    folder: Path, names: list[str], report: DataReport, pedal: bool
+) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """Yield what one call of `_read_some` reads: how, and for each piece its name and its text or path."""
     for name in names:
         path, suffix = folder / name, Path(name).suffix.lower()
@@ -385,7 +440,8 @@ def _calls(folder: Path, names: list[str], report: DataReport) -> Iterator[tuple
             for start in range(0, len(tunes), _TUNES):
                 yield "abc", tunes[start : start + _TUNES]
         else:
-            yield ("midi" if suffix in MIDI_SUFFIXES else "score"), [(name, str(path))]
+            midi = _PEDALLED if pedal else "midi"
+            yield (midi if suffix in MIDI_SUFFIXES else "score"), [(name, str(path))]
 
 
 def _size_of(path: Path) -> int:
@@ -442,15 +498,16 @@ def _arguments(_: int, chunk: list[tuple[str, str, Any]]) -> tuple[str, list[tup
 
 
 def _read_some(how: str, named: list[tuple[str, Any]]) -> list[Any]:
-    """Return (notes, key, meter, tempo) of each piece, or why it has none; made to run in a worker."""
-    return [checked(read_midi(what) if how == "midi" else read_score(what, how == "abc")) for _, what in named]
+    """Return (notes, key, meter, tempo, flaws) of each piece, or why it has none; made to run in a worker."""
+    midi = how.startswith("midi")
+    return [checked(read_midi(what, how == _PEDALLED) if midi else read_score(what, how == "abc")) for _, what in named]
 
 
 def checked(read: Any) -> Any:
     """Return what was read of a piece, its notes in order, or why it cannot be used; `read` may hold anything."""
     if isinstance(read, Rejected):
         return read
-    notes, key, meter, tempo = read
+    notes, key, meter, tempo, *flaws = read
     beats, _, unit = meter.partition("/")
     is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in UNITS
     if not is_meter:
@@ -472,7 +529,7 @@ def checked(read: Any) -> Any:
     seconds = int((notes[:, 2] + notes[:, 3]).max()) / TICKS * 60 / (tempo or _DEFAULT_TEMPO)
     if seconds > MOST_SECONDS:
         return Rejected("longer than an hour", f"{seconds / 3600:.1f} hours; cut it into pieces")
-    return in_order(notes), key, meter, tempo
+    return in_order(notes), key, meter, tempo, *(flaws or [()])
 
 
 def _are_notes(notes: Any) -> bool:

@@ -1,92 +1,19 @@
-"""One file or tune of music: MIDI by mido, MusicXML by music21, ABC by our own parser: notes, key, metre and tempo."""
+"""One score: MusicXML by music21, or a tune of ABC by our own parser, as notes, key, metre and tempo."""
 
 import warnings
-from collections import defaultdict
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from aigc_sdk.contents.events import DRUMS, TICKS, VOICES
-from aigc_sdk.contents.keys import KEYS, MODE_WORDS, MODES, respelled
-from aigc_sdk.contents.music import DRUMS_CHANNEL
+from aigc_sdk.contents.events import TICKS, VOICES
+from aigc_sdk.contents.keys import MODE_WORDS, MODES
 from aigc_sdk.data.abc import Read, read_abc
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import missing_package, reason
 
-MIDI_SUFFIXES = (".mid", ".midi")
 SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
 
 _LOUDNESS = 80
-
-
-def read_midi(path: str) -> Read | Rejected:
-    """Read a MIDI file: each channel of a track is a voice, and a note ends where its pitch begins again.
-
-    Raises:
-        MissingPackage: mido is not installed.
-    """
-    try:
-        import mido
-    except ImportError as error:
-        raise missing_package("Reading MIDI", "mido", "music") from error
-
-    try:
-        file = mido.MidiFile(path, clip=True)
-    except Exception as error:  # noqa: BLE001 - a broken file may end in anything
-        return Rejected("unreadable", reason(error))
-    if file.type == 2:
-        return Rejected("MIDI of type 2", "its tracks are songs of their own; save each as a file")
-    if file.ticks_per_beat <= 0 or file.ticks_per_beat >= 0x8000:
-        return Rejected("MIDI in film frames", "its times are no parts of a quarter note")
-    timed, voices = list[tuple[int, int, Any]](), dict[tuple[int, int], int]()  # when, of which track, what
-    for number, track in enumerate(file.tracks):
-        times = accumulate(message.time for message in track)
-        timed += [(now, number, message) for now, message in zip(times, track, strict=True)]
-        for channel in [message.channel for message in track if message.type == "note_on" and message.velocity]:
-            voices.setdefault((number, channel), len(voices) % VOICES)
-    timed.sort(key=lambda each: each[0])
-    rows, tempos, meters, keys = list[list[int]](), list[tuple[int, int]](), list[str](), list[str]()
-    open_notes = dict[tuple[int, int, int], list[int]]()
-    programs, ends = defaultdict[int, int](int), defaultdict[int, int](int)
-    for now, number, message in timed:
-        ends[number] = now
-        if message.type == "set_tempo":
-            tempos.append((now, message.tempo))
-        elif message.type == "time_signature":
-            meters.append(f"{message.numerator}/{message.denominator}")
-        elif message.type == "key_signature":
-            keys.append(message.key)
-        elif message.type == "program_change":  # of a channel, in whichever track
-            programs[message.channel] = message.program
-        elif message.type in ("note_on", "note_off"):
-            place = (number, message.channel, message.note)
-            if place in open_notes:
-                open_notes.pop(place)[3] = now
-            if message.type == "note_on" and message.velocity:
-                program = DRUMS if message.channel == DRUMS_CHANNEL else programs[message.channel]
-                rows.append([message.note, message.velocity, now, now, voices[place[:2]], program])
-                open_notes[place] = rows[-1]
-    for (number, _, _), left in open_notes.items():  # of a track that ends before they do
-        left[3] = ends[number]
-    end = max(ends.values(), default=0)
-    notes = np.array(rows, np.float64).reshape(-1, 6)
-    notes[:, 2:4] = np.rint(notes[:, 2:4] / file.ticks_per_beat * TICKS)
-    notes[:, 3] = np.maximum(notes[:, 3] - notes[:, 2], 1)
-    key = KEYS.index(respelled(keys[0])) if keys else None
-    return notes.astype(np.int64), key, meters[0] if meters else "4/4", _mean_tempo(tempos, end)
-
-
-def _mean_tempo(tempos: list[tuple[int, int]], end: int) -> float | None:
-    """Return quarter notes a minute over the whole file, of (tick, microseconds a quarter)."""
-    if not tempos:
-        return None
-    changes = sorted(tempos)
-    if not all(each > 0 for _, each in changes):
-        return float("inf")
-    spans = np.diff([0, *(tick for tick, _ in changes[1:]), max(end, changes[-1][0], 1)])
-    microseconds = float(spans @ [each for _, each in changes])
-    return 6e7 * float(spans.sum()) / microseconds
 
 
 def read_score(source: str, is_abc: bool) -> Read | Rejected:

@@ -130,7 +130,7 @@ def read_like(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | 
         if modality == "text":
             return load_texts(source, config.get("documents", "file"))
         if modality == "music":
-            return load_music(source, full_bars=config.get("full_bars", False))
+            return load_music(source, full_bars=config.get("full_bars", False), pedal=config.get("pedal", False))
         dataset = load_data(source, None if card is None else ImageOptions.of_config(config))
     except (InvalidData, InvalidRequest) as error:
         raise type(error)(f"{what}: {error}") from error

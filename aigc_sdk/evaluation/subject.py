@@ -132,7 +132,7 @@ def _piece(item: Music | Piece, i: int) -> Piece:
     read = checked((item.notes, item.key, str(item.meter), item.tempo))
     if isinstance(read, Rejected):
         raise InvalidRequest(f"Piece {i} of what to evaluate cannot be used: {': '.join(filter(None, read))}.")
-    return Piece(item.name, *read)
+    return Piece(item.name, *read[:4])
 
 
 def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:

@@ -139,6 +139,7 @@ class MusicFamilyConfig(FamilyConfig):
         False,
         description="leave out, and never make, pieces with a note across a bar line or a part of a bar at the end",
     )
+    pedal: bool = Field(False, description="let the sustain pedal of MIDI files prolong notes")
 
 
 class Family(nn.Module):

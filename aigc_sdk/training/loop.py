@@ -145,7 +145,7 @@ def _load(data: Any, family: type[Family], options: FamilyConfig) -> Data:
         dataset: Data = load_texts(data, options.documents if isinstance(options, TextFamilyConfig) else "file")
     elif family.modality == "music":
         asked = options if isinstance(options, MusicFamilyConfig) else MusicFamilyConfig(transpose=0)
-        dataset = load_music(data, asked.transpose, full_bars=asked.full_bars)
+        dataset = load_music(data, asked.transpose, full_bars=asked.full_bars, pedal=asked.pedal)
     else:
         workers = options.workers if isinstance(options, ImageFamilyConfig) else None
         return load_data(data, ImageOptions.of_config(options.model_dump()), workers=workers)
