@@ -4,7 +4,7 @@
 
 Each random file (tests/random_models.py; its number is its seed) is checked, loaded as the SDK would load it, and run
 once, in a forked process with a limit of memory and of processor time. Loading has to stay far below both, whether the
-file may be folded or not, and no more values may have been folded than `folded_values` says. Every 25th file that must
+file may be folded or not, and no more values may have been folded than `folded_values` says. Every 8th file that must
 not be folded is folded nevertheless, to count how many of them would go beyond the limits. Then all files of
 tests/hostile_models.py are loaded with the SDK's own limits. Linux alone.
 """
@@ -57,7 +57,7 @@ MOST_LOAD_BYTES, MOST_LOAD_S = 200_000_000, 1.5
 MOST_OTHERS = 1000
 
 SDK_SECONDS, SDK_BYTES = 10, 10**9
-_FORCED_SHARE = 25
+_FORCED_SHARE = 8
 
 
 @dataclass
