@@ -57,7 +57,7 @@ _TOKENS = {
     "bars_rest": r"[ZX](\d*)",
     "spacer": r"y[\d/]*",
     "text": r'"[^"]*"',
-    "grace": r"\{([^{}]*)\}",
+    "grace": r"\{([^{}|\":]*)\}",
     "inline": r"\[([A-Za-z]):([^\]]*)\]",
     "ending": rf'\[({_NUMBERS})|\["[ \t]*(\d+)[^"]*"(?![^\]|]{{0,200}}\])',
     "bar": rf"({_BAR}[|:]{_BAR})({_NUMBERS})?",  # of any shape (section 4.8)
@@ -316,11 +316,12 @@ class _Voice:
     def start_tuplet(self, p: int, q: int | None, r: int | None) -> None:
         """Let the next r events take q/p of their time (section 4.13)."""
         beats = int(self.setting.meter[0].partition("/")[0]) if self.setting.meter else 4
+        most = 64 if q else 9  # without the time that they take only those have a meaning
         usual = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}.get(p, 3 if beats > 3 and beats % 3 == 0 else 2)
         q, r = q or usual, r or p
         if self.tuplet_left:
             raise NotRead("a tuplet in a tuplet", "write it in lengths")
-        if not (2 <= p <= 64 and q <= 64 and r <= 64):
+        if not (2 <= p <= most and q <= 64 and r <= 64):
             raise NotRead("a tuplet that is none", f"{r} notes, {p} in the time of {q}")
         self.tuplet, self.tuplet_left = Fraction(q, p), r
 
@@ -576,6 +577,8 @@ class _Tune:
         if letter not in _FIELDS:
             raise NotRead("broken ABC", f"[{letter}:{value}] is no field")
         self._field(letter, value.strip())
+        if self.voice:
+            self.voice.is_open = False
 
     def _on_bar(self, signs: str, numbers: str | None) -> None:
         self._on().bar(signs)
@@ -583,8 +586,10 @@ class _Tune:
             self._on_ending(numbers, None)
 
     def _on_ending(self, numbers: str | None, in_quotes: str | None) -> None:
-        first = re.match(r"\d+", numbers or in_quotes or "")
-        self._on().begin_ending(int(first[0][:_MOST_DIGITS]) if first else 1)
+        first = re.match(rf"[1-9]\d{{0,{_MOST_DIGITS - 1}}}(?!\d)", numbers or in_quotes or "")
+        if not first:
+            raise NotRead("broken ABC", f"{numbers or in_quotes} is no number of an ending")
+        self._on().begin_ending(int(first[0]))
 
     def _on_tuplet(self, *numbers: str | None) -> None:
         p, q, r = (int(each[:_MOST_DIGITS]) if each else None for each in numbers)
