@@ -62,10 +62,16 @@ def atomic_pair(path: str | os.PathLike[str], beside: str | os.PathLike[str]) ->
     """
     target = as_path(path, "the file to write")
     with atomic_write(target) as temporary, atomic_write(beside) as temporary_beside:
-        yield temporary, temporary_beside
-        with open(temporary, "rb+") as file:  # whole, before what was there goes
-            os.fsync(file.fileno())
-        target.unlink(missing_ok=True)
+        try:
+            yield temporary, temporary_beside
+            for each in (temporary, temporary_beside):  # both whole, before what was there goes
+                with open(each, "rb+") as file:
+                    os.fsync(file.fileno())
+            target.unlink(missing_ok=True)
+        except AigcError:
+            raise
+        except (OSError, ValueError) as error:  # about the file that was asked for, whichever of both it is
+            raise storage_error("write", target, error) from error
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
