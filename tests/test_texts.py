@@ -181,7 +181,7 @@ def test_texts_that_cannot_be_used_raise(given, words):
         NA,
         {"a"},
     ],
-    ids=repr,
+    ids=lambda each: type(each).__name__,
 )
 def test_text_in_a_list_that_is_none_raises_with_its_place_and_type(wrong):
     for given, where in ((["ab", "cd", wrong], "data"), ((["ab", "cd", wrong], ["x", "y", "x"]), r"data\[0\]")):
