@@ -9,6 +9,7 @@ from aigc_sdk.training.family import (
     ImageFamilyConfig,
     Losses,
     MusicFamilyConfig,
+    Size,
     TextFamilyConfig,
     split_at_commas,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "MusicFamilyConfig",
     "Plan",
     "Run",
+    "Size",
     "Stream",
     "TextFamilyConfig",
     "export",

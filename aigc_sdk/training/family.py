@@ -24,12 +24,33 @@ Batch = dict[str, Tensor]
 Carry = Any
 
 
+# A training that is given no limit makes so many passes, in at least and at most so many steps.
+_PASSES, _LEAST_STEPS, _MOST_STEPS = 20, 3000, 20_000
+
+# Fewer steps than these teach most networks little.
+_FEW_STEPS = 500
+
+
 @dataclass(frozen=True)
 class Losses:
     """What one training step returns: the loss to minimise, and its parts, which are only logged."""
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of a step, out of which `aigc_sdk.training.budget` chooses what was left out.
+
+    Attributes:
+        options: for example {"batch_size": 16}.
+        least_steps: a training of fewer steps of this size should take a smaller one; of the smallest size fewer are
+            warned about.
+    """
+
+    options: Mapping[str, Any]
+    least_steps: int
 
 
 def split_at_commas(value: Any) -> Any:
@@ -58,10 +79,21 @@ class FamilyConfig(BaseModel):
     license: str = Field("unspecified", description="licence of the trained model, in the card")
     intended_use: str = Field("unspecified", description="what the model is meant for, in the card")
 
-    epochs: int | None = Field(20, ge=1, description="stop after so many passes over the training data")
-    steps: int | None = Field(None, ge=1, description="stop after so many steps, if that comes first")
-    minutes: float | None = Field(None, gt=0, description="stop after so many minutes, if that comes first")
-    batch_size: int = Field(128, ge=1, description="items in a batch")
+    epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many steps, if that comes first; what suits the data without epochs and minutes",
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="stop in time to end after so many minutes, if that comes first: reading, training, validation and"
+        " checkpoints count, the model files come after",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="items in a batch; what suits the data and the budget if left out"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
     warmup_steps: int = Field(
         200, ge=0, description="steps over which the learning rate rises from 0; a tenth of all at most"
@@ -78,7 +110,7 @@ class FamilyConfig(BaseModel):
     )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data to validate on")
     test_fraction: float = Field(0.05, ge=0, lt=1, description="part of the data that training never sees")
-    checkpoint_minutes: float = Field(5, gt=0, description="minutes between checkpoints with their sample grids")
+    checkpoint_minutes: float = Field(5, gt=0, description="minutes between checkpoints")
     early_stop_epochs: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation, and export the best weights"
     )
@@ -172,9 +204,56 @@ class Family(nn.Module):
         super().__init__()
         self.config = config
 
+    @classmethod
+    def sizes(cls, config: Any, data: DataSpec) -> tuple[Size, ...]:  # noqa: ARG003 - for families that do
+        """Return the sizes of a step that suit the data, the smallest first, for options that were left out.
+
+        The last one is taken of which the budget holds its `least_steps`, or the first.
+
+        Args:
+            config: the options, those that were left out None.
+            data: what the family would be built for.
+        """
+        return (Size({"batch_size": 128}, _FEW_STEPS),)
+
+    @classmethod
+    def usual_steps(cls, config: Any, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - for families that do
+        """Return how many steps a training has that is given no limit.
+
+        Args:
+            config: the options, with the size of a step.
+            data: what the family would be built for.
+            pass_steps: steps of a pass over the training part.
+        """
+        return min(max(_PASSES * pass_steps, _LEAST_STEPS), _MOST_STEPS)
+
+    @classmethod
+    def fitted(cls, config: Any, data: DataSpec, steps: int) -> dict[str, Any]:  # noqa: ARG003 - for families that do
+        """Return values for options that depend on how long the training is, such as warm-ups; none here.
+
+        Options that were given keep their values.
+
+        Args:
+            config: the options, with the size of a step.
+            data: what the family would be built for.
+            steps: how many there will be, about.
+        """
+        return {}
+
     @abstractmethod
     def build(self, data: DataSpec) -> None:
         """Make the modules for this data; raise InvalidData when the family cannot model it."""
+
+    def rows(self) -> dict[str, tuple[str, ...]]:
+        """Return which row of which tensor belongs to what, by its name in the state dict; nothing here.
+
+        Weights of another training are then copied row by row, to the rows of the same names: a vector follows its
+        character, event or label. Buffers that list them belong here too, or they are copied as they are.
+
+        Returns:
+            A name for each row of the first dimension, such as "character 'a'"; none twice in a tensor.
+        """
+        return {}
 
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
@@ -247,8 +326,6 @@ def parse_config(family: str, config_class: type[FamilyConfig], values: Mapping[
     texts = {name: value for name, value in config if isinstance(value, str)}
     if broken := next((name for name, text in texts.items() if not _is_unicode(text)), None):
         raise InvalidConfig(f"Options of the family {family}: {broken} is {texts[broken]!r}, which is no valid text.")
-    if config.epochs is None and config.steps is None and config.minutes is None:
-        raise InvalidConfig("Training would never stop: give epochs, steps or minutes.")
     return config
 
 

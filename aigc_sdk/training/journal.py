@@ -1,23 +1,19 @@
-"""Journal: where the figures of a training go: `metrics.jsonl`, TensorBoard when asked for, and the log."""
+"""Journal: where the figures of a training go: `metrics.jsonl`, TensorBoard if asked for, and the log."""
 
 import json
 import logging
 import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aigc_sdk.errors import TrainingFailed, missing_package
 from aigc_sdk.files import storage_error
-from aigc_sdk.training.progress import Clock, Meter
+from aigc_sdk.training.progress import Clock, Meter, readable
 from aigc_sdk.training.run import METRICS
 
 TENSORBOARD = "tensorboard"
-
-# The log gets a line when this many seconds have passed since the one before; the file gets every one.
-_LOG_SECONDS = 10.0
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -35,7 +31,6 @@ class Journal:
     def __init__(self, folder: Path, *, tensorboard: bool, step: int = 0, size_bytes: int = 0) -> None:
         self._path = folder / METRICS
         self._cut(size_bytes)
-        self._logged = -math.inf
         self._events: Any = _event_writer(folder / TENSORBOARD, step) if tensorboard else None
 
     def __enter__(self) -> "Journal":
@@ -54,11 +49,6 @@ class Journal:
         line = self._line(clock) | {"items_per_s": round(speed, 1), "learning_rate": rate, **means}
         self._write(line, clock.step, {"learning_rate": rate, "items_per_s": speed, **means})
         meter.reset()
-        if clock.progress >= 1 or time.monotonic() - self._logged >= _LOG_SECONDS:
-            self._logged = time.monotonic()
-            done = 100 * clock.progress
-            words = readable(means)
-            _log.info("%3.0f %%, step %d, epoch %d: %s, %.0f items/s", done, clock.step, clock.epoch, words, speed)
 
     def validation(self, clock: Clock, figures: Mapping[str, float]) -> None:
         """Write the figures of a validation."""
@@ -122,11 +112,6 @@ def not_finite(step: int, figures: Mapping[str, float], folder: Path) -> str:
         f"The loss is not a number any more at step {step} ({readable(figures)}); {folder} keeps the last good"
         " checkpoint. A smaller learning_rate or a clip_norm may help; init= starts a new run from those weights."
     )
-
-
-def readable(figures: Mapping[str, float]) -> str:
-    """Return figures as text."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def _event_writer(folder: Path, step: int) -> Any:

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -30,6 +31,7 @@ from aigc_sdk.registry import default_registry
 from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import sdk_version
+from aigc_sdk.training.budget import settle
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from aigc_sdk.training.family import (
     Family,
@@ -43,7 +45,9 @@ from aigc_sdk.training.initial import find_run, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.lock import alone_in
-from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name, now
+from aigc_sdk.training.progress import Spent, Teller, now
+from aigc_sdk.training.run import RECORD, Run, RunRecord, export_task, file_name
+from aigc_sdk.training.run import now as utc_now
 from aigc_sdk.training.samples import NoSamples, feed_samples
 from aigc_sdk.training.trainer import Data, Split, Trainer, prepare
 
@@ -53,6 +57,9 @@ LEFT_OUT = "left_out.txt"
 # Samples are so many items of each modality, always from the same seed.
 _SAMPLES = {"image": 64, "text": 8, "music": 4}
 _SAMPLES_SEED = 0
+
+# Samples come after so many minutes and then at doubling times, but none beyond this share of the training.
+_FIRST_SAMPLES, _LAST_SAMPLES = 1.0, 2 / 3
 
 # They change nothing in the weights, so that a training may go on with others.
 _FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
@@ -78,27 +85,46 @@ def train(
 
     `check` is called with the first task of the untrained model before the training begins, and may raise.
     """
-    if not _is_begun(out, resume=resume) and init is not None:
+    spent = Spent(now())
+    if _is_begun(out, resume=resume):
+        config = _with_recorded(family, out, config)
+    elif init is not None:
         find_run(init)  # before the data is read, which may take long
-    inputs = read_inputs(family, data, seed, config)
+    with spent.on("reading"):
+        inputs = read_inputs(family, data, seed, config)
     with alone_in(out), blamed(f"The family {family!r} failed"):
         try:
-            return _train(family, inputs, out=out, seed=seed, resume=resume, init=init, check=check)
+            return _train(family, inputs, out=out, seed=seed, resume=resume, init=init, spent=spent, check=check)
         except AigcError:
             raise
         except OSError as error:
             raise storage_error("train into", out, error) from error
 
 
-def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, init: Any, check: Check | None) -> Run:
+def _train(
+    family: str,
+    inputs: Inputs,
+    *,
+    out: Path,
+    seed: int,
+    resume: bool,
+    init: Any,
+    spent: Spent,
+    check: Check | None,
+) -> Run:
     family_class, options, dataset, split = inputs
     run = Run(out, _record(family, options, dataset, split, out, seed))
-    state = None
+    state, step_s = None, None
     if _is_begun(out, resume=resume):
         run, state, init = _reopen(run, init)
     if state is not None and state["finished"]:
         _export_all(run, run.family())
         return run
+    if state is None:
+        with spent.on("choosing options"):
+            held = settle(family_class, options, dataset, split, seed=seed, started=spent.started)
+        options, step_s = held.options, held.step_s
+        run = Run(out, run.record.model_copy(update={"config": options.model_dump(mode="json")}))
 
     # Everything random inside comes from this one seed, and the caller's generators stay as they were.
     with torch.random.fork_rng():
@@ -111,9 +137,27 @@ def _train(family: str, inputs: Inputs, *, out: Path, seed: int, resume: bool, i
             exportable = run.exportable(task, model)  # a card that cannot be made fails now, not after the training
             if check is not None and task == model.tasks[0]:
                 check(exportable.eager)
-        trained = _fit(run, prepare(out, model, dataset, split, seed), state, dataset.report)
-    _export_all(run, trained)
+        trainer = prepare(out, model, dataset, split, seed)
+        trainer.spent = spent
+        if state is None:
+            trainer.clock.started = spent.started
+        if step_s is not None:
+            trainer.expect_validation(step_s)
+        trained = _fit(run, trainer, state, dataset.report)
+    _log.info("trained in %s; the model files come now: %s", spent, ", ".join(trained.tasks))
+    with spent.on("model files"):
+        _export_all(run, trained)
+    _log.info("done in %s", spent)
     return run
+
+
+def _with_recorded(family: str, out: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, those that the call leaves out or gives as None as the run in the folder has them."""
+    run = Run.open(out)
+    if run.record.family != family:
+        return dict(config)
+    run.options()  # says it if they are of another version
+    return {**run.record.config, **{name: value for name, value in config.items() if value is not None}}
 
 
 def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) -> Inputs:
@@ -177,7 +221,7 @@ def _record(family: str, options: FamilyConfig, dataset: Data, split: Split, out
         music=spec.music,
         environment=_environment(),
         sdk_version=sdk_version(),
-        started=now(),
+        started=utc_now(),
         data_report=dataset.report.to_json(),
     )
 
@@ -265,7 +309,7 @@ def _initialise(model: Family, init: Any) -> dict[str, Any]:
     """Start from other weights, and log what did not fit."""
     report = start_from(model, find_run(init))
     _log.info("%d tensors come from %s", report["copied"], report["run"])
-    for kind in ("missing", "unexpected", "of_other_shape"):
+    for kind in ("missing", "unexpected", "of_other_shape", "fresh", "dropped"):
         if report[kind]:
             _log.warning("init: %s: %s", kind.replace("_", " "), ", ".join(report[kind]))
     return report
@@ -277,7 +321,8 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
     metrics_bytes = _begin(run, trainer) if state is None else _go_on(run, trainer, state)
     if report.left_out:
         write_bytes(run.folder / LEFT_OUT, "\n".join([*report.left_out, ""]).encode(errors="replace"))
-    last_checkpoint = clock.minutes
+    last_checkpoint, next_samples = clock.minutes, _doubled(clock.minutes)
+    teller = Teller(clock, meter, trainer.spent, *trainer.unit)
     with (
         interruptible() as interruption,
         Journal(run.folder, tensorboard=options.tensorboard, step=clock.step, size_bytes=metrics_bytes) as journal,
@@ -287,6 +332,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
             for batch in trainer.epoch():
                 trainer.step(batch)
                 is_over = clock.progress >= 1
+                teller.tell(always=is_over)
                 if is_over or clock.step % options.log_steps == 0:
                     journal.losses(clock, meter, trainer.rate)
                 if is_over:
@@ -294,12 +340,15 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                 if clock.validates_within_pass:
                     _validate(trainer, journal)
                 _leave_if_asked(interruption, run, trainer, journal)
-                started = clock.minutes
-                if started - last_checkpoint >= options.checkpoint_minutes:
-                    _save(run, trainer, journal.sync())
-                    _write_samples(run, trainer, trainer.averaged, clock.step)
+                if clock.minutes >= next_samples:
+                    next_samples = _doubled(clock.minutes)
+                    if clock.progress <= _LAST_SAMPLES:  # the end brings others
+                        with trainer.aside("samples"):
+                            _write_samples(run, trainer, trainer.averaged, clock.step)
+                if clock.minutes - last_checkpoint >= options.checkpoint_minutes:
+                    with trainer.aside("checkpoints"):
+                        _save(run, trainer, journal.sync())
                     last_checkpoint = clock.minutes
-                    meter.leave_out(last_checkpoint - started)
 
             # The pass is over: validate, and decide whether there is another.
             _validate(trainer, journal)
@@ -310,8 +359,10 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
             clock.count_epoch()
             _leave_if_asked(interruption, run, trainer, journal)
         trained = trainer.finish()
-        _save(run, trainer, journal.sync(), finished=True)
-        _write_samples(run, trainer, trained, clock.step)
+        with trainer.aside("checkpoints"):
+            _save(run, trainer, journal.sync(), finished=True)
+        with trainer.aside("samples"):
+            _write_samples(run, trainer, trained, clock.step)
         if interruption.signal is not None:
             raise _interrupted(interruption.signal, run, "after its last step; only the model files are missing")
     return trained
@@ -319,12 +370,21 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
 
 def _validate(trainer: Trainer, journal: Journal) -> None:
     """Validate, write the figures down, and keep the weights if they are the best."""
-    started = trainer.clock.minutes
-    figures = trainer.validate()
-    if figures:
-        journal.validation(trainer.clock, figures)
-    trainer.keep_if_best(figures)
-    trainer.meter.leave_out(trainer.clock.minutes - started)
+    with trainer.aside("validation"):
+        figures = trainer.validate()
+        if figures:
+            journal.validation(trainer.clock, figures)
+        trainer.keep_if_best(figures)
+
+
+def _doubled(minutes: float) -> float:
+    """Return when the next samples are due: after a minute, two, four, and so on.
+
+    Example:
+        >>> _doubled(0.2), _doubled(1.0), _doubled(5.5)
+        (1.0, 2.0, 8.0)
+    """
+    return _FIRST_SAMPLES * 2.0 ** max(0, math.floor(math.log2(max(minutes, 1e-9) / _FIRST_SAMPLES)) + 1)
 
 
 def _begin(run: Run, trainer: Trainer) -> int:

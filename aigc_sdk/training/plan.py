@@ -1,8 +1,7 @@
 """Plan: what a training would do, take and need, found out without writing a run folder."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from aigc_sdk.errors import blamed
+from aigc_sdk.training.budget import seconds_of_step, settle
 from aigc_sdk.training.checkpoint import flatten
-from aigc_sdk.training.family import Batch, Family, FamilyConfig
+from aigc_sdk.training.family import Family, FamilyConfig
 from aigc_sdk.training.initial import find_run, start_from
 from aigc_sdk.training.loop import Inputs, read_inputs
+from aigc_sdk.training.progress import now
 from aigc_sdk.training.trainer import Trainer, prepare
 
 # Steps that are timed, after those in which torch gets ready; fewer when the time is up.
@@ -45,7 +46,8 @@ class Plan:
         parameters: numbers that are trained.
         steps: at most; fewer when the training stops early.
         step_ms: how long one takes here.
-        minutes: about how long the training takes, validations included, checkpoints and export not.
+        minutes: about how long the training takes, validations included; checkpoints and model files are not.
+        reading_s: how long the data took to read.
         disk_mb: what `checkpoint`, `models` and `samples` take in the end, and the `peak`, when a new checkpoint lies
             beside the old one; and the decoded `pixels` in the cache, if they are there; in millions of bytes.
         init: what of other weights fits, see `start_from`.
@@ -57,6 +59,7 @@ class Plan:
     steps: int
     step_ms: float
     minutes: float
+    reading_s: float
     disk_mb: dict[str, float]
     init: dict[str, Any] | None
 
@@ -67,24 +70,26 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
     Nothing is written but the pixels of many images, decoded, into the cache, where the training finds them; and the
     caller's random numbers stay as they were.
     """
+    started = now()
     inputs = read_inputs(family, data, seed, config)
     with blamed(f"The family {family!r} failed"):
-        return _plan(inputs, seed, init)
+        return _plan(inputs, seed, init, started, now() - started)
 
 
-def _plan(inputs: Inputs, seed: int, init: Any) -> Plan:
+def _plan(inputs: Inputs, seed: int, init: Any, started: float, reading_s: float) -> Plan:
     family_class, options, dataset, split = inputs
     spec = dataset.spec(split["train"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        options = settle(family_class, options, dataset, split, seed=seed, started=started).options
         model = family_class(options)
         model.build(spec)
         report = None if init is None else start_from(model, find_run(init))
         trainer = prepare(Path(), model, dataset, split, seed)
-        step_s = _time_steps(trainer)
+        step_s = seconds_of_step(trainer, _TIMED_SECONDS, most_steps=_TIMED_STEPS, warm_ups=_WARM_UP_STEPS)
         validation_s = _time_validation(trainer)
         steps, minutes = _duration(options, trainer.clock.steps_per_epoch, step_s, validation_s)
-        disk_mb = _disk_mb(trainer, 1 + math.floor(minutes / options.checkpoint_minutes))
+        disk_mb = _disk_mb(trainer, 2 + math.floor(math.log2(max(minutes, 1))))
     labels = dataset.labels
     counts = () if labels is None else np.bincount(labels[split["train"]], minlength=len(spec.labels)).tolist()
     return Plan(
@@ -102,27 +107,10 @@ def _plan(inputs: Inputs, seed: int, init: Any) -> Plan:
         steps=steps,
         step_ms=1000 * step_s,
         minutes=minutes,
+        reading_s=reading_s,
         disk_mb={**disk_mb, "pixels": dataset.report.cache_bytes / 1e6},
         init=report,
     )
-
-
-def _time_steps(trainer: Trainer) -> float:
-    """Return the mean seconds of a step with its batch; a median would miss what only some steps do."""
-    times: list[float] = []
-    begun = time.perf_counter()
-    for batch in _pass_after_pass(trainer):
-        trainer.step(batch)
-        times.append(time.perf_counter() - begun - sum(times))
-        if len(times) >= _WARM_UP_STEPS + _TIMED_STEPS or sum(times) > _TIMED_SECONDS:
-            break
-    return float(np.mean(times[_WARM_UP_STEPS:] or times))
-
-
-def _pass_after_pass(trainer: Trainer) -> Iterator[Batch]:
-    while True:
-        yield from trainer.epoch()
-        trainer.clock.count_epoch()
 
 
 def _time_validation(trainer: Trainer) -> float:
@@ -131,9 +119,9 @@ def _time_validation(trainer: Trainer) -> float:
     times = []
     for n in (0, size, 3 * size):  # the first of all takes longer than others
         trainer.split = {**trainer.split, "validation": rows[:n]}
-        begun = time.perf_counter()
+        begun = now()
         trainer.validate()
-        times.append(time.perf_counter() - begun)
+        times.append(now() - begun)
     more = len(rows[size : 3 * size])
     each = max(0.0, times[2] - times[1]) / more if more else 0.0
     return times[1] + each * len(rows[size:])

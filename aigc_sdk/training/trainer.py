@@ -1,5 +1,6 @@
 """Trainer: what a training has in memory, the step that changes it, and its way into a checkpoint and back."""
 
+import functools
 import logging
 import math
 from collections import Counter
@@ -21,7 +22,12 @@ from aigc_sdk.errors import InvalidData, TrainingFailed
 from aigc_sdk.training.batches import batch_weight, batches, epoch_rows, lane_steps, lanes
 from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, ImageFamilyConfig
 from aigc_sdk.training.journal import not_finite
-from aigc_sdk.training.progress import Clock, Meter
+from aigc_sdk.training.progress import Clock, Meter, Spent, now
+
+_log = logging.getLogger("aigc_sdk")
+
+# Items in a batch where neither the options nor a budget say so.
+_BATCH_SIZE = 64
 
 # What a family is trained on.
 Data = Dataset | TextDataset | MusicDataset
@@ -54,6 +60,8 @@ class Trainer:
         meter: the losses since the last line of metrics.
         carry: what the family handed on from the last batch.
         best: the best validation, when that is exported.
+        spent: what the time of this call went into.
+        endings: the seconds that each thing that comes after the last step took the last time.
     """
 
     folder: Path
@@ -73,6 +81,8 @@ class Trainer:
     meter: Meter = field(default_factory=Meter)
     carry: Carry = None
     best: Best | None = None
+    spent: Spent = field(default_factory=lambda: Spent(now()))
+    endings: dict[str, float] = field(default_factory=dict)
 
     @property
     def averaged(self) -> Family:
@@ -94,6 +104,36 @@ class Trainer:
         """Whether the last `early_stop_epochs` validations, this epoch's included, were no better than one before."""
         patience = self.options.early_stop_epochs
         return patience is not None and self.clock.epoch - (self.best.epoch if self.best else 0) >= patience
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """What the log counts, and how many of it a step has."""
+        if isinstance(self.data, TextDataset):
+            is_stream = self.data.is_stream
+            return ("characters", self.batch_size * self.family.span) if is_stream else ("texts", self.batch_size)
+        return ("pieces" if isinstance(self.data, MusicDataset) else "images"), self.batch_size
+
+    @contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """Count the time inside as none of steps; with a limit in minutes there will be as much of it at the end."""
+        begun = now()
+        with self.spent.on(what):
+            yield
+        took = now() - begun
+        self.meter.leave_out(took)
+        self._expect(what, took)
+
+    def expect_validation(self, step_s: float) -> None:
+        """Expect of a validation, until there was one, that an item takes a third of what it takes in a step."""
+        rows = self.split["validation"]
+        items = len(rows)
+        if isinstance(self.data, TextDataset) and self.data.is_stream and items:
+            items = int(self.data.starts[rows[-1] + 1] - self.data.starts[rows[0]])
+        self._expect("validation", items / self.unit[1] * step_s / 3)
+
+    def _expect(self, what: str, seconds: float) -> None:
+        self.endings[what] = seconds
+        self.clock.ending_s = sum(self.endings.values())
 
     def epoch(self) -> Iterator[Batch]:
         """Return the batches that are left of this epoch; every one is full, and what is over comes in other epochs."""
@@ -224,7 +264,7 @@ def prepare(folder: Path, family: Family, data: Data, split: Split, seed: int) -
     optimizers = family.optimizers()
     module, *wrapped = fabric.setup(family, *optimizers.values())
     module.train()
-    size, steps = _steps_per_epoch(family, data, split["train"])
+    size, steps = steps_of_pass(family, data, split["train"])
     return Trainer(
         folder=folder,
         family=family,
@@ -243,9 +283,9 @@ def prepare(folder: Path, family: Family, data: Data, split: Split, seed: int) -
     )
 
 
-def _steps_per_epoch(family: Family, data: Data, train: NDArray[np.int64]) -> tuple[int, int]:
-    """Return how many items a batch has, and how many batches a pass."""
-    wanted = family.config.batch_size
+def steps_of_pass(family: Family, data: Data, train: NDArray[np.int64]) -> tuple[int, int]:
+    """Return how many items a batch has, and how many batches a pass over the training part."""
+    wanted = family.config.batch_size or _BATCH_SIZE
     if not (isinstance(data, TextDataset) and data.is_stream):
         size = min(wanted, len(train))
         return size, len(train) // size
@@ -272,15 +312,34 @@ def quiet(*names: str) -> Iterator[None]:
 
 
 def precision(wanted: str) -> Literal["bf16-mixed", "32-true"]:
-    """Return Fabric's name of a precision; "auto" is bfloat16 where the processor computes in it."""
+    """Return Fabric's name of a precision; "auto" is bfloat16 where the processor computes in it.
+
+    Where bfloat16 is asked for and the processor's kernels fail in it, a warning says that it is float32.
+    """
     if wanted == "auto":
         if torch.cuda.is_available():
             fast = torch.cuda.is_bf16_supported()
         else:
             able = torch.cpu.get_capabilities()
-            fast = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+            fast = bool(able.get("amx_bf16") or able.get("avx512_bf16")) and _computes_in_bfloat16()
         wanted = "bfloat16" if fast else "float32"
+    elif wanted == "bfloat16" and not torch.cuda.is_available() and not _computes_in_bfloat16():
+        _log.warning("precision=bfloat16: this processor has no kernels for it; the training computes in float32.")
+        wanted = "float32"
     return "bf16-mixed" if wanted == "bfloat16" else "32-true"
+
+
+@functools.cache
+def _computes_in_bfloat16() -> bool:
+    """Tell by a small network whether the CPU's kernels compute in bfloat16; oneDNN lacks some on older processors."""
+    with torch.random.fork_rng():
+        layer, x = torch.nn.LSTM(8, 8), torch.zeros(2, 1, 8)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            layer(x)[0].sum().backward()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:

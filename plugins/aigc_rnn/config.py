@@ -10,7 +10,11 @@ from aigc_sdk.training import FamilyConfig, MusicFamilyConfig, TextFamilyConfig,
 class NetworkConfig(FamilyConfig):
     """The options that both families have."""
 
-    batch_size: int = Field(64, ge=1, description="items in a batch, or places that a stream is read in at once")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="items in a batch, or places that a stream is read in at once; what suits the budget if left out",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate; warmed up, then a half cosine to 0")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none if left out")
 
@@ -39,8 +43,12 @@ class NetworkConfig(FamilyConfig):
 class RNNConfig(NetworkConfig, TextFamilyConfig):
     """The options of the family of texts."""
 
-    span: int = Field(
-        128, ge=8, le=4096, description="characters that the gradient goes back through, where texts are a stream"
+    span: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="characters that the gradient goes back through, where texts are a stream; what suits the budget if"
+        " left out",
     )
     max_length: int | None = Field(
         None,
@@ -53,8 +61,6 @@ class RNNConfig(NetworkConfig, TextFamilyConfig):
 class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
     """The options of the family of music."""
 
-    # Collections are small: of 300 tunes 20 passes are 80 steps, which teach little.
-    epochs: int | None = Field(100, ge=1, description="stop after so many passes over the training data")
     conditions: tuple[Literal["key", "meter", "bars"], ...] = Field(
         ("key", "meter"),
         description="what of a piece the network is told; with the metre also the place in the bar, with bars how many"

@@ -11,11 +11,22 @@ from aigc_rnn.config import RNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import BEGIN, END, Generate, Score, StreamOn
-from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
+from aigc_rnn.tokens import (
+    SIZES,
+    STREAM_SIZES,
+    adam,
+    choosing_controls,
+    known_codes,
+    network_of,
+    rows_of,
+    state_of,
+    tokens_of,
+    usual_steps,
+)
 from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import UnknownName
-from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 
 # Of the places in which a stream is read, this share begins anew at each step, so that beginning is learned too.
 _BEGIN_SHARE = 1 / 16
@@ -24,6 +35,9 @@ _BEGIN_SHARE = 1 / 16
 _STREAM_LENGTH, _STREAM_DEFAULT = 2000, 500
 
 _LOOPS = {"generate": Generate, "stream": StreamOn}
+
+# Characters of a step on a stream where neither the options nor a budget say so.
+_SPAN = 128
 
 # Of no text: before the first character, and behind the last.
 _NOTHING = -1
@@ -39,13 +53,28 @@ class RNN(Family):
     config: RNNConfig
     codes: Tensor
 
+    @classmethod
+    def sizes(cls, config: RNNConfig, data: DataSpec) -> tuple[Size, ...]:  # noqa: ARG003 - whatever the options
+        """Larger steps where the training has enough of smaller ones; documents are read whole."""
+        return STREAM_SIZES if data.is_stream else SIZES
+
+    @classmethod
+    def usual_steps(cls, config: RNNConfig, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - passes tell
+        """Return the steps of some passes, within bounds."""
+        return usual_steps(pass_steps)
+
     def build(self, data: DataSpec) -> None:
         """Make the network for the characters of the data; raises InvalidData when there are too few."""
         config = self.config
         codes = known_codes(data.characters, config, "characters")
-        self.data, self.span = data, config.span
+        self.data, self.span = data, config.span or _SPAN
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
         self.network = network_of(config, len(codes), len(data.labels))
+
+    def rows(self) -> dict[str, tuple[str, ...]]:
+        """Return which character or label each row is of."""
+        characters = tuple(f"character {chr(code)!r}" for code in self.codes.tolist())
+        return rows_of(self.network, characters, tuple(f"label {label!r}" for label in self.data.labels))
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""

@@ -13,13 +13,23 @@ from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import MASKED, RecurrentNetwork
 from aigc_rnn.notes import Clock, are_drums, moved
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, Generate, StreamOn
-from aigc_rnn.tokens import adam, choosing_controls, known_codes, network_of, state_of, tokens_of
+from aigc_rnn.tokens import (
+    SIZES,
+    adam,
+    choosing_controls,
+    known_codes,
+    network_of,
+    rows_of,
+    state_of,
+    tokens_of,
+    usual_steps,
+)
 from aigc_sdk.card import Control, OutputSpec, StatePart
 from aigc_sdk.contents.events import event_name
 from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data import DataSpec, MusicSpec
 from aigc_sdk.errors import InvalidData, UnknownName
-from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 
 _NOTHING = -1
 
@@ -47,6 +57,16 @@ class MusicRNN(Family):
     key_labels: Tensor
     offsets: Tensor
 
+    @classmethod
+    def sizes(cls, config: MusicRNNConfig, data: DataSpec) -> tuple[Size, ...]:  # noqa: ARG003 - whatever they are
+        """Larger batches where the training has enough steps of smaller ones."""
+        return SIZES
+
+    @classmethod
+    def usual_steps(cls, config: MusicRNNConfig, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - passes tell
+        """Return the steps of some passes, within bounds; collections are small, and pieces are moved anew."""
+        return usual_steps(pass_steps, most_passes=300)
+
     def build(self, data: DataSpec) -> None:
         """Make the network for the events of the data; raises InvalidData when there are too few."""
         config = self.config
@@ -70,6 +90,12 @@ class MusicRNN(Family):
         self.clock = Clock(events, keys, meters, end, counts_bars, self.is_relative)
         labels = len(self.keys) + len(self.meters)
         self.network = network_of(config, len(codes), labels, self.clock.places)
+
+    def rows(self) -> dict[str, tuple[str, ...]]:
+        """Return which event, key, metre, or place in the piece each row is of."""
+        events = tuple(map(event_name, self.codes.tolist()))
+        labels = (*(f"key {name}" for name in self.keys), *(f"metre {name}" for name in self.meters))
+        return rows_of(self.network, events, labels, self.clock.place_names)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""

@@ -3,7 +3,7 @@
 The same reading as `aigc_sdk.contents.events.decode`, once for whole sequences and once a step at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -203,6 +203,22 @@ class Clock(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+
+    @property
+    def place_names(self) -> tuple[str, ...]:
+        """What each of the places is, one after the other as the network has them."""
+        if not self.places:
+            return ()
+        pitches = ("none", *range(self.lowest, self.lowest + self.pitches))
+        kinds: list[tuple[str, Iterable[object]]] = [
+            ("place in the bar", range(self.places[0])),
+            ("bar of the phrase", range(_PHRASE_BARS)),
+            ("phrase", range(_PHRASES)),
+            *((f"pitch {back} bars back", pitches) for back in _BARS_BACK),
+            *((f"duration {back} bars back", range(_BACK_DURATIONS)) for back in _BARS_BACK),
+            *([("bars left", range(1 + _BARS_LEFT))] if self.counts_bars else []),
+        ]
+        return tuple(f"{kind} {each}" for kind, values in kinds for each in values)
 
     @property
     def parts(self) -> dict[str, int]:

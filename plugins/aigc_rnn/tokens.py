@@ -11,7 +11,32 @@ from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.card import Control, StatePart, checked
 from aigc_sdk.errors import InvalidData
-from aigc_sdk.training import Family
+from aigc_sdk.training import Family, Size
+
+# Items in a batch, and of a stream characters in each place, with the steps from which on each is worth while: few
+# steps of many characters teach less than many of few (benchmarks/text_budget.py).
+SIZES = tuple(Size({"batch_size": size}, steps) for size, steps in ((16, 300), (32, 4000), (64, 10_000)))
+STREAM_SIZES = (
+    Size({"batch_size": 16, "span": 64}, 300),
+    Size({"batch_size": 32, "span": 64}, 5000),
+    Size({"batch_size": 32, "span": 128}, 10_000),
+    Size({"batch_size": 64, "span": 128}, 20_000),
+)
+
+# A training that is given no limit makes so many passes, in so many steps at least, unless those are too many passes,
+# and at most.
+_PASSES, _MOST_PASSES, _LEAST_STEPS, _MOST_STEPS = 20, 100, 3000, 20_000
+
+
+def usual_steps(pass_steps: int, most_passes: int = _MOST_PASSES) -> int:
+    """Return how many steps a training has that is given no limit, of so many steps a pass.
+
+    Example:
+        >>> usual_steps(1), usual_steps(100), usual_steps(500), usual_steps(5000)
+        (100, 3000, 10000, 20000)
+    """
+    steps = min(max(_PASSES * pass_steps, _LEAST_STEPS), _MOST_STEPS)
+    return min(steps, most_passes * pass_steps)
 
 
 def known_codes(counts: Mapping[str, int], config: NetworkConfig, what: str) -> list[int]:
@@ -39,6 +64,24 @@ def network_of(config: NetworkConfig, codes: int, labels: int, places: Sequence[
         layer_norm=config.layer_norm,
         attention=config.attention,
     )
+
+
+def rows_of(
+    network: RecurrentNetwork, codes: tuple[str, ...], labels: tuple[str, ...], places: tuple[str, ...] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Return what the rows of the network's tables, and of the buffer of its codes, belong to.
+
+    Args:
+        network: with the name "network" in its family.
+        codes: a name for each, in order.
+        labels: the same of labels.
+        places: the same of places.
+    """
+    tokens = ("begin", "end", "unknown", *codes)
+    rows = {"codes": codes}
+    rows |= {f"network.{name}": tokens for name in ("embedding.weight", "output.weight", "output.bias")}
+    rows |= {"network.label.weight": labels} if network.label is not None else {}
+    return rows | ({"network.place.weight": places} if network.place is not None else {})
 
 
 def adam(family: Family) -> AdamW:

@@ -1,0 +1,124 @@
+"""Starting from other weights: a vector follows its character, event, key, metre or label."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import aigc_sdk as sdk
+from aigc_rnn.config import MusicRNNConfig, RNNConfig
+from aigc_rnn.family import RNN
+from aigc_rnn.music import MusicRNN
+from aigc_sdk.data import Piece, load_music, load_texts
+from aigc_sdk.training import Run, loop
+from aigc_sdk.training.initial import start_from
+
+SMALL = {"width": 8, "layers": 1, "min_count": 1, "validation_fraction": 0, "test_fraction": 0, "batch_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def no_export(monkeypatch):
+    monkeypatch.setattr(loop, "_export_all", lambda *_: None)
+    monkeypatch.setattr(loop, "_write_samples", lambda *_: None)
+
+
+def texts(letters, labels=None):
+    made = ["".join(letters[i:] + letters[:i]) for i in range(len(letters))]
+    return made if labels is None else (made, [labels[i % len(labels)] for i in range(len(made))])
+
+
+def built(data, **options):
+    torch.manual_seed(5)
+    dataset = load_texts(data)
+    family = RNN(RNNConfig(**SMALL | options))
+    family.build(dataset.spec(np.arange(dataset.n)))
+    return family
+
+
+def vectors(family, name):
+    """What the rows of a tensor are, by what they belong to."""
+    return dict(zip(family.rows()[name], family.state_dict()[name], strict=True))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("letters", "fresh", "dropped"),
+    [
+        ("abcdefgh", "", ""),  # the same
+        ("abcdefghxyz", "xyz", ""),  # a larger one
+        ("0abcdefgh", "0", ""),  # every row one further on
+        ("bdf", "", "acegh"),  # a smaller one
+        ("stuvwxyz", "stuvwxyz", "abcdefgh"),  # as many others
+        ("efghijkl", "ijkl", "abcd"),  # as many, half of them others
+    ],
+)
+def test_init_of_texts_vectors_follow_their_characters(tmp_path, caplog, letters, fresh, dropped, tied):
+    run = sdk.train("rnn", texts("abcdefgh"), out=tmp_path / "first", steps=2, tied=tied, **SMALL)
+    before, family = run.family(), built(texts(letters), tied=tied)
+    own = {name: vectors(family, name) for name in family.rows()}
+    own = {name: {key: row.clone() for key, row in rows.items()} for name, rows in own.items()}
+    report = start_from(family, run)
+    assert report["fresh"] == [f"character {each!r}" for each in fresh]
+    assert report["dropped"] == [f"character {each!r}" for each in dropped]
+    assert report["of_other_shape"] == []
+    assert "".join(map(chr, family.codes.tolist())) == "".join(sorted(letters))
+    for name in ("network.embedding.weight", "network.output.weight", "network.output.bias"):
+        ours, theirs = vectors(family, name), vectors(before, name)
+        for key, row in ours.items():
+            assert torch.equal(row, theirs[key] if key in theirs else own[name][key]), (name, key)
+    assert torch.equal(family.network.layers[0].weight_h, before.network.layers[0].weight_h)
+
+
+def test_init_of_texts_vectors_follow_their_labels(tmp_path):
+    run = sdk.train("rnn", texts("abcdefgh", ["cat", "dog"]), out=tmp_path / "first", steps=2, **SMALL)
+    family = built(texts("abcdefgh", ["bird", "cat"]))
+    report = start_from(family, run)
+    ours, theirs = (vectors(each, "network.label.weight") for each in (family, run.family()))
+    assert torch.equal(ours["label 'cat'"], theirs["label 'cat'"])
+    assert (report["fresh"], report["dropped"]) == (["label 'bird'"], ["label 'dog'"])
+
+
+def test_init_of_texts_writes_its_own_characters_and_says_what_was_dropped(tmp_path, caplog):
+    first = sdk.train("rnn", texts("abcdefgh"), out=tmp_path / "first", steps=2, **SMALL)
+    with caplog.at_level(logging.WARNING, "aigc_sdk"):
+        run = sdk.train("rnn", texts("stuvwxyz"), out=tmp_path / "next", init=first, steps=2, **SMALL)
+    text = run.exportable("generate").eager.card.controls[0].choices
+    assert "".join(text) == "stuvwxyz"
+    assert "init: dropped: character 'a'" in caplog.text and "init: fresh: character 's'" in caplog.text
+    assert Run.open(run.folder).record.init["dropped"] == [f"character {each!r}" for each in "abcdefgh"]
+
+
+def piece(i, pitches, key, meter):
+    notes = [(pitch, 80, 24 * k, 24, 0, 0) for k, pitch in enumerate(pitches)]
+    return Piece(f"piece {i}", np.array(notes), key=key, meter=meter)
+
+
+def music(first, keys, meters):
+    return [
+        piece(i, [first + (i + k) % 6 for k in range(8)], keys[i % len(keys)], meters[i % len(meters)])
+        for i in range(12)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "meters"), [(60, ("4/4", "6/8")), (63, ("4/4", "6/8")), (66, ("3/4",)), (50, ("6/8", "2/4"))]
+)
+def test_init_of_music_vectors_follow_their_events_keys_metres_and_places(tmp_path, first, meters):
+    options = {**SMALL, "transpose": 0}
+    run = sdk.train("music-rnn", music(60, (0, 7), ("4/4", "6/8")), out=tmp_path / "first", steps=2, **options)
+    before, data = run.family(), load_music(music(first, (7, 2), meters), 0)
+    family = MusicRNN(MusicRNNConfig(**options))
+    family.build(data.spec(np.arange(data.n)))
+    own = {name: {key: row.clone() for key, row in vectors(family, name).items()} for name in family.rows()}
+    report = start_from(family, run)
+    shared = 0
+    for name in before.rows():
+        theirs = vectors(before, name)
+        for key, row in vectors(family, name).items():
+            shared += key in theirs
+            assert torch.equal(row, theirs[key] if key in theirs else own[name][key]), (name, key)
+    assert shared > 100 and report["of_other_shape"] == []
+    # Of its keys it knows one, and no note where they are others.
+    assert "key G" not in report["fresh"] and "key D" in report["fresh"]
+    assert ("note 60" in report["dropped"]) == (first > 60)
