@@ -1,5 +1,7 @@
 """How a VAE is trained (Kingma & Welling 2013, "Auto-Encoding Variational Bayes")."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +10,7 @@ from torch.optim import Adam, Optimizer
 from aigc_sdk.card import Control, OutputSpec
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
-from aigc_sdk.training import Batch, Carry, Family, Losses
+from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 from aigc_sdk.training.sampling import one_hot
 from aigc_vae.config import VAEConfig
 from aigc_vae.losses import Bernoulli, DiscretisedLogistic, flow_matching, kl_divergence, sample_latent
@@ -20,6 +22,13 @@ SMALLEST, LARGEST = 8, 128
 # Times and noises that the flow learns from for each latent; they cost little beside the convolutions.
 FLOW_COPIES = 4
 
+# Batches, and the steps from which on each is worth while; and of a training that is given no limit, its passes.
+_SIZES = (Size({"batch_size": 32}, 500), Size({"batch_size": 64}, 3000), Size({"batch_size": 128}, 30_000))
+_PASSES, _LEAST_STEPS, _MOST_STEPS = 20, 8000, 20_000
+
+# At most so many steps until the KL term has its full weight.
+_BETA_WARMUP = 1000
+
 _SAMPLERS = {"generate": Generate, "interpolate": Interpolate, "reconstruct": Reconstruct, "inpaint": Inpaint}
 
 
@@ -30,6 +39,24 @@ class VAE(Family):
     tasks = tuple(_SAMPLERS)
     config: VAEConfig
 
+    @classmethod
+    def sizes(cls, config: VAEConfig, data: DataSpec) -> tuple[Size, ...]:  # noqa: ARG003 - whatever the data
+        """A larger batch where the training has steps enough of a smaller one."""
+        return _SIZES
+
+    @classmethod
+    def usual_steps(cls, config: VAEConfig, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - passes tell
+        """Return the steps of so many passes, within bounds: few images take many passes to learn."""
+        return min(max(_PASSES * pass_steps, _LEAST_STEPS), _MOST_STEPS)
+
+    @classmethod
+    def fitted(cls, config: VAEConfig, data: DataSpec, steps: int) -> dict[str, Any]:
+        """Return what suits the data, and a warm-up of the KL term that ends early in the training."""
+        chosen = suits(config, data)
+        is_logistic = (config.likelihood or chosen["likelihood"]) == "logistic"
+        warmup = min(_BETA_WARMUP, steps // 10)
+        return {**chosen, "beta_warmup_steps": warmup, "premultiply": is_logistic and data.shape[2] == 4}
+
     def build(self, data: DataSpec) -> None:
         """Make the encoder, the decoder and the prior; images have 8 to 128 pixels a side."""
         if not all(SMALLEST <= side <= LARGEST for side in data.shape[:2]):
@@ -37,12 +64,19 @@ class VAE(Family):
                 f"The images are {data.shape[0]} x {data.shape[1]} pixels; a VAE takes {SMALLEST} to {LARGEST} a side."
             )
         self.data = data
-        config, labels = self.config, len(data.labels)
-        self.encoder = Encoder(data.shape, labels, config.latent, config.width, config.blocks)
-        self.decoder = Decoder(data.shape, labels, config.latent, config.width, config.blocks)
+        suited = {name: value for name, value in suits(self.config, data).items() if getattr(self.config, name) is None}
+        self.config = config = self.config.model_copy(update=suited)
+        labels = len(data.labels)
+        # Trainings record the option; runs of before it was there learned colours as they are.
+        is_premultiplied = bool(config.premultiply)
+        size = (data.shape, labels, config.latent, config.width, config.blocks)
+        self.encoder = Encoder(*size, premultiplies=is_premultiplied)
+        self.decoder = Decoder(*size)
         flow = (config.latent, labels, config.prior_width, config.prior_layers, config.prior_steps)
         self.prior = FlowPrior(*flow) if config.prior == "flow" else NormalPrior()
-        self.likelihood = DiscretisedLogistic(data.shape[2]) if config.likelihood == "logistic" else Bernoulli()
+        is_logistic = config.likelihood == "logistic"
+        logistic = DiscretisedLogistic(data.shape[2], premultiplies=is_premultiplied)
+        self.likelihood = logistic if is_logistic else Bernoulli()
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all networks."""
@@ -60,6 +94,7 @@ class VAE(Family):
         x, y = self.inputs(batch)
         mu, logvar, logits = self.encoder(x)
         z = sample_latent(mu, logvar)
+        assert self.config.beta is not None, "build chooses one"
         warmup = self.config.beta_warmup_steps
         beta = self.config.beta * (min(1.0, step / warmup) if warmup else 1.0)
         parts = {"reconstruction": self.distortion(z, y, x).mean(), "kl": kl_divergence(mu, logvar).mean()}
@@ -129,6 +164,16 @@ class VAE(Family):
             raise UnknownName.of("task of the family vae", task, _SAMPLERS)
         parts = Parts(self.encoder, self.decoder, self.prior, self.likelihood)
         return _SAMPLERS[task](parts, self.config.latent, self.data.label_frequencies)
+
+
+def suits(config: VAEConfig, data: DataSpec) -> dict[str, Any]:
+    """Return options that suit the data, whatever the training: the values of those that were left out."""
+    is_coloured = data.shape[2] > 2
+    return {
+        "latent": 64 if is_coloured else 32,
+        "likelihood": "logistic" if is_coloured else "bernoulli",
+        "beta": 0.5 if config.prior == "flow" else 1.0,
+    }
 
 
 def _number(name: str, default: float, maximum: float, help_: str) -> Control:

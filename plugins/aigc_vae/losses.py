@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aigc_sdk.training.sampling import premultiplied
 from aigc_vae.networks import FlowPrior
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -39,14 +40,17 @@ class DiscretisedLogistic(nn.Module):
     """p(x | z) of 256 levels: what a logistic distribution puts around each (Kingma et al. 2016, appendix C.1).
 
     The darkest level has all below it, the brightest all above (Salimans et al. 2017, eq. 2), so that the 256
-    probabilities sum to 1. The distribution's mean is the sigmoid of the logits; its scale is learned for each channel.
+    probabilities sum to 1. The distribution's mean is the sigmoid of the logits; its scale is learned for each channel,
+    which weighs the images against the KL term (Rybkin et al. 2021): the better they are told, the more they weigh.
 
     Args:
         channels: of the images.
+        premultiplies: whether colours are multiplied by the alpha before they are compared (`premultiplied`).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, premultiplies: bool = False) -> None:
         super().__init__()
+        self.premultiplies = premultiplies
         self.log_scale = nn.Parameter(torch.full((channels, 1, 1), _FIRST_LOG_SCALE))
 
     def forward(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -56,8 +60,11 @@ class DiscretisedLogistic(nn.Module):
             logits: (n, channels, height, width).
             x: of the same shape, multiples of 1/255 from 0 to 1.
         """
+        mean = torch.sigmoid(logits.float())
+        if self.premultiplies:
+            mean, x = premultiplied(mean), premultiplied(x)
         scale = self.log_scale.clamp(min=_LEAST_LOG_SCALE).exp()
-        centred = x - torch.sigmoid(logits.float())
+        centred = x - mean
         upper, lower = (centred + _HALF_LEVEL) / scale, (centred - _HALF_LEVEL) / scale
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm loses no digits.
         # log(sigmoid(a)) is -softplus(-a), which stays finite far out when exported too.

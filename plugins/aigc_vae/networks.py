@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aigc_sdk.training.sampling import premultiplied
+
 # The networks halve the image until its shorter side is at most this many pixels, at least once.
 _SMALLEST = 8
 
@@ -65,10 +67,14 @@ class Encoder(nn.Module):
         latent: dimensions of the latent.
         width: channels at half the size.
         blocks: residual blocks at the smallest size.
+        premultiplies: whether colours are multiplied by the alpha first.
     """
 
-    def __init__(self, shape: tuple[int, ...], labels: int, latent: int, width: int, blocks: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], labels: int, latent: int, width: int, blocks: int, *, premultiplies: bool = False
+    ) -> None:
         super().__init__()
+        self.premultiplies = premultiplies
         pyramid = Pyramid(shape[0], shape[1], width)
         self.padding = (0, pyramid.padded[1] - shape[1], 0, pyramid.padded[0] - shape[0])
         self.first = nn.Conv2d(shape[2], width, 5, stride=2, padding=2)
@@ -88,6 +94,8 @@ class Encoder(nn.Module):
         Args:
             x: (n, channels, height, width), 0 to 1.
         """
+        if self.premultiplies:
+            x = premultiplied(x)
         mu, logvar, logits = self.last(self.layers(self.first(F.pad(x, self.padding)))).split(self.sizes, dim=1)
         return mu, logvar, logits
 
