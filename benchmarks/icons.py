@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 import aigc_sdk as sdk
 from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.files import cache_folder, write_bytes
+from aigc_sdk.training import Run
 from datasets import Source, download
 from gan_features import measure_for
 from timing import Report, git_commit, machine
@@ -93,7 +94,7 @@ def measured(seed: int, path: Path) -> None:
         out, started, before = Path(folder) / "run", time.monotonic(), children_s()
         subprocess.run([sys.executable, __file__, "--train", str(seed), str(out)], check=True)
         spent = {"cpu_s": children_s() - before, "minutes": (time.monotonic() - started) / 60}
-        run = sdk.Run.open(out)
+        run = Run.open(out)
         made = sdk.generate(run.models["generate"], N, seed=seed)
         steps, config = run.metrics[-1]["step"], run.record.config
     held_out, trained_on = icons("held"), icons("train")

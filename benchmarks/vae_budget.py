@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 import aigc_sdk as sdk
 from aigc_sdk.evaluation.gaussians import frechet_distance, moments
 from aigc_sdk.files import cache_folder, write_bytes
+from aigc_sdk.training import Run
 from datasets import fetch
 from timing import Report, git_commit, machine
 
@@ -104,7 +105,7 @@ def ours(budget: int, seed: int) -> dict[str, Any]:
         out = Path(folder) / "run"
         command = [sys.executable, __file__, "--train", str(budget), str(seed), str(out)]
         subprocess.run(command, check=True, env=os.environ | ONE_THREAD)
-        run = sdk.Run.open(out)
+        run = Run.open(out)
         images = sdk.generate(run.models["generate"], SAMPLES, seed=seed).to_numpy()
         figures: dict[str, Any] = json.loads((out / "cpu.json").read_text())
         last = run.metrics[-1]

@@ -1,5 +1,6 @@
 """The VAE family: shapes, losses against their formulas, and what its samplers promise."""
 
+import json
 import math
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 import aigc_sdk as sdk
 from aigc_onnx.convert import trace
 from aigc_sdk.data import DataSpec
-from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.errors import InvalidConfig, InvalidData, UnknownName
+from aigc_sdk.training import Run
 from aigc_sdk.training.family import parse_config
 from aigc_sdk.training.random import Stream, normal
 from aigc_vae import losses
@@ -156,6 +158,85 @@ def test_likelihood_exported_is_finite_far_out(likelihood):
     nats = session.run(None, {"seed": seeds.numpy()})[0]
     assert np.isfinite(nats).all()
     assert np.allclose(nats, _Nats(likelihood)(seeds, {}).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_discretised_logistic_premultiplied_compares_colours_times_alpha():
+    likelihood = losses.DiscretisedLogistic(4, premultiplies=True)
+    plain = losses.DiscretisedLogistic(4)
+    logits, x = torch.randn(3, 4, 5, 5), torch.randint(0, 256, (3, 4, 5, 5)) / 255
+    mean = torch.sigmoid(logits)
+    mean[:, :3] *= mean[:, 3:]
+    wanted = plain(torch.logit(mean), torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1))
+    assert torch.allclose(likelihood(logits, x), wanted, atol=1e-3)
+
+
+def test_terms_premultiplied_colour_of_transparent_pixels_does_not_matter():
+    images = torch.randint(0, 256, (6, 4, 8, 8)) / 255
+    images[:, 3, :4] = 0
+    others = images.clone()
+    others[:, :3, :4] = 1 - images[:, :3, :4]
+    for premultiplies in (True, False):
+        family = build((8, 8, 4), likelihood="logistic", premultiply=premultiplies)
+        found = []
+        for each in (images, others):
+            torch.manual_seed(0)
+            found.append(torch.stack(family.terms({"images": each, "labels": torch.zeros(6, dtype=torch.long)})))
+        assert torch.equal(*found) == premultiplies
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "wanted"),
+    [
+        (1, {}, {"latent": 32, "likelihood": "bernoulli", "premultiply": False, "beta": 0.5}),
+        (3, {}, {"latent": 64, "likelihood": "logistic", "premultiply": False, "beta": 0.5}),
+        (4, {}, {"latent": 64, "likelihood": "logistic", "premultiply": True, "beta": 0.5}),
+        (4, {"likelihood": "bernoulli"}, {"premultiply": False}),
+        (1, {"prior": "normal"}, {"beta": 1.0}),
+    ],
+)
+def test_fitted_options_suit_the_data(channels, options, wanted):
+    spec = DataSpec((8, 8, channels), (), (), 100)
+    fitted = VAE.fitted(parse_config("vae", VAE.Config, options), spec, 5000)
+    assert {name: fitted[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(60, 6), (168, 16), (5000, 500), (50_000, 1000)])
+def test_fitted_beta_warm_up_is_a_tenth_of_the_training_at_most(steps, warmup):
+    fitted = VAE.fitted(parse_config("vae", VAE.Config, {}), DataSpec((8, 8, 1), (), (), 100), steps)
+    assert fitted["beta_warmup_steps"] == warmup
+
+
+def test_usual_steps_of_few_images_are_many_passes():
+    config = parse_config("vae", VAE.Config, {})
+    few, many = (VAE.usual_steps(config, DataSpec((32, 32, 4), (), (), n), n // 32) for n in (450, 60_000))
+    assert few * 32 / 450 > 500
+    assert few < many <= 20_000
+
+
+def test_config_premultiply_without_levels_raises():
+    with pytest.raises(InvalidConfig, match="premultiply needs likelihood=logistic"):
+        parse_config("vae", VAE.Config, {"premultiply": True, "likelihood": "bernoulli"})
+
+
+def test_train_colours_with_alpha_without_options_records_what_was_chosen(tmp_path, no_export):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 8, 8, 4), dtype=np.uint8)
+    run = sdk.train("vae", images, out=tmp_path / "run", steps=20, width=8)
+    wanted = {"likelihood": "logistic", "premultiply": True, "latent": 64, "beta_warmup_steps": 2, "batch_size": 32}
+    assert {name: run.record.config[name] for name in wanted} == wanted
+    assert run.family().encoder.premultiplies
+
+
+def test_run_of_before_premultiply_was_an_option_learns_colours_as_they_are(tmp_path, no_export):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 4), dtype=np.uint8)
+    run = sdk.train("vae", images, out=tmp_path / "run", steps=2, width=8)
+    path = run.folder / "run.json"
+    record = json.loads(path.read_text())
+    del record["config"]["premultiply"]
+    path.write_text(json.dumps(record))
+    family = Run.open(run.folder).family()
+    assert not family.encoder.premultiplies
+    assert not family.likelihood.premultiplies
 
 
 def test_kl_divergence_equals_torch_distributions():

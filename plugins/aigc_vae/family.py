@@ -23,7 +23,7 @@ SMALLEST, LARGEST = 8, 128
 FLOW_COPIES = 4
 
 # Batches, and the steps from which on each is worth while; and of a training that is given no limit, its passes.
-_SIZES = (Size({"batch_size": 32}, 500), Size({"batch_size": 64}, 3000), Size({"batch_size": 128}, 30_000))
+_SIZES = (Size({"batch_size": 32}, 500), Size({"batch_size": 64}, 10_000), Size({"batch_size": 128}, 40_000))
 _PASSES, _LEAST_STEPS, _MOST_STEPS = 20, 8000, 20_000
 
 # At most so many steps until the KL term has its full weight.
