@@ -96,6 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_8x8: tuple[Any, Any
         "batch_size": 32,
         "prior_steps": 2,
         "learning_rate": 3e-3,
+        "beta": 1.0,
         "beta_warmup_steps": 100,
         "warmup_steps": 20,
     }
