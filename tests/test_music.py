@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import sys
 import wave
 import zipfile
@@ -631,7 +632,8 @@ def test_midi_keeps_key_metre_tempo_and_voices(tmp_path):
         mido.MetaMessage("key_signature", key="F#m"),
     ]
     for i in range(2):
-        midi(tmp_path / f"{i}.mid", [*head, *note(61 + i), mido.Message("note_on", channel=9, note=40, velocity=99)])
+        drum = [message.copy(channel=9) for message in note(40, lasts=10)]
+        midi(tmp_path / f"{i}.mid", [*head, *note(61 + i), drum[0].copy(velocity=99), drum[1]])
     data = load_music(tmp_path)
     assert data.tempo == 150 and data.meter_names == ("3/4",) and KEYS[data.keys[0]] == "F#m"
     assert decode(data.row_codes(0)).tolist() == [[61, 80, 0, 48, 0, 0], [40, 96, 48, 1, 1, 128]]
@@ -721,6 +723,58 @@ def test_parts_are_read_as_they_sound_and_percussion_without_a_pitch_is_left_out
     (tmp_path / "x.musicxml").write_text(text)
     notes, _, _, _ = read_score(str(tmp_path / "x.musicxml"), is_abc=False)
     assert notes[notes[:, 4] == 1][:, 0].tolist() == [50 - 2, 64 - 2]
+
+
+def scored(tmp_path, text, name="x.musicxml"):
+    (tmp_path / name).write_text(text)
+    return read_score(str(tmp_path / name), is_abc=False)
+
+
+def test_cue_notes_are_silent_and_take_their_time(tmp_path):
+    first = "<note><pitch><step>D</step><octave>5</octave></pitch><duration>4</duration></note>"
+    text = SCORE.format(last="D")
+    notes, *_ = scored(tmp_path, text.replace(first, first.replace("<note>", "<note><cue/>")))
+    assert sorted(notes[notes[:, 4] == 0][:, [0, 2]].tolist()) == [[73, 240], [74, 264], [77, 96]]
+    chord = "<note><chord/><pitch><step>E</step>"
+    notes, *_ = scored(tmp_path, text.replace(chord, chord.replace("<note>", "<note><cue/>")))
+    assert sorted(notes[notes[:, 4] == 1][:, [0, 2]].tolist()) == [[50, 0], [57, 144]]
+
+
+def test_a_key_without_mode_is_of_its_signature(tmp_path):
+    text = SCORE.format(last="D").replace("<mode>minor</mode>", "")
+    assert KEYS[scored(tmp_path, text)[1]] == "Dm"
+    for step, other in (("D", "F"), ("A", "C")):
+        text = text.replace(f"<step>{step}</step><octave>3", f"<step>{other}</step><octave>3")
+    text = text.replace("<alter>1</alter>", "").replace("<step>D</step><octave>5", "<step>F</step><octave>5")
+    assert KEYS[scored(tmp_path, text.replace("<step>E</step>", "<step>A</step>"))[1]] == "F"
+
+
+def test_tempo_of_a_score_is_the_mean_whichever_part_says_it(tmp_path):
+    second = '<measure number="2"><direction><direction-type><words>faster</words></direction-type>'
+    text = SCORE.format(last="D").replace('<measure number="2">', f'{second}<sound tempo="180"/></direction>', 1)
+    assert scored(tmp_path, text)[3] == pytest.approx(120)  # three quarters in 2 s and three in 1 s
+
+
+def test_score_timewise_and_a_packed_file_whose_root_is_not_first_are_read(tmp_path):
+    text = SCORE.format(last="D")
+    whole = scored(tmp_path, text)
+    parts = re.findall(r'<part id="(P\d)">(.*?)</part>', text, re.S)
+    bars = [re.findall(r"<measure number=.\d.>(.*?)</measure>", music, re.S) for _, music in parts]
+    timewise = "".join(
+        f'<measure number="{i + 1}">'
+        + "".join(f'<part id="{name}">{bars[j][i]}</part>' for j, (name, _) in enumerate(parts))
+        + "</measure>"
+        for i in range(2)
+    )
+    head = text[: text.index('<part id="P1">')].replace("partwise", "timewise")
+    again = scored(tmp_path, f"{head}{timewise}</score-timewise>")
+    assert again[0].tolist() == whole[0].tolist() and again[1:] == whole[1:]
+    named = '<rootfile full-path="other.xml" media-type="image/svg+xml"/><rootfile full-path="in/score.xml"/>'
+    with zipfile.ZipFile(tmp_path / "x.mxl", "w") as packed:
+        packed.writestr("other.xml", "<svg/>")
+        packed.writestr("in/score.xml", text)
+        packed.writestr("META-INF/container.xml", f"<container><rootfiles>{named}</rootfiles></container>")
+    assert read_score(str(tmp_path / "x.mxl"), is_abc=False)[0].tolist() == whole[0].tolist()
 
 
 def test_packed_score_that_is_large_is_left_out(tmp_path):

@@ -39,6 +39,7 @@ from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.midi import MIDI_SUFFIXES, read_midi
 from aigc_sdk.data.scores import SCORE_SUFFIXES, read_score
+from aigc_sdk.data.tonality import find_key
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
@@ -359,29 +360,6 @@ def _sections(notes: Notes, bar: int) -> list[Notes]:
         sections.append(notes[before])
         notes = notes[~before] - np.array([0, 0, begin, 0, 0, 0])
     return [*sections, notes]
-
-
-# How well each degree of the twelve fits a major and a minor key (Krumhansl & Kessler 1982, figure 2).
-_PROFILES = np.array(
-    [
-        [6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88],
-        [6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17],
-    ]
-)
-
-
-def find_key(notes: Notes) -> int:
-    """Return the index in KEYS of the major or minor key whose profile the durations fit best (Krumhansl 1990, ch. 4).
-
-    Example:
-        >>> KEYS[find_key(np.array([[57, 80, 0, 48, 0, 0], [60, 80, 48, 24, 0, 0], [64, 80, 72, 48, 0, 0]]))]
-        'Am'
-    """
-    pitched = notes[notes[:, 5] != DRUMS]
-    heard = np.bincount(pitched[:, 0] % 12, pitched[:, 3], minlength=12)
-    profiles = np.concatenate([[np.roll(profile, tonic) for tonic in range(12)] for profile in _PROFILES])
-    centred = profiles - profiles.mean(1, keepdims=True)
-    return int(np.argmax(centred @ (heard - heard.mean()) / np.linalg.norm(centred, axis=1)))
 
 
 def _read_path(path: Path, report: DataReport, pedal: bool) -> list[Piece]:

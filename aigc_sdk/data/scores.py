@@ -1,14 +1,19 @@
 """One score: MusicXML by music21, or a tune of ABC by our own parser, as notes, key, metre and tempo."""
 
 import warnings
+import zipfile
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import TICKS, VOICES
+from aigc_sdk.contents.events import TICKS, VOICES, Notes
 from aigc_sdk.contents.keys import MODE_WORDS, MODES
 from aigc_sdk.data.abc import Read, read_abc
 from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.tonality import find_key
 from aigc_sdk.errors import missing_package, reason
 
 SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")
@@ -19,7 +24,7 @@ _LOUDNESS = 80
 def read_score(source: str, is_abc: bool) -> Read | Rejected:
     """Read one tune of ABC, or a MusicXML file by its path: each part is a voice, and what is repeated is read once.
 
-    Of two endings the second is read. Grace notes, chord symbols and percussion without a pitch are left
+    Of two endings the second is read. Grace and cue notes, chord symbols and percussion without a pitch are left
     out, and instruments that transpose are read as they sound. Voices of ABC may take turns.
 
     Raises:
@@ -37,11 +42,59 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # It would take what it keeps of files, as pickles, from a folder that all users of a machine may write to.
-            parsed: Any = music21.converter.parseFile(source, forceSource=True, storePickle=False)
+            # Of files it would keep pickles in a folder that all users of a machine may write to.
+            parsed: Any = music21.converter.parseData(_partwise(source), format="musicxml")
             return _of_score(parsed.toSoundingPitch())
     except Exception as error:  # noqa: BLE001 - music21 has many errors, and a broken file may end in any
         return Rejected("unreadable", reason(error))
+
+
+def _partwise(path: str) -> str:
+    """Return a MusicXML file as music21 reads it right: unpacked, part by part, and with rests for cue notes."""
+    data = Path(path).read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            data = archive.read(_root_of(archive))
+    root = ElementTree.fromstring(data)  # noqa: S314 - expat bounds entities, and music21 reads with it too
+    if root.tag == "score-timewise":
+        root.tag = "score-partwise"
+        measures = root.findall("measure")
+        parts = {part.get("id", ""): part for measure in measures for part in measure.findall("part")}
+        for measure in measures:
+            root.remove(measure)
+        for name in parts:
+            whole = ElementTree.SubElement(root, "part", id=name)
+            for measure in measures:
+                bar = ElementTree.SubElement(whole, "measure", measure.attrib)
+                bar.extend(each for part in measure.findall("part") if part.get("id") == name for each in part)
+    for bar in root.iter("measure"):
+        for note in [note for note in bar.findall("note") if note.find("cue") is not None]:
+            if note.find("chord") is not None:
+                bar.remove(note)
+            else:
+                _silence(note)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _root_of(archive: zipfile.ZipFile) -> str:
+    """Return the name of the score in a packed file: what its container says, or else the first one."""
+    names = archive.namelist()
+    if "META-INF/container.xml" in names:
+        container = ElementTree.fromstring(archive.read("META-INF/container.xml"))  # noqa: S314 - as above
+        for each in container.iter():
+            kind = each.get("media-type", "application/vnd.recordare.musicxml+xml")
+            if each.tag.rpartition("}")[2] == "rootfile" and "musicxml" in kind and each.get("full-path") in names:
+                return each.attrib["full-path"]
+    return next(name for name in names if not name.startswith("META-INF/") and name.endswith((".xml", ".musicxml")))
+
+
+def _silence(note: ElementTree.Element) -> None:
+    """Make a rest of a note."""
+    for tag in ("cue", "pitch", "unpitched", "tie", "notations", "beam", "lyric"):
+        for each in note.findall(tag):
+            note.remove(each)
+    if note.find("rest") is None:
+        note.insert(0, ElementTree.Element("rest"))
 
 
 def _of_score(score: Any) -> Read | Rejected:
@@ -86,11 +139,9 @@ def _of_score(score: Any) -> Read | Rejected:
                         tied[pitch] = len(rows) - 1
                     if tie not in ("start", "continue"):
                         tied.pop(pitch, None)
-    keys = [*score.recurse().getElementsByClass("Key")]
-    key = _key_of_score(keys[0]) if keys else None
-    marks = [*score.recurse().getElementsByClass("MetronomeMark")]
-    tempo = _tempo_of_score(marks[0]) if marks else None
-    return np.array(rows, np.int64).reshape(-1, 6), key, meter, tempo
+    notes = np.array(rows, np.int64).reshape(-1, 6)
+    keys = [*score.recurse().getElementsByClass("KeySignature")]
+    return notes, _key_of_score(keys[0], notes) if keys else None, meter, _tempo_of_score(parts, kept, begins)
 
 
 def _first_endings(part: Any) -> list[Any]:
@@ -101,13 +152,30 @@ def _first_endings(part: Any) -> list[Any]:
     return [measure for bracket in taken for measure in bracket.getSpannedElements()]
 
 
-def _tempo_of_score(mark: Any) -> float | None:
-    if mark.number == 0:  # by which music21 would divide
-        return 0.0
-    tempo = mark.getQuarterBPM()
-    return None if tempo is None else float(tempo)
+def _tempo_of_score(parts: list[list[Any]], kept: list[bool], begins: NDArray[np.float64]) -> float | None:
+    """Return quarter notes a minute over the whole piece, whichever part says them; 0 where one is 0."""
+    tempos = dict[float, float]()
+    for measures in parts:
+        for i, measure in enumerate(measures):
+            for mark in measure.recurse().getElementsByClass("MetronomeMark") if kept[i] else ():
+                # By 0 music21 would divide.
+                tempo = 0.0 if 0 in (mark.number, mark.numberSounding) else mark.getQuarterBPM()
+                if tempo is not None:
+                    tempos[float(begins[i]) + float(mark.getOffsetInHierarchy(measure))] = float(tempo)
+    end = float(begins[-1])
+    times = [time for time in sorted(tempos) if time < end or time == min(tempos)]
+    if not times or not all(tempos[time] > 0 for time in times):
+        return 0.0 if times else None
+    spans = np.maximum(np.diff([min(float(begins[0]), times[0]), *times[1:], max(end, times[-1] + 1e-6)]), 0)
+    return float(spans.sum() / (spans / [tempos[time] for time in times]).sum())
 
 
-def _key_of_score(key: Any) -> int | None:
-    mode = MODE_WORDS.get(key.mode)
-    return None if mode is None else 12 * list(MODES).index(mode) + key.tonic.pitchClass
+def _key_of_score(key: Any, notes: Notes) -> int | None:
+    """Return the key; of a signature without a mode the major key or the relative minor one, by the notes."""
+    mode = MODE_WORDS.get(getattr(key, "mode", None) or "")
+    if mode is not None:
+        return 12 * list(MODES).index(mode) + int(key.tonic.pitchClass)
+    if hasattr(key, "tonic") or key.sharps is None or not len(notes):
+        return None
+    major = 7 * int(key.sharps) % 12
+    return find_key(notes, (major, 12 + (major + 9) % 12))
