@@ -21,7 +21,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 # What takes hours: trainings, fuzzing, comparisons with other readers. Each prints its figures and fails on a miss.
-LONG := music openvino fuzz_models abc_books text_budget vae_budget icons
+LONG := music openvino fuzz_models abc_books midi text_budget vae_budget icons
 
 check-long: .venv/dev
 	status=0; for name in $(LONG); do $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
