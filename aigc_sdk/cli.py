@@ -103,11 +103,11 @@ def generate(
         is_shown = loaded.card.modality == "text" and out is None
         total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)
         items = chain.from_iterable(loaded.generate_iter(n, seed=seed, **controls))
-        first = next(items)
-        folder = out or Path(f"{loaded.card.name}-{first.seed}")
-        saved, shown = 0, []
+        folder, first_seed, saved, shown = out or Path(), seed, 0, []
         try:
-            for item in chain([first], items):
+            for item in items:
+                if not saved:
+                    folder, first_seed = out or Path(f"{loaded.card.name}-{item.seed}"), item.seed
                 if not is_shown:
                     (path,) = sdk.Contents([item]).save(folder, start=saved, total=total)
                 elif not as_json:
@@ -119,14 +119,15 @@ def generate(
                     shown.append(item)
                 saved += 1
         except KeyboardInterrupt:
-            click.echo(f"aigc: stopped after {saved} of {total} items", err=True)
+            kept = "nothing was made" if not saved else "they were shown" if is_shown else f"they are in {folder}"
+            click.echo(f"aigc: stopped after {saved} of {total} items; {kept}", err=True)
     if len(shown) > 1 and loaded.card.modality == "image":
         with atomic_write(folder / "grid.png") as temporary:
             sdk.Contents(shown).grid().save(temporary, "PNG")
     if as_json:
-        click.echo("]")
-    elif not is_shown:
-        click.echo(f"{saved} {'item' if saved == 1 else 'items'} in {folder}, the first from seed {first.seed}")
+        click.echo("]" if saved else "[]")
+    elif saved and not is_shown:
+        click.echo(f"{saved} {'item' if saved == 1 else 'items'} in {folder}, the first from seed {first_seed}")
     if saved < total:
         raise click.exceptions.Exit(128 + signal.SIGINT)  # what a shell expects
 
@@ -409,6 +410,10 @@ def _examine_plugins() -> tuple[list[str], list[str]]:
 def main() -> NoReturn:
     """Run the command line; an error of ours becomes one line on stderr and exit code 2."""
     code = 2
+    if sys.stdout is None:  # closed, as by >&- in a shell
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         code = app(prog_name="aigc", standalone_mode=False)
         sys.stdout.flush()
@@ -418,6 +423,7 @@ def main() -> NoReturn:
         words = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"aigc: {_printable(words)}", err=True)
     except (click.Abort, KeyboardInterrupt):
+        click.echo("aigc: stopped.", err=True)
         code = 130
     except (OSError, UnicodeError) as error:  # stdout is full, closed, or takes no such letters
         with suppress(OSError, ValueError):

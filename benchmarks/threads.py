@@ -1,8 +1,10 @@
-"""One loaded model under 64 threads: every item right, no exception, no file left open, no growing memory.
+"""64 threads: six models by name in turn, each loaded once; then one loaded model, whose memory does not grow.
 
     python benchmarks/threads.py digits-vae
 
-Memory is what is resident, between the end of call 500, when all threads are at work, and that of the last.
+Every item has to be right, no exception raised, and no file left open. The six are asked for by threads that all begin
+at once, with nothing loaded, and loads are counted where onnxruntime makes its sessions. Memory is what is resident,
+between the end of call 500, when all threads are at work, and that of the last.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import sys
 import threading
 import time
 
+import onnxruntime
 import psutil  # type: ignore[import-untyped]  # ships no types
 
 import aigc_sdk as sdk
@@ -19,6 +22,16 @@ from timing import Report
 THREADS = 64
 CALLS = 50  # of each thread
 N = 4
+
+# Models of each kind of content, and what is asked of them besides a seed.
+IN_TURN: dict[str, dict[str, int]] = {
+    "digits-vae": {},
+    "digits-gan": {},
+    "emoji-gan": {},
+    "names": {},
+    "shakespeare": {"max_length": 20},
+    "folk-tunes": {"max_length": 20},
+}
 
 # Memory is compared with that at the end of this call.
 SETTLED = 500
@@ -68,6 +81,53 @@ def _count_wrong(contents: sdk.Contents, expected: bytes) -> int:
     return sum(found[i : i + 1] != [expected[i * size : (i + 1) * size]] for i in range(N))
 
 
+def check_in_turn(report: Report) -> None:
+    """Let each thread ask for one model after the other by its name, and count how often one is loaded."""
+    names, loads, wrong = list(IN_TURN), list[int](), list[str]()
+    made: list[dict[tuple[str, int], bytes]] = [{} for _ in range(THREADS)]
+    whole, start = onnxruntime.InferenceSession, threading.Barrier(THREADS)
+
+    def counted(model: bytes, *args: object, **options: object) -> onnxruntime.InferenceSession:
+        loads.append(len(model))
+        return whole(model, *args, **options)
+
+    def work(number: int) -> None:
+        start.wait()
+        for call in range(CALLS):
+            name, seed = names[(number + call) % len(names)], number * CALLS + call
+            try:
+                made[number][name, seed] = _content(name, seed)
+            except BaseException as error:  # noqa: BLE001 - counted, whatever it is
+                wrong.append(f"{name}, seed {seed}: {type(error).__name__}: {error}")
+
+    onnxruntime.InferenceSession = counted
+    try:
+        _run([threading.Thread(target=work, args=(number,)) for number in range(THREADS)])
+    finally:
+        onnxruntime.InferenceSession = whole
+    calls = {key: content for each in made for key, content in each.items()}
+    wrong += [f"{name}, seed {seed}" for (name, seed), content in calls.items() if content != _content(name, seed)]
+    for line in wrong[:5]:
+        print(line, file=sys.stderr)
+    report.at_least(f"calls of {len(names)} models in turn, {THREADS} threads", len(calls), THREADS * CALLS)
+    report.at_most("  that differ from one thread's, or fail", len(wrong), 0)
+    report.at_most("  loads of a model", len(loads), len(names))
+
+
+def _content(name: str, seed: int) -> bytes:
+    return sdk.generate(name, seed=seed, **IN_TURN[name])[0].data.tobytes()
+
+
+def _run(threads: list[threading.Thread]) -> float:
+    """Start them all, wait for all, and return the seconds."""
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
 def count_open_files() -> int:
     """Return how many file descriptors (on Windows: handles) this process has open."""
     process = psutil.Process()
@@ -80,8 +140,10 @@ def main() -> int:
     parser.add_argument(
         "model", nargs="?", default="digits-vae", help="a ready-made name, or the path of an .onnx file"
     )
-    model = sdk.load(parser.parse_args().model)
+    name = parser.parse_args().model
     report = Report("aigc-sdk", "numpy", "onnxruntime")
+    check_in_turn(report)
+    model = sdk.load(name)
 
     # What is right is what one thread makes.
     start = time.perf_counter()
@@ -90,13 +152,7 @@ def main() -> int:
 
     open_files = count_open_files()
     load = Load(model, expected)
-    threads = [threading.Thread(target=load.work) for _ in range(THREADS)]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    together_s = time.perf_counter() - start
+    together_s = _run([threading.Thread(target=load.work) for _ in range(THREADS)])
 
     for error in load.errors[:5]:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -21,6 +22,8 @@ import aigc_sdk as sdk
 from aigc_sdk import cli, generation
 from aigc_sdk.card import Control, Golden
 from aigc_sdk.registry import Plugin
+from aigc_sdk.runtime.safety import trust
+from test_safety import endless_model
 from tiny_model import CONTROLS, expected, make_card, make_graph, to_bytes, write_tiny_model
 
 
@@ -95,7 +98,7 @@ def test_generate_ctrl_c_keeps_what_is_done(aigc, tiny_path, tmp_path, monkeypat
     flags = ["--json"] if as_json else []
     done = aigc("generate", tiny_path, "-n", 2_000_000, "--seed", 7, "-o", tmp_path / "out", *flags)
     assert done.exit_code == 130
-    assert done.stderr == "aigc: stopped after 5 of 2000000 items\n"
+    assert done.stderr == f"aigc: stopped after 5 of 2000000 items; they are in {tmp_path / 'out'}\n"
     names = [f"000000{i}.png" for i in range(5)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "grid.png"]
     if as_json:
@@ -116,7 +119,7 @@ def test_generate_in_a_real_process_ends_at_ctrl_c_with_whole_files(tiny_path, t
     process.send_signal(signal.SIGINT)
     printed, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error.startswith("aigc: stopped after ") and error.endswith(" of 1000000 items\n")
+    assert error.startswith("aigc: stopped after ") and error.endswith(f" of 1000000 items; they are in {out}\n")
     files = sorted(out.glob("[0-9]*.png"))
     counted = int(error.split()[3])
     assert printed.startswith(f"{counted} items in ")
@@ -228,6 +231,53 @@ def test_wrong_usage_is_one_line_with_exit_code_2(fail, arguments, message):
     code, printed = fail(*arguments)
     assert code == 2
     assert printed.startswith(message) and printed.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_generate_ctrl_c_in_the_first_batch_says_that_nothing_was_made(tmp_path, as_json):
+    path, out = tmp_path / "endless.onnx", tmp_path / "out"
+    path.write_bytes(endless_model())
+    trust(path.read_bytes())
+    program = "import sys; sys.stderr.write('begun\\n'); from aigc_sdk.cli import main; main()"
+    command = [sys.executable, "-c", program, "generate", str(path), "-n", "3", "-c", "flip=true", "-o", str(out)]
+    command += ["--json"] * as_json
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    clock = psutil.Process(process.pid)
+    while sum(clock.cpu_times()[:2]) < 3:  # more than starting and loading take, so that it is in the run
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error == "begun\naigc: stopped after 0 of 3 items; nothing was made\n"
+    assert printed == ("[]\n" if as_json else "") and not out.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell there cannot close them")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_generate_with_closed_streams_saves_and_ends_well(tiny_path, tmp_path, closed):
+    program = "from aigc_sdk.cli import main; main()"
+    command = [sys.executable, "-c", program, "generate", str(tiny_path), "-n", "3", "--seed", "7"]
+    shell = f"{shlex.join([*command, '-o', str(tmp_path / 'out')])} {closed}"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = sdk.generate(tiny_path, 3, seed=7)
+    for i in range(3):
+        with PIL.Image.open(tmp_path / "out" / f"{i:02}.png") as image:
+            assert np.array_equal(np.asarray(image), np.asarray(wanted[i].to_pil()))
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join([*command[:3], 'models'])} {closed}"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of pipes")
+def test_generate_whose_reader_left_saves_and_ends_without_a_traceback(tiny_path, tmp_path):
+    program = "from aigc_sdk.cli import main; main()"
+    command = [sys.executable, "-c", program, "generate", str(tiny_path), "-n", "3", "-o", str(tmp_path / "out")]
+    done = subprocess.run(["sh", "-c", f"{shlex.join(command)} | true"], capture_output=True, text=True, check=False)
+    assert len(list((tmp_path / "out").glob("[0-9]*.png"))) == 3
+    assert done.stderr in ("", "aigc: Cannot print: [Errno 32] Broken pipe.\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
