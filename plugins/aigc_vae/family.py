@@ -1,6 +1,6 @@
 """How a VAE is trained (Kingma & Welling 2013, "Auto-Encoding Variational Bayes")."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,10 +69,11 @@ class VAE(Family):
         labels = len(data.labels)
         # Trainings record the option; runs of before it was there learned colours as they are.
         is_premultiplied = bool(config.premultiply)
-        size = (data.shape, labels, config.latent, config.width, config.blocks)
+        self.latent = cast(int, config.latent)  # which `suits` gives where it was left out
+        size = (data.shape, labels, self.latent, config.width, config.blocks)
         self.encoder = Encoder(*size, premultiplies=is_premultiplied)
         self.decoder = Decoder(*size)
-        flow = (config.latent, labels, config.prior_width, config.prior_layers, config.prior_steps)
+        flow = (self.latent, labels, config.prior_width, config.prior_layers, config.prior_steps)
         self.prior = FlowPrior(*flow) if config.prior == "flow" else NormalPrior()
         is_logistic = config.likelihood == "logistic"
         logistic = DiscretisedLogistic(data.shape[2], premultiplies=is_premultiplied)
@@ -163,7 +164,7 @@ class VAE(Family):
         if task not in _SAMPLERS:
             raise UnknownName.of("task of the family vae", task, _SAMPLERS)
         parts = Parts(self.encoder, self.decoder, self.prior, self.likelihood)
-        return _SAMPLERS[task](parts, self.config.latent, self.data.label_frequencies)
+        return _SAMPLERS[task](parts, self.latent, self.data.label_frequencies)
 
 
 def suits(config: VAEConfig, data: DataSpec) -> dict[str, Any]:
