@@ -499,13 +499,16 @@ def test_macros_of_a_book_leave_out_its_tunes_by_name(tmp_path):
     ids=lambda body: body[:6],
 )
 def test_hostile_abc_is_read_in_linear_time(body):
-    begin = time.process_time()
-    read_abc(tune(body[: len(body) // 4]))
-    quarter = time.process_time() - begin
-    begin = time.process_time()
-    read = read_abc(tune(body))
-    whole = time.process_time() - begin
-    assert len(read) in (2, 4) and whole < 10 * quarter + 0.3
+    seconds = {}
+    for _ in range(3):  # a busy machine makes any of them longer
+        for share in (4, 1):
+            begin = time.process_time()
+            read = read_abc(tune(body[: len(body) // share]))
+            taken = time.process_time() - begin
+            seconds[share] = min(taken, seconds.get(share, taken))
+        if seconds[1] < 10 * seconds[4] + 0.3:
+            break
+    assert len(read) in (2, 4) and seconds[1] < 10 * seconds[4] + 0.3
 
 
 def test_no_mutation_of_a_tune_is_an_exception():
