@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -302,7 +303,9 @@ def _opening(value: Any, where: str) -> Any:
     read = checked(read_midi(str(path)))
     if isinstance(read, Rejected):
         raise InvalidRequest(f"{where} is {path}, which cannot be used: {': '.join(filter(None, read))}.")
-    notes, key, meter, tempo, _ = read
+    notes, key, meter, tempo, flaws = read
+    if flaws:
+        warnings.warn(f"{where}: not all of {path} was read: {'; '.join(flaws)}.", stacklevel=2)
     return _Opening(to_words(encode_notes(notes)), None if key is None else KEYS[key], meter, tempo)
 
 
