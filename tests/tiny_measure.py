@@ -76,6 +76,7 @@ def make_measure_card(graph: onnx.ModelProto, **changes: Any) -> ModelCard:
 
 def write_tiny_measure(path: Path, divisor: float = 1.0, **card_changes: Any) -> Path:
     """Write the measure to a file and return its path."""
-    graph = make_measure_graph(divisor)
-    path.write_bytes(to_bytes(graph, make_measure_card(graph, **card_changes)))
+    graph, content = make_measure_graph(divisor), contents(4)
+    golden = Golden.of(np.zeros(0, np.int64), {"content": content}, expected_value(content) / np.float32(divisor))
+    path.write_bytes(to_bytes(graph, make_measure_card(graph, **{"golden": golden, **card_changes})))
     return path
