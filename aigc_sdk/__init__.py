@@ -108,8 +108,8 @@ def train(
         out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
         resume: go on with the run in `out`, which has to be of the same family, config, seed and data.
-        init: a run, its folder, or a model file in one, whose averaged weights to begin with where they fit by name
-            and shape; what did not fit is logged, and stands in `run.json`.
+        init: a run, its folder, a model file or the name of a ready-made model, whose averaged weights to begin with
+            where they fit by name and shape; what did not fit is logged, and stands in `run.json`.
         config: the family's options, for example `epochs=5`; `aigc train FAMILY --options` lists them.
 
     Raises:

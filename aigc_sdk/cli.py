@@ -164,7 +164,9 @@ def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ..
 @click.option("--seed", type=int, default=0, show_default=True, help="of the weights, the data's order and the noise")
 @assignments("config")
 @click.option("--resume", is_flag=True, help="go on with the run in --out; begin where there is none yet")
-@click.option("--init", metavar="RUN", help="begin with the weights of a run folder, or of a model file in one")
+@click.option(
+    "--init", metavar="RUN", help="begin with the weights of a run folder, a model file or a ready-made model"
+)
 @click.option("--dry-run", is_flag=True, help="show config, data, minutes and disk; make no run folder")
 @click.option("--options", is_flag=True, help="list the family's options and leave")
 def train(

@@ -12,9 +12,10 @@ from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import Piece, load_music, load_texts
 from aigc_sdk.training import Run, loop
-from aigc_sdk.training.initial import start_from
+from aigc_sdk.training.initial import find_source, start_from
 
-SMALL = {"width": 8, "layers": 1, "min_count": 1, "validation_fraction": 0, "test_fraction": 0, "batch_size": 4}
+NO_SPLIT = {"validation_fraction": 0, "test_fraction": 0}
+SMALL = {"width": 8, "layers": 1, "min_count": 1, "batch_size": 4, **NO_SPLIT}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_init_of_texts_vectors_follow_their_characters(tmp_path, caplog, letters
     before, family = run.family(), built(texts(letters), tied=tied)
     own = {name: vectors(family, name) for name in family.rows()}
     own = {name: {key: row.clone() for key, row in rows.items()} for name, rows in own.items()}
-    report = start_from(family, run)
+    report = start_from(family, find_source(run))
     assert report["fresh"] == [f"character {each!r}" for each in fresh]
     assert report["dropped"] == [f"character {each!r}" for each in dropped]
     assert report["of_other_shape"] == []
@@ -73,7 +74,7 @@ def test_init_of_texts_vectors_follow_their_characters(tmp_path, caplog, letters
 def test_init_of_texts_vectors_follow_their_labels(tmp_path):
     run = sdk.train("rnn", texts("abcdefgh", ["cat", "dog"]), out=tmp_path / "first", steps=2, **SMALL)
     family = built(texts("abcdefgh", ["bird", "cat"]))
-    report = start_from(family, run)
+    report = start_from(family, find_source(run))
     ours, theirs = (vectors(each, "network.label.weight") for each in (family, run.family()))
     assert torch.equal(ours["label 'cat'"], theirs["label 'cat'"])
     assert (report["fresh"], report["dropped"]) == (["label 'bird'"], ["label 'dog'"])
@@ -111,7 +112,7 @@ def test_init_of_music_vectors_follow_their_events_keys_metres_and_places(tmp_pa
     family = MusicRNN(MusicRNNConfig(**options))
     family.build(data.spec(np.arange(data.n)))
     own = {name: {key: row.clone() for key, row in vectors(family, name).items()} for name in family.rows()}
-    report = start_from(family, run)
+    report = start_from(family, find_source(run))
     shared = 0
     for name in before.rows():
         theirs = vectors(before, name)
@@ -122,3 +123,22 @@ def test_init_of_music_vectors_follow_their_events_keys_metres_and_places(tmp_pa
     # Of its keys it knows one, and no note where they are others.
     assert "key G" not in report["fresh"] and "key D" in report["fresh"]
     assert ("note 60" in report["dropped"]) == (first > 60)
+
+
+@pytest.mark.parametrize("name", ["shakespeare", "names", "poems", "folk-tunes"])
+def test_init_from_a_ready_made_model_fits_whole(name):
+    source, card = find_source(name), sdk.load(name).card
+    family_class = {"rnn": RNN, "music-rnn": MusicRNN}[card.family]
+    family = family_class(family_class.Config(**card.config))
+    family.build(family_class.spec_of(card))
+    report = start_from(family, source)
+    assert report["missing"] == report["of_other_shape"] == report["fresh"] == report["dropped"] == []
+
+
+def test_init_from_a_ready_made_model_makes_its_texts_at_once(tmp_path):
+    """A text in its manner costs what it costs the model, and a training goes on from there."""
+    data = ["First Citizen:\nWe are accounted poor citizens.", "What authority surfeits on would relieve us."]
+    options = {"width": 400, "batch_size": 2, "steps": 1, "warmup_steps": 0, "learning_rate": 1e-9, "min_count": 1}
+    run = sdk.train("rnn", data, out=tmp_path / "run", init="shakespeare", **options, **NO_SPLIT)
+    assert run.record.init["run"] == "shakespeare" and run.record.init["fresh"] == []
+    assert run.metrics[-1]["loss"] < 2.5 < np.log(84)

@@ -237,7 +237,7 @@ def test_resume_goes_on_with_what_the_run_chose_and_was_given(tmp_path, no_expor
     text.write_text("abcd efgh " * 900)
     given = {"width": 8, "layers": 1, "minutes": 100, "checkpoint_minutes": 1e-9, "max_length": 6}
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, RNN, "training_step", 9)
+        kill_at(patch, loop, "save_checkpoint", 4)
         with pytest.raises(Killed):
             sdk.train("rnn", text, out=tmp_path / "run", **given)
     before = Run.open(tmp_path / "run").record.config
@@ -706,8 +706,9 @@ def test_init_resumed_goes_on_without_the_other_run(tmp_path, stripes, whole, no
 def test_init_that_cannot_be_used_raises_and_writes_nothing(tmp_path, stripes, whole, tiny_path):
     before = set(tmp_path.iterdir())
     for init, message in (
-        (tiny_path, "copied out of its run"),
-        ("digits-vae", "no run.json"),
+        (tiny_path, "Nothing of init"),
+        (tmp_path / "gone.onnx", "no run.json"),
+        ("digits-vea", "Did you mean 'digits-vae'"),
         (3, "of type int"),
         ("x" * 300, "no run.json"),
     ):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aigc_sdk.card import Control, OutputSpec, StatePart
+from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
@@ -252,6 +252,22 @@ class Family(nn.Module):
 
         Returns:
             A name for each row of the first dimension, such as "character 'a'"; none twice in a tensor.
+        """
+        return {}
+
+    @classmethod
+    def spec_of(cls, card: ModelCard) -> DataSpec | None:  # noqa: ARG003 - for families that do
+        """Return data for which the network of a model file would be built, as far as its card tells; None here.
+
+        Where a family says what its rows belong to, a training begins from a model file only with this.
+        """
+        return None
+
+    def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - for families that do
+        """Return weights that a model file of this network does not hold under their names; nothing here.
+
+        Args:
+            tensors: what it holds, in its order; of sums that were worked out beforehand under other names.
         """
         return {}
 

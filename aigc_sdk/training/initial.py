@@ -1,18 +1,24 @@
 """Initial weights: start a training from what another one has learnt."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aigc_sdk.errors import InvalidRequest
+from aigc_sdk.data import DataSpec
+from aigc_sdk.errors import InvalidModel, InvalidRequest, MissingPackage, StorageError, UnknownName
 from aigc_sdk.files import as_path
+from aigc_sdk.generation import model_file
+from aigc_sdk.registry import default_registry
+from aigc_sdk.runtime.safety import read_model
 from aigc_sdk.training.checkpoint import load_averaged_weights
-from aigc_sdk.training.family import Family
+from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 from aigc_sdk.training.run import RECORD, Run
+from aigc_sdk.training.stored import Stored, read_stored
 
 # What the rows of a tensor belong to.
 Names = tuple[str, ...]
@@ -32,54 +38,119 @@ def run_folder(init: Any) -> Path:
     return path.parent if path.suffix == ".onnx" else path
 
 
-def find_run(init: Any) -> Run:
-    """Return the run that `init` names.
+@dataclass(frozen=True)
+class Source:
+    """Weights to begin with.
+
+    Attributes:
+        name: of the run folder, or of the model, as `run.json` keeps it.
+        family: that they are of.
+        weights: by their names in it.
+        rows: what the rows of tensors belong to, see `Family.rows`.
+    """
+
+    name: str
+    family: str
+    weights: Mapping[str, Tensor]
+    rows: Mapping[str, Names]
+
+
+def find_origin(init: Any) -> Run | Path:
+    """Return the run or the model file that `init` names; a model file in a run folder is the run.
 
     Raises:
         InvalidRequest: it names none.
     """
     folder = run_folder(init)
-    if not os.path.lexists(folder) or (os.access(folder, os.X_OK) and not os.path.lexists(folder / RECORD)):
+    if isinstance(init, Run) or (os.path.isdir(folder) and os.path.lexists(folder / RECORD)):
+        return Run.open(folder)
+    if os.path.isdir(folder) and not os.access(folder, os.X_OK):
+        return Run.open(folder)  # which says why it cannot be read
+    try:
+        found = model_file(init)
+        read_model(found)
+        return found
+    except (UnknownName, InvalidModel, StorageError, InvalidRequest) as error:
         raise InvalidRequest(
-            f"init={str(init)!r}: {folder} has no {RECORD} and so no weights to train on; give a run folder, or a"
-            " model file in one. A model that was copied out of its run folder cannot be trained on."
-        )
-    return Run.open(folder)
+            f"init={str(init)[:200]!r} is no run folder, as there is no {RECORD}, and no model file or ready-made"
+            f" model: {error}"
+        ) from error
 
 
-def start_from(family: Family, run: Run) -> dict[str, Any]:
-    """Copy the averaged weights of the run that fit into the family, and return what fitted and what did not.
+def find_source(init: Any) -> Source:
+    """Return the weights that `init` names.
+
+    Raises:
+        InvalidRequest: it names none.
+        TrainingFailed: the run has no weights.
+    """
+    origin = find_origin(init)
+    if isinstance(origin, Run):
+        theirs = _built(origin.family_class(), origin.options(), origin.record.data_spec())
+        weights = load_averaged_weights(origin.folder)
+        return Source(str(origin.folder), origin.record.family, weights, theirs.rows())
+    stored = read_stored(origin)
+    return Source(str(init), stored.card.family, *_of_file(stored))
+
+
+def _of_file(stored: Stored) -> tuple[dict[str, Tensor], Mapping[str, Names]]:
+    """Return the weights in a model file, and what their rows belong to."""
+    card = stored.card
+    named = {name: tensor for name, tensor in stored.tensors.items() if "." in name}  # of the rest none is a weight
+    try:
+        family: type[Family] = default_registry().find("family", card.family).resolve()
+        spec = family.spec_of(card)
+    except (UnknownName, MissingPackage):  # a family that is not here: its tensors have names all the same
+        return named, {}
+    if spec is None:
+        return named, {}
+    theirs = _built(family, parse_config(card.family, family.Config, card.config), spec)
+    # What is not learned, such as an alphabet, follows from the card.
+    known = {**dict(theirs.named_buffers()), **stored.tensors, **theirs.recovered(stored.tensors)}
+    return {name: known[name] for name in theirs.state_dict() if name in known}, theirs.rows()
+
+
+def _built(family_class: type[Family], options: FamilyConfig, spec: DataSpec) -> Family:
+    family = family_class(options)
+    with torch.random.fork_rng():  # what it is built with is of no matter
+        family.build(spec)
+    return family
+
+
+def start_from(family: Family, source: Source) -> dict[str, Any]:
+    """Copy the weights that fit into the family, and return what fitted and what did not.
 
     Tensors fit by name and shape, and those of which a family says what their rows belong to (`Family.rows`) row by
-    row: rows of what the run does not know stay as they are.
+    row: rows of what the source does not know stay as they are.
 
     Args:
         family: built.
-        run: where the weights are.
+        source: where the weights are.
 
     Returns:
-        "run", how many "copied", and the names of those that the run has not ("missing"), that the family
-        has not ("unexpected"), and that are "of_other_shape"; and where there are rows, what those of the family
-        belong to that the run does not know ("fresh"), and those of the run that the family does not ("dropped").
+        "run", the name of the source, how many "copied", and the names of those that it has not ("missing"), that the
+        family has not ("unexpected"), and that are "of_other_shape"; and where there are rows, what those of the
+        family belong to that the source does not know ("fresh"), and the other way round ("dropped").
 
     Raises:
         InvalidRequest: nothing fits.
-        TrainingFailed: the run has no weights.
     """
-    theirs, ours = load_averaged_weights(run.folder), family.state_dict()
+    theirs, ours = source.weights, family.state_dict()
     common = [name for name in ours if name in theirs]
-    rows = [(name, *pair) for name, pair in _rows_of_both(family, run).items() if name in common]
+    named = family.rows()
+    rows = [(name, named[name], source.rows[name]) for name in common if name in named and name in source.rows]
     by_row = {name: _mapped(ours[name], theirs[name], to, of) for name, to, of in rows}
-    fitting = {name: theirs[name] for name in common if theirs[name].shape == ours[name].shape and name not in by_row}
+    # What lists the rows, such as an alphabet, is the family's own.
+    fitting = {name: theirs[name] for name in common if theirs[name].shape == ours[name].shape and name not in named}
     fitting |= {name: tensor for name, tensor in by_row.items() if tensor is not None}
     if not fitting:
         raise InvalidRequest(
-            f"Nothing of init={str(run.folder)!r} fits: of {len(theirs)} tensors of the family {run.record.family},"
+            f"Nothing of init={source.name!r} fits: of {len(theirs)} tensors of the family {source.family},"
             f" {len(common)} have a name that this one has, and none of those the shape."
         )
     family.load_state_dict(fitting, strict=False)
     return {
-        "run": str(run.folder),
+        "run": source.name,
         "copied": len(fitting),
         "missing": [name for name in ours if name not in theirs],
         "unexpected": [name for name in theirs if name not in ours],
@@ -87,18 +158,6 @@ def start_from(family: Family, run: Run) -> dict[str, Any]:
         "fresh": _beyond((to, of) for _, to, of in rows),
         "dropped": _beyond((of, to) for _, to, of in rows),
     }
-
-
-def _rows_of_both(family: Family, run: Run) -> dict[str, tuple[Names, Names]]:
-    """Return what the rows of a tensor belong to, in the family and in the run, where both say so."""
-    ours = family.rows()
-    if not ours:
-        return {}
-    theirs = run.family_class()(run.options())
-    with torch.random.fork_rng():  # what it is built with is of no matter
-        theirs.build(run.record.data_spec())
-    known = theirs.rows()
-    return {name: (names, known[name]) for name, names in ours.items() if name in known}
 
 
 def _mapped(ours: Tensor, theirs: Tensor, to: Names, of: Names) -> Tensor | None:

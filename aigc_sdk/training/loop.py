@@ -41,7 +41,7 @@ from aigc_sdk.training.family import (
     TextFamilyConfig,
     parse_config,
 )
-from aigc_sdk.training.initial import find_run, run_folder, start_from
+from aigc_sdk.training.initial import find_origin, find_source, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.lock import alone_in
@@ -89,7 +89,7 @@ def train(
     if _is_begun(out, resume=resume):
         config = _with_recorded(family, out, config)
     elif init is not None:
-        find_run(init)  # before the data is read, which may take long
+        find_origin(init)  # before the data is read, which may take long
     with spent.on("reading"):
         inputs = read_inputs(family, data, seed, config)
     with alone_in(out), blamed(f"The family {family!r} failed"):
@@ -300,14 +300,14 @@ def _differences(run: Run, wanted: RunRecord, init: Any) -> list[str]:
     elif found.data.split != wanted.data.split:
         differences.append(f"the data was split into {found.data.split}, now into {wanted.data.split}")
     begun_from = found.init["run"] if found.init else None
-    if init is not None and str(run_folder(init)) != begun_from:
+    if init is not None and begun_from not in (str(run_folder(init)), str(init)):
         differences.append(f"init was {begun_from}, now {run_folder(init)}")
     return differences
 
 
 def _initialise(model: Family, init: Any) -> dict[str, Any]:
     """Start from other weights, and log what did not fit."""
-    report = start_from(model, find_run(init))
+    report = start_from(model, find_source(init))
     _log.info("%d tensors come from %s", report["copied"], report["run"])
     for kind in ("missing", "unexpected", "of_other_shape", "fresh", "dropped"):
         if report[kind]:

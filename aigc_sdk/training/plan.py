@@ -14,7 +14,7 @@ from aigc_sdk.errors import blamed
 from aigc_sdk.training.budget import seconds_of_step, settle
 from aigc_sdk.training.checkpoint import flatten
 from aigc_sdk.training.family import Family, FamilyConfig
-from aigc_sdk.training.initial import find_run, start_from
+from aigc_sdk.training.initial import find_source, start_from
 from aigc_sdk.training.loop import Inputs, read_inputs
 from aigc_sdk.training.progress import now
 from aigc_sdk.training.trainer import Trainer, prepare
@@ -84,7 +84,7 @@ def _plan(inputs: Inputs, seed: int, init: Any, started: float, reading_s: float
         options = settle(family_class, options, dataset, split, seed=seed, started=started).options
         model = family_class(options)
         model.build(spec)
-        report = None if init is None else start_from(model, find_run(init))
+        report = None if init is None else start_from(model, find_source(init))
         trainer = prepare(Path(), model, dataset, split, seed)
         step_s = seconds_of_step(trainer, _TIMED_SECONDS, most_steps=_TIMED_STEPS, warm_ups=_WARM_UP_STEPS)
         validation_s = _time_validation(trainer)

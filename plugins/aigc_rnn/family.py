@@ -16,6 +16,7 @@ from aigc_rnn.tokens import (
     STREAM_SIZES,
     adam,
     choosing_controls,
+    folded_biases,
     known_codes,
     network_of,
     rows_of,
@@ -23,7 +24,7 @@ from aigc_rnn.tokens import (
     tokens_of,
     usual_steps,
 )
-from aigc_sdk.card import Control, OutputSpec, StatePart
+from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
@@ -75,6 +76,20 @@ class RNN(Family):
         """Return which character or label each row is of."""
         characters = tuple(f"character {chr(code)!r}" for code in self.codes.tolist())
         return rows_of(self.network, characters, tuple(f"label {label!r}" for label in self.data.labels))
+
+    @classmethod
+    def spec_of(cls, card: ModelCard) -> DataSpec | None:
+        """Return a text of the characters and labels that the card names."""
+        choices = {control.name: control.choices for control in card.controls}
+        if "prompt" not in choices:  # of a score
+            return None
+        labels, count = choices.get("label", ()), card.config["min_count"]
+        shares = (1 / len(labels),) * len(labels) if labels else ()
+        return DataSpec((card.output.shape[0],), labels, shares, 1, dict.fromkeys(choices["prompt"], count))
+
+    def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the biases."""
+        return folded_biases(self.network, tensors)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""

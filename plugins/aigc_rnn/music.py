@@ -17,6 +17,7 @@ from aigc_rnn.tokens import (
     SIZES,
     adam,
     choosing_controls,
+    folded_biases,
     known_codes,
     network_of,
     rows_of,
@@ -24,8 +25,8 @@ from aigc_rnn.tokens import (
     tokens_of,
     usual_steps,
 )
-from aigc_sdk.card import Control, OutputSpec, StatePart
-from aigc_sdk.contents.events import event_name
+from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
+from aigc_sdk.contents.events import event_code, event_name
 from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data import DataSpec, MusicSpec
 from aigc_sdk.errors import InvalidData, UnknownName
@@ -96,6 +97,22 @@ class MusicRNN(Family):
         events = tuple(map(event_name, self.codes.tolist()))
         labels = (*(f"key {name}" for name in self.keys), *(f"metre {name}" for name in self.meters))
         return rows_of(self.network, events, labels, self.clock.place_names)
+
+    @classmethod
+    def spec_of(cls, card: ModelCard) -> DataSpec | None:
+        """Return pieces of the events, keys, metres and bars that the card names."""
+        controls = {control.name: control for control in card.controls}
+        told = {
+            name: dict.fromkeys(controls[name].choices, 1.0) if name in controls else {} for name in ("key", "meter")
+        }
+        bars = {int(controls["bars"].maximum or 1): 1.0} if "bars" in controls else {}
+        events = {chr(event_code(name)): card.config["min_count"] for name in controls["prompt"].choices}
+        music = MusicSpec(told["key"], told["meter"], 120.0, bars)
+        return DataSpec((card.output.shape[0],), (), (), 1, events, music=music)
+
+    def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the biases."""
+        return folded_biases(self.network, tensors)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One Adam for all weights."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from aigc_rnn.config import NetworkConfig
-from aigc_rnn.networks import RecurrentNetwork
+from aigc_rnn.networks import MASKED, RecurrentNetwork
 from aigc_rnn.sampler import SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.card import Control, StatePart, checked
 from aigc_sdk.errors import InvalidData
@@ -82,6 +82,29 @@ def rows_of(
     rows |= {f"network.{name}": tokens for name in ("embedding.weight", "output.weight", "output.bias")}
     rows |= {"network.label.weight": labels} if network.label is not None else {}
     return rows | ({"network.place.weight": places} if network.place is not None else {})
+
+
+def folded_biases(network: RecurrentNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the biases of a network out of what its model file holds.
+
+    The exporter works out sums beforehand: of the two biases of each layer of an LSTM or tanh RNN, and of those of the
+    output with what bars tokens that stand for no code. The file has them in the order of the layers.
+    """
+    named = network.state_dict()
+    others = [each for name, each in tensors.items() if name.removeprefix("network.") not in named and "." not in name]
+    found = dict[str, Tensor]()
+    rows = len(named["layers.0.bias_x"])
+    sums = [each for each in others if each.shape == (rows,)]
+    if network.cell != "gru" and len(sums) == len(network.layers):
+        for i, total in enumerate(sums):
+            found |= {f"network.layers.{i}.bias_x": total, f"network.layers.{i}.bias_h": torch.zeros_like(total)}
+    outputs = [each for name, each in tensors.items() if each.shape == named["output.bias"].shape and name != "least"]
+    if "network.output.bias" not in tensors and len(outputs) == 1:
+        is_barred = outputs[0] < MASKED / 2  # so far that no digit of the bias is left; they are improbable
+        found["network.output.bias"] = torch.where(is_barred, outputs[0][~is_barred].min(), outputs[0])
+    if "network.output.weight" not in tensors and "network.embedding.weight" in tensors:  # tied: it is stored once
+        found["network.output.weight"] = tensors["network.embedding.weight"]
+    return found
 
 
 def adam(family: Family) -> AdamW:
