@@ -46,7 +46,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_pair(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
+def atomic_pair(
+    path: str | os.PathLike[str], beside: str | os.PathLike[str], *, asked: str | os.PathLike[str] | None = None
+) -> Iterator[tuple[Path, Path]]:
     """Give temporary paths for two files that belong together; on leaving, put both in their places.
 
     What was at `path` goes, then the new one takes its place at `beside`, then the one at `path`. So whatever ends the
@@ -56,6 +58,7 @@ def atomic_pair(path: str | os.PathLike[str], beside: str | os.PathLike[str]) ->
     Args:
         path: what says nothing wrong when it is missing: an item, or the card beside a model.
         beside: what is of use alone: the model, or the provenance of an item.
+        asked: the one of both that was asked for, which errors name; `path` if left out.
 
     Raises:
         StorageError: as in `atomic_write`.
@@ -70,8 +73,8 @@ def atomic_pair(path: str | os.PathLike[str], beside: str | os.PathLike[str]) ->
             target.unlink(missing_ok=True)
         except AigcError:
             raise
-        except (OSError, ValueError) as error:  # about the file that was asked for, whichever of both it is
-            raise storage_error("write", target, error) from error
+        except (OSError, ValueError) as error:  # whichever of both it is
+            raise storage_error("write", target if asked is None else as_path(asked, "the file"), error) from error
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

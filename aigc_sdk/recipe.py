@@ -179,7 +179,7 @@ def copy_models(run: "Run", folder: Path, tasks: Iterable[str] | None = None) ->
             continue
         copies[task] = target = made / (f"{run.record.name}.onnx" if i == 0 else f"{run.record.name}.{task}.onnx")
         card = target.with_suffix(".card.json")
-        with atomic_pair(card, target) as (card_file, model_file):
+        with atomic_pair(card, target, asked=target) as (card_file, model_file):
             shutil.copyfile(source, model_file)
             shutil.copyfile(source.with_suffix(".card.json"), card_file)
     return copies

@@ -48,7 +48,9 @@ def assert_all_finite(run):
 
 
 def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    """Return what was warned of, but that trainings as short as these end too early."""
+    words = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    return [each for each in words if not each.startswith("The training ends too early")]
 
 
 # Few images.

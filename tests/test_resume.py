@@ -614,7 +614,7 @@ def test_metrics_what_is_no_line_of_them_is_left_out(stopped, tail):
 def test_resume_counts_the_minutes_before(tmp_path, stripes, no_export):
     options = {"steps": None, "epochs": None, "minutes": 100, "checkpoint_minutes": 1e-9}
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, VAE, "training_step", 4)
+        kill_at(patch, loop, "save_checkpoint", 4)
         with pytest.raises(Killed):
             fit(stripes, tmp_path / "run", **options)
     state = load_checkpoint(tmp_path / "run")

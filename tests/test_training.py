@@ -456,7 +456,7 @@ def test_train_into_a_full_folder_or_from_nothing_reads_no_data(tmp_path, monkey
     (tmp_path / "full" / "file").touch()
     with pytest.raises(StorageError, match="not an empty folder"):
         sdk.train("vae", "big", out=tmp_path / "full")
-    with pytest.raises(InvalidRequest, match=r"has no run\.json"):
+    with pytest.raises(InvalidRequest, match=r"there is no run\.json"):
         sdk.train("vae", "big", out=tmp_path / "new", init=tmp_path / "nowhere")
 
 

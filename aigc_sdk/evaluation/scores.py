@@ -39,7 +39,7 @@ def add_scores(path: Path, scores: Iterable[Mapping[str, Any]]) -> ModelCard:
     entry.value = card.to_json()
     written = bytes(model.SerializeToString(deterministic=True))
     card = check_model(written, path.name)
-    with atomic_pair(path.with_suffix(".card.json"), path) as (card_file, file):
+    with atomic_pair(path.with_suffix(".card.json"), path, asked=path) as (card_file, file):
         file.write_bytes(written)
         card_file.write_text(card.to_json(), encoding="utf-8")
     if Verdict.load(hashlib.sha256(data).hexdigest()).is_safe:  # nothing but the card has changed

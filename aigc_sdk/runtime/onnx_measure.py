@@ -151,6 +151,6 @@ def finish_measure(graph: "onnx.ModelProto", card: ModelCard, content: NDArray[A
 
 def write_measure(data: bytes, path: Path) -> None:
     """Write a finished measure, and its card beside it as NAME.card.json; raises StorageError."""
-    with atomic_pair(path.with_suffix(".card.json"), path) as (card_file, file):
+    with atomic_pair(path.with_suffix(".card.json"), path, asked=path) as (card_file, file):
         file.write_bytes(data)
         card_file.write_text(check_model(data, path.name).to_json(), encoding="utf-8")

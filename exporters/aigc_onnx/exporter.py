@@ -45,7 +45,7 @@ class OnnxExporter(Exporter):
         checks = [_check_file(data, path), *_verify(model, data)]
         card_path = path.with_suffix(".card.json")
         # Both are whole before one takes its place: a full disk leaves them as they were.
-        with atomic_pair(card_path, path) as (card_file, file):
+        with atomic_pair(card_path, path, asked=path) as (card_file, file):
             file.write_bytes(data)
             card_file.write_bytes(card.to_json().encode())
         trust(data)
