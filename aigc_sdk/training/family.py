@@ -191,6 +191,8 @@ class Family(nn.Module):
             f(content, length) -> value for texts.
         span: characters that a training step on a stream reads in each of its places.
         scores: the figures of a validation that belong into the card; all of them if None.
+        network_options: those that decide which weights there are; where they are left out, a training that starts
+            from other weights has theirs.
     """
 
     Config: ClassVar[type[FamilyConfig]]
@@ -199,6 +201,7 @@ class Family(nn.Module):
     measures: ClassVar[tuple[str, ...]] = ()
     span: int = 0
     scores: ClassVar[tuple[str, ...] | None] = None
+    network_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         super().__init__()

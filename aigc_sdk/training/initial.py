@@ -14,7 +14,7 @@ from aigc_sdk.errors import InvalidModel, InvalidRequest, MissingPackage, Storag
 from aigc_sdk.files import as_path
 from aigc_sdk.generation import model_file
 from aigc_sdk.registry import default_registry
-from aigc_sdk.runtime.safety import read_model
+from aigc_sdk.runtime.safety import check_model, read_model
 from aigc_sdk.training.checkpoint import load_averaged_weights
 from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 from aigc_sdk.training.run import RECORD, Run
@@ -75,6 +75,17 @@ def find_origin(init: Any) -> Run | Path:
             f"init={str(init)[:200]!r} is no run folder, as there is no {RECORD}, and no model file or ready-made"
             f" model: {error}"
         ) from error
+
+
+def options_of_network(family: type[Family], name: str, init: Any) -> dict[str, Any]:
+    """Return the options that decide about the network of `init`, where it is of the family of that name.
+
+    Raises:
+        InvalidRequest: it names no weights.
+    """
+    origin = find_origin(init)
+    of = origin.record if isinstance(origin, Run) else check_model(read_model(origin), origin.name)
+    return {option: of.config[option] for option in family.network_options if of.family == name and option in of.config}
 
 
 def find_source(init: Any) -> Source:

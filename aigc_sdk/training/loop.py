@@ -41,7 +41,7 @@ from aigc_sdk.training.family import (
     TextFamilyConfig,
     parse_config,
 )
-from aigc_sdk.training.initial import find_origin, find_source, run_folder, start_from
+from aigc_sdk.training.initial import find_source, options_of_network, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
 from aigc_sdk.training.lock import alone_in
@@ -89,7 +89,7 @@ def train(
     if _is_begun(out, resume=resume):
         config = _with_recorded(family, out, config)
     elif init is not None:
-        find_origin(init)  # before the data is read, which may take long
+        config = with_network(family, init, config)  # before the data is read, which may take long
     with spent.on("reading"):
         inputs = read_inputs(family, data, seed, config)
     with alone_in(out), blamed(f"The family {family!r} failed"):
@@ -158,6 +158,18 @@ def _with_recorded(family: str, out: Path, config: Mapping[str, Any]) -> dict[st
         return dict(config)
     run.options()  # says it if they are of another version
     return {**run.record.config, **{name: value for name, value in config.items() if value is not None}}
+
+
+def with_network(family: str, init: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, those that decide about the network as `init` has them where they are left out.
+
+    Raises:
+        InvalidRequest: it names no weights.
+    """
+    theirs = options_of_network(default_registry().find("family", family).resolve(), family, init)
+    if taken := {name: value for name, value in theirs.items() if name not in config}:
+        _log.info("init: its network is taken: %s", ", ".join(f"{name}={value}" for name, value in taken.items()))
+    return {**theirs, **config}
 
 
 def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) -> Inputs:

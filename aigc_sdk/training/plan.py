@@ -15,7 +15,7 @@ from aigc_sdk.training.budget import seconds_of_step, settle
 from aigc_sdk.training.checkpoint import flatten
 from aigc_sdk.training.family import Family, FamilyConfig
 from aigc_sdk.training.initial import find_source, start_from
-from aigc_sdk.training.loop import Inputs, read_inputs
+from aigc_sdk.training.loop import Inputs, read_inputs, with_network
 from aigc_sdk.training.progress import now
 from aigc_sdk.training.trainer import Trainer, prepare
 
@@ -71,7 +71,7 @@ def plan(family: str, data: Any, *, seed: int = 0, init: Any = None, config: Map
     caller's random numbers stay as they were.
     """
     started = now()
-    inputs = read_inputs(family, data, seed, config)
+    inputs = read_inputs(family, data, seed, config if init is None else with_network(family, init, config))
     with blamed(f"The family {family!r} failed"):
         return _plan(inputs, seed, init, started, now() - started)
 

@@ -59,6 +59,7 @@ class GAN(Family):
 
     Config = GANConfig
     tasks = ("generate", "interpolate")
+    network_options = ("network", "latent", "width", "spectral_norm")
     scores = ()  # they compare within a training alone
     config: GANConfig
     share: Tensor

@@ -40,6 +40,10 @@ class NetworkConfig(FamilyConfig):
     top_p: float = Field(1.0, ge=0.01, le=1, description="the same of top_p")
 
 
+# What decides which weights a network has.
+NETWORK_OPTIONS = ("cell", "layers", "width", "tied", "layer_norm", "attention")
+
+
 class RNNConfig(NetworkConfig, TextFamilyConfig):
     """The options of the family of texts."""
 

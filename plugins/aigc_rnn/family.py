@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aigc_rnn.config import RNNConfig
+from aigc_rnn.config import NETWORK_OPTIONS, RNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.sampler import BEGIN, END, Generate, Score, StreamOn
@@ -51,6 +51,7 @@ class RNN(Family):
     modality = "text"
     tasks = (*_LOOPS, "score")
     measures = ("score",)
+    network_options = NETWORK_OPTIONS
     config: RNNConfig
     codes: Tensor
 

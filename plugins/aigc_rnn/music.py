@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aigc_rnn.config import MusicRNNConfig
+from aigc_rnn.config import NETWORK_OPTIONS, MusicRNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import MASKED, RecurrentNetwork
 from aigc_rnn.notes import Clock, are_drums, moved
@@ -53,6 +53,7 @@ class MusicRNN(Family):
     Config = MusicRNNConfig
     modality = "music"
     tasks = tuple(_LOOPS)
+    network_options = (*NETWORK_OPTIONS, "conditions")
     config: MusicRNNConfig
     codes: Tensor
     key_labels: Tensor

@@ -37,6 +37,7 @@ class VAE(Family):
 
     Config = VAEConfig
     tasks = tuple(_SAMPLERS)
+    network_options = ("latent", "width", "blocks", "likelihood", "prior", "prior_width", "prior_layers")
     config: VAEConfig
 
     @classmethod
