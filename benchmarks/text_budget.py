@@ -9,10 +9,10 @@ clock counts CPU seconds, reading, choosing its options and validating among the
 The recipe is that of nanoGPT's read-me for training on Shakespeare's characters without a GPU (Karpathy 2022): 4 layers
 of 4 heads, 128 wide, blocks of 64, batches of 12, no dropout, no biases; AdamW of 1e-3 with betas 0.9 and 0.99, decay
 0.1 of matrices, gradients of norm 1 at most, 100 steps of warm-up, then a cosine to 1e-4 over all steps. How many
-steps the seconds hold is measured first, which does not count. It runs in float32, as nanoGPT does on a CPU, and in
-bfloat16 where `rnn` does; the better one of each seed counts. It reads what is held out in blocks that overlap by half,
-and of each the second half counts, so that every character has 32 before it at least; that is kinder to it than blocks
-side by side.
+steps the seconds hold is measured first, which does not count. It runs in float32, as nanoGPT does on a CPU, and where
+`rnn` does in bfloat16 too, in the first of the budgets; the better one of both runs in the others. It reads what is
+held out in blocks that overlap by half, and of each the second half counts, so that every character has 32 before it at
+least; that is kinder to it than blocks side by side.
 """
 
 import argparse
@@ -196,6 +196,8 @@ def main() -> int:
                     rows.append({"kind": kind, "budget": seconds, "seed": seed, **_one(kind, text, seconds, seed)})
                     print(rows[-1], flush=True)
             _judge(report, rows, seconds)
+            better = min(kinds[1:], key=lambda kind: mean(row["nats"] for row in rows if row["kind"] == kind))
+            kinds = ["rnn", better]
     if arguments.json:
         figures = {"made": machine(["aigc-sdk", "torch"]), "rows": rows, "passed": report.exit_code == 0}
         write_bytes(arguments.json, json.dumps(figures, indent=1).encode())
@@ -219,8 +221,7 @@ def _judge(report: Report, rows: list[dict[str, Any]], seconds: int) -> None:
     for kind, by_seed in nats.items():
         report.figure(f"{seconds} CPU s: {kind}, nats of a character", mean(by_seed.values()))
     peers = [by_seed for kind, by_seed in nats.items() if kind != "rnn"]
-    best = mean(min(peer[seed] for peer in peers) for seed in nats["rnn"])
-    gain = best - mean(nats["rnn"].values())
+    gain = min(mean(peer.values()) for peer in peers) - mean(nats["rnn"].values())
     if seconds in LEAST_GAINS:
         report.at_least(f"{seconds} CPU s: nats of rnn below nanoGPT's", gain, LEAST_GAINS[seconds])
     else:

@@ -1,6 +1,6 @@
-"""The peer of vae_budget.py: Pythae's VAE with its convolutional networks for MNIST, in an environment of its own.
+"""The peer of vae_budget.py: Pythae's VAE, in an environment of its own.
 
-    PYTHON benchmarks/vae_pythae.py IMAGES.npz OUT.npz --cpu-s 90 [--mixture] [--seed 0]
+    PYTHON benchmarks/vae_pythae.py IMAGES.npz OUT.npz --cpu-s 90 [--network resnet] [--loss mse] [--mixture] [--seed 0]
 
 PYTHON has torch and pythae. Trains until the CPU seconds are spent and writes 5,000 images into OUT.npz as "normal",
 drawn from N(0, 1). With --mixture the last of the seconds are kept for fitting Pythae's Gaussian mixture to the
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--cpu-s", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--network", choices=("mlp", "conv", "resnet"), default="resnet")
     parser.add_argument("--loss", choices=("mse", "bce"), default="mse")
     parser.add_argument("--mixture", action="store_true")
     arguments = parser.parse_args()
@@ -39,11 +40,12 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     x = torch.from_numpy(np.load(arguments.images)["images"]).permute(0, 3, 1, 2).float() / 255
-    model = make_model(arguments.loss)
+    model = make_model(arguments.network, arguments.loss)
     fit_s = fitted(model, x)[1] if arguments.mixture else 0.0  # about, from one that does not count
     steps, train_s = train(model, x, arguments.cpu_s - fit_s)
     made = {"normal": draw(NormalSampler(model))}
-    figures = {"steps": steps, "train_s": train_s, "loss": arguments.loss, "batch": BATCH, "learning_rate": RATE}
+    figures = {"steps": steps, "train_s": train_s, "network": arguments.network, "loss": arguments.loss}
+    figures |= {"batch": BATCH, "learning_rate": RATE}
     if arguments.mixture:
         sampler, figures["fit_s"] = fitted(model, x)
         made["mixture"] = draw(sampler)
@@ -53,13 +55,17 @@ def main() -> int:
     return 0
 
 
-def make_model(loss: str) -> Any:
-    """Return Pythae's VAE with the networks that it has for MNIST."""
+def make_model(network: str, loss: str) -> Any:
+    """Return Pythae's VAE with its default network, the mlp, or one of those that it has for MNIST."""
     from pythae.models import VAE, VAEConfig
-    from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
+    from pythae.models.nn.benchmarks import mnist
 
     config = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT, reconstruction_loss=loss)
-    return VAE(config, encoder=Encoder_Conv_VAE_MNIST(config), decoder=Decoder_Conv_AE_MNIST(config))
+    if network == "mlp":
+        return VAE(config)
+    name = {"conv": "Conv", "resnet": "ResNet"}[network]
+    encoder, decoder = getattr(mnist, f"Encoder_{name}_VAE_MNIST"), getattr(mnist, f"Decoder_{name}_AE_MNIST")
+    return VAE(config, encoder=encoder(config), decoder=decoder(config))
 
 
 def train(model: Any, x: Any, cpu_s: float) -> tuple[int, float]:
