@@ -1,12 +1,13 @@
 """The VAE family without an option against Pythae's VAE, on MNIST, in the same CPU seconds of one thread.
 
-    python benchmarks/vae_budget.py [--seeds 0 1 2] [--budgets 90 600] [--peer mlp-bce] [--pythae PYTHON] [--kept]
+    python benchmarks/vae_budget.py [--seeds 0 1 2] [--budgets 90 600] [--peer resnet-bce] [--pythae PYTHON] [--kept]
 
 Both train until the CPU seconds are spent, so that what else the machine does costs neither more than a slower core.
 The Frechet distance of digits-features compares 5,000 images of each with MNIST's test set. At 90 s the bound is what
 Pythae's VAE makes of N(0, 1), at 600 s the better of its samplers, the fit of its mixture counted in the seconds.
 Pythae is run by PYTHON, or in an environment that is made in the cache; of its networks for images of this size and its
-losses the peer has those that are best at 90 s (--peer tries another).
+losses the peer has those that are best at 90 s (--peer tries another). On 2026-11-30, an AMD EPYC of AVX-512, seed 0:
+resnet with bce 4.8, with mse 13.8; mlp with bce 5.5, with mse 13.3; conv, of 17 million weights, made 97 steps, 46.9.
 
 Figures are kept in benchmarks/runs/vae-budget, a file for each training, and what is there is not made again: an
 interrupted run goes on. With --kept nothing is trained, and what is kept is judged.
@@ -38,7 +39,7 @@ from timing import Report, git_commit, machine
 
 KEPT = Path(__file__).parent / "runs" / "vae-budget"
 SAMPLES = 5000
-PEER = "mlp-bce"
+PEER = "resnet-bce"
 FIT_FROM_S = 600  # budgets from which on the peer's better sampler counts
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
