@@ -21,10 +21,11 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 # What takes hours: trainings, fuzzing, comparisons with other readers. Each prints its figures and fails on a miss.
-LONG := music openvino fuzz_models abc_books midi text_budget vae_budget icons
+# The figures are kept in benchmarks/figures, by script and date.
+LONG := abc_books midi fuzz_models threads openvino init text_budget vae_budget icons music
 
 check-long: .venv/dev
-	status=0; for name in $(LONG); do $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
+	export FIGURES=benchmarks/figures; status=0; for name in $(LONG); do $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
 
 clean:
 	rm -rf .venv out

@@ -12,7 +12,6 @@ in which characters are changed; none may raise an error of Python's or take lon
 """
 
 import argparse
-import json
 import random
 import re
 import shutil
@@ -22,7 +21,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -33,7 +31,7 @@ import music21
 from aigc_sdk.contents.events import TICKS
 from aigc_sdk.data.abc import read_abc
 from aigc_sdk.data.images import Rejected
-from timing import Report, machine
+from timing import Report
 
 CORPUS = Path(music21.__file__).parent / "corpus"
 BOOKS = ("oneills1850", "ryansMammoth")
@@ -79,17 +77,14 @@ Note = tuple[float, int, float]
 def main() -> int:
     """Print the figures; return 1 when one is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures, and all that differs or is left out, to a file")
-    path = parser.parse_args().json
+    parser.parse_args()
     if not shutil.which("abc2midi"):
         print("There is no abc2midi: apt-get install abcmidi")
         return 1
     report = Report(*PACKAGES)
     tunes = list(_tunes())
-    found = check_books(report, tunes) | check_speed(report, tunes) | check_mutations(report, tunes)
-    if path:
-        measured = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(PACKAGES), **found}
-        path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for check in (check_books, check_speed, check_mutations):
+        check(report, tunes)
     return report.exit_code
 
 
@@ -102,7 +97,7 @@ def _tunes() -> Iterator[Tune]:
                 yield Tune(path.name, number, re.split(r"\n[ \t]*\n", tune)[0] + "\n")
 
 
-def check_books(report: Report, tunes: list[Tune]) -> dict[str, Any]:
+def check_books(report: Report, tunes: list[Tune]) -> None:
     """Read all tunes, and hold the notes of each against the judge's."""
     left_out, differ, alike = list[str](), list[str](), 0
     with TemporaryDirectory() as folder:
@@ -123,7 +118,6 @@ def check_books(report: Report, tunes: list[Tune]) -> dict[str, Any]:
     report.at_least("of those read, share note for note as abc2midi", alike / read_count, LEAST_ALIKE)
     print(*(f"  {line}" for line in differ), sep="\n")
     report.at_most("differences that nobody looked at", sum("not looked at" in line for line in differ), 0)
-    return {"tunes": len(tunes), "read": read_count, "alike": alike, "differ": differ, "left_out": left_out}
 
 
 def _ours(read: Any) -> list[Note]:
@@ -191,7 +185,7 @@ def _later(numbers: list[int]) -> list[int]:
     return found[::-1]
 
 
-def check_speed(report: Report, tunes: list[Tune]) -> dict[str, Any]:
+def check_speed(report: Report, tunes: list[Tune]) -> None:
     """Measure the CPU time of ours and of music21."""
     some = [tune.text for tune in tunes[::40]]
     seconds = dict[str, float]()
@@ -205,7 +199,6 @@ def check_speed(report: Report, tunes: list[Tune]) -> dict[str, Any]:
             seconds[name] = time.process_time() - begin
     report.figure("CPU time of a tune", 1000 * seconds["ours"] / len(some), "ms")
     report.at_least("times as fast as music21", seconds["music21"] / seconds["ours"], LEAST_FASTER, "x")
-    return {"cpu_ms": {name: round(1000 * value / len(some), 2) for name, value in seconds.items()}}
 
 
 def _by_music21(text: str) -> Any:
@@ -215,7 +208,7 @@ def _by_music21(text: str) -> Any:
         return None
 
 
-def check_mutations(report: Report, tunes: list[Tune]) -> dict[str, Any]:
+def check_mutations(report: Report, tunes: list[Tune]) -> None:
     """Change characters of tunes, and read what they are then."""
     rng, errors, slowest, read = random.Random(0), 0, 0.0, 0
     for _ in range(MUTATIONS):
@@ -233,7 +226,6 @@ def check_mutations(report: Report, tunes: list[Tune]) -> dict[str, Any]:
     report.figure("mutations: share that is read", read / MUTATIONS)
     report.at_most("mutations: errors of Python's", errors, 0)
     report.at_most("mutations: the slowest", slowest, MOST_SECONDS, "s")
-    return {"mutations": MUTATIONS, "mutations_read": read, "mutations_errors": errors}
 
 
 if __name__ == "__main__":

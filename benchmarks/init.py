@@ -1,6 +1,6 @@
 """A training that starts from a ready-made model against one from nothing: Jane Austen's novels, `rnn`.
 
-    python benchmarks/init.py [--minutes 10 5] [--seeds 1] [--json FILE]
+    python benchmarks/init.py [--minutes 10 5] [--seeds 1]
 
 Both have no option but how long they may take, of one thread and in CPU seconds, so that what else the machine does
 costs nothing: 10 minutes from nothing, and 5 from `shakespeare`, whose network is then taken too. They are judged by
@@ -20,9 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import aigc_sdk as sdk
-from aigc_sdk.files import write_bytes
 from datasets import fetch
-from timing import Report, git_commit, machine
+from timing import Report
 
 MODEL = "shakespeare"
 
@@ -32,7 +31,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", nargs=2, type=float, default=[10, 5], help="from nothing, and from the model")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # init, minutes, seed: in a process of its own
     arguments = parser.parse_args()
     if arguments.one:
@@ -43,13 +41,11 @@ def main() -> int:
     for seed in range(arguments.seeds):
         for init, minutes in zip(("", MODEL), arguments.minutes, strict=True):
             rows.append({"init": init, "minutes": minutes, "seed": seed, **_one(init, minutes, seed)})
-            print(rows[-1], flush=True)
+            told = ", ".join(f"{name} {value}" for name, value in rows[-1].items() if name != "nats")
+            report.figure(told, rows[-1]["nats"], "nats")
     nothing, begun = (mean(row["nats"] for row in rows if row["init"] == init) for init in ("", MODEL))
     report.figure(f"{arguments.minutes[0]:g} CPU minutes from nothing: nats of a character", nothing)
     report.at_most(f"{arguments.minutes[1]:g} CPU minutes from {MODEL}: the same", begun, nothing)
-    if arguments.json:
-        made = {"commit": git_commit(), "machine": machine(["aigc-sdk", "torch"])}
-        write_bytes(arguments.json, json.dumps({**made, "rows": rows}, indent=1).encode())
     return report.exit_code
 
 

@@ -21,7 +21,6 @@ import sys
 import venv
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +33,7 @@ from aigc_sdk.contents.events import TICKS
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.midi import read_midi
 from aigc_sdk.files import cache_folder
-from timing import Report, git_commit, machine
+from timing import Report
 
 JUDGES = ("pretty_midi==0.2.11.post0", "symusic==0.6.0")
 FILES, LEAST_SAME = 200, 99.0
@@ -73,7 +72,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--openmsx", type=Path, help="a folder of the .mid files of openttd-openmsx")
     parser.add_argument("--judges", type=Path, help="a Python that has pretty_midi and symusic")
-    parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     report = Report("aigc-sdk", "mido", "music21")
     with TemporaryDirectory() as folder:
@@ -83,16 +81,7 @@ def main() -> int:
             [arguments.judges or judges(), "-c", _JUDGE], input=asked, capture_output=True, text=True, check=True
         ).stdout.splitlines()
         told = [compare(path, kind, json.loads(line)) for (path, kind), line in zip(files, judged, strict=True)]
-    figures = say(report, told)
-    if arguments.json:
-        made = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "commit": git_commit(),
-            "machine": machine(JUDGES),
-            "figures": figures,
-            "files": told,
-        }
-        arguments.json.write_text(json.dumps(made, indent=1), encoding="utf-8")
+    say(report, told)
     return report.exit_code
 
 
@@ -216,27 +205,23 @@ def _from_first(notes: list[Any]) -> list[tuple[int, ...]]:
     return [(pitch, onset - first, lasts, program) for pitch, onset, lasts, program in notes]
 
 
-def say(report: Report, told: list[dict[str, Any]]) -> dict[str, Any]:
+def say(report: Report, told: list[dict[str, Any]]) -> None:
     """Print the figures, and each kind of file that is not the same with all judges."""
-    figures: dict[str, Any] = {"files": len(told)}
     report.at_least("files", len(told), FILES)
     for name in ("pretty_midi", "symusic"):
         read = [each for each in told if isinstance(each[name], dict)]
         same, most = (sum(value(each[name]) for each in read) for value in (_same, _most))
         alike = sum(_same(each[name]) == _most(each[name]) for each in read)
-        figures[name] = {"read": len(read), "notes": most, "same": same, "files_same": alike}
         report.figure(f"files that {name} reads", len(read))
         report.figure("of which all notes are the same", alike)
         report.at_least("notes that are the same, of all that either has", 100 * same / max(most, 1), LEAST_SAME, "%")
     both = [each for each in told if any(_is_same(each[name]) for name in ("pretty_midi", "symusic"))]
-    figures["files_same_with_either"] = len(both)
     report.at_least("files whose notes are all those of a judge", 100 * len(both) / len(told), LEAST_SAME, "%")
     kinds = set[str]()
     for each in told:  # of those that were made, one of a kind
         if each["kind"] not in kinds and not all(_is_same(each[name]) for name in ("pretty_midi", "symusic")):
             kinds |= {each["kind"]} if each["kind"].startswith("made") else set()
             print(json.dumps(each))
-    return figures
 
 
 def _same(one: dict[str, int]) -> int:

@@ -1,6 +1,6 @@
 """digits-vae with onnxruntime-openvino, whose CPU plugin truncates int64: an error that names the device.
 
-    python benchmarks/openvino.py [--versions 1.22.0 1.24.1] [--json openvino.json]
+    python benchmarks/openvino.py [--versions 1.22.0 1.24.1]
 
 Each version of onnxruntime-openvino gets an environment of its own, with the package as this tree has it. 1.22.0
 loads the file and makes other digits; 1.24.1 says that the file is invalid, which it is not.
@@ -11,9 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from timing import Report
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("1.22.0", "1.24.1")
@@ -54,43 +55,24 @@ def run_with(version: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def judge(version: str, found: dict[str, Any], wanted: str) -> list[dict[str, Any]]:
-    """Return a row for each device: what was found, what has to be, and whether it is so."""
-    cpu, openvino = (found.get(device, found) for device in ("cpu", "openvino"))
-    return [
-        {
-            "what": f"onnxruntime-openvino {version}, device='cpu'",
-            "found": "the digits of here" if cpu.get("made") == wanted else cpu,
-            "bound": "the digits of here",
-            "passed": cpu.get("made") == wanted,
-        },
-        {
-            "what": f"onnxruntime-openvino {version}, device='openvino'",
-            "found": f"{openvino['error']}: {openvino['message']}" if "error" in openvino else openvino,
-            "bound": f"{' or '.join(BLAMED)} that names {PROVIDER}",
-            "passed": openvino.get("error") in BLAMED and PROVIDER in openvino["message"],
-        },
-    ]
-
-
-def main() -> None:
+def main() -> int:
+    """Judge each device with each version; return 1 when one is not as it has to be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--versions", nargs="+", default=VERSIONS)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    report = Report("aigc-sdk", "onnxruntime")
     here = json.loads(subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True).stdout)
     with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            row
-            for version in options.versions
-            for row in judge(version, run_with(version, Path(folder)), here["cpu"]["made"])
-        ]
-    for row in rows:
-        print(f"{'PASS' if row['passed'] else 'FAIL'}  {row['what']}: {row['found']} (has to be: {row['bound']})")
-    if options.json:
-        options.json.write_text(json.dumps({"date": datetime.now(UTC).date().isoformat(), "rows": rows}, indent=1))
-    sys.exit(not all(row["passed"] for row in rows))
+        for version in options.versions:
+            found = run_with(version, Path(folder))
+            cpu, openvino = (found.get(device, found) for device in ("cpu", "openvino"))
+            print(json.dumps(found))
+            same = cpu.get("made") == here["cpu"]["made"]
+            report.at_least(f"onnxruntime-openvino {version}, cpu: makes the digits of here", same, 1)
+            told = openvino.get("error") in BLAMED and PROVIDER in openvino["message"]
+            report.at_least(f"onnxruntime-openvino {version}, openvino: an error that names it", told, 1)
+    return report.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

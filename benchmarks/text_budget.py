@@ -1,6 +1,6 @@
 """Short trainings on a text of 1.1 MB: `rnn` with its default options against nanoGPT's recipe for a CPU.
 
-    python benchmarks/text_budget.py [--seconds 75 300] [--seeds 3] [--json FILE]
+    python benchmarks/text_budget.py [--seconds 75 300] [--seeds 3]
 
 Both have as many CPU seconds of one thread, in turn, in processes of their own, and the same split: they train on what
 `rnn` trains on and are judged by nats of a character of what it validates on. `rnn` is told `minutes` alone, and its
@@ -35,11 +35,10 @@ from torch.nn import functional as F
 import aigc_sdk as sdk
 from aigc_rnn.config import RNNConfig
 from aigc_sdk.data import load_texts
-from aigc_sdk.files import write_bytes
 from aigc_sdk.training import loop, progress
 from aigc_sdk.training.trainer import precision
 from datasets import fetch
-from timing import Report, machine
+from timing import Report
 
 CHARACTERS = 1_100_000
 LEAST_GAINS = {75: 0.20, 300: 0.08}
@@ -173,7 +172,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, nargs="+", default=[*LEAST_GAINS], help="CPU seconds of each training")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # what, text, seconds, seed: in a process of its own
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,13 +192,11 @@ def main() -> int:
             for seed in range(arguments.seeds):
                 for kind in kinds if seed % 2 == 0 else reversed(kinds):
                     rows.append({"kind": kind, "budget": seconds, "seed": seed, **_one(kind, text, seconds, seed)})
-                    print(rows[-1], flush=True)
+                    told = ", ".join(f"{name} {value}" for name, value in rows[-1].items() if name != "nats")
+                    report.figure(told, rows[-1]["nats"], "nats")
             _judge(report, rows, seconds)
             better = min(kinds[1:], key=lambda kind: mean(row["nats"] for row in rows if row["kind"] == kind))
             kinds = ["rnn", better]
-    if arguments.json:
-        figures = {"made": machine(["aigc-sdk", "torch"]), "rows": rows, "passed": report.exit_code == 0}
-        write_bytes(arguments.json, json.dumps(figures, indent=1).encode())
     return report.exit_code
 
 

@@ -3,16 +3,18 @@
 Only the standard library is imported here: what a small process measures of its children is not its own.
 """
 
+import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -59,33 +61,47 @@ def medians(results: Mapping[str, Iterable[float]]) -> dict[str, float]:
 class Report:
     """Prints figures as aligned text, each that has a bound with PASS or FAIL.
 
+    Where the variable FIGURES names a folder, they are kept there too, as SCRIPT-DATE.json, after each figure anew.
+
     Args:
         packages: distributions whose versions belong beside the figures.
     """
 
     def __init__(self, *packages: str) -> None:
         self._missed = 0
-        print(machine(packages))
+        self._machine, self._figures = machine(packages), list[dict[str, Any]]()
+        print(self._machine)
 
     def figure(self, what: str, value: float, unit: str = "") -> None:
         """Print a figure without a bound."""
         print(f"{what:56} {_readable(value):>10} {unit:4}", flush=True)
+        self._keep(what=what, value=value, unit=unit)
 
     def at_most(self, what: str, value: float, bound: float, unit: str = "") -> None:
         """Print a figure, the most that it may be, and whether it is."""
-        self._judge(f"{what:56} {_readable(value):>10} {unit:4} at most {_readable(bound):>8}", passed=value <= bound)
+        self._judge(what, value, f"at most {_readable(bound):>8}", unit, passed=value <= bound)
 
     def at_least(self, what: str, value: float, bound: float, unit: str = "") -> None:
         """Print a figure, the least that it may be, and whether it is."""
-        self._judge(f"{what:56} {_readable(value):>10} {unit:4} at least {_readable(bound):>7}", passed=value >= bound)
+        self._judge(what, value, f"at least {_readable(bound):>7}", unit, passed=value >= bound)
 
     def ratio(self, what: str, values: Mapping[str, float], name: str, base: str, bound: float) -> None:
         """Judge how many times the base's value another one is."""
         self.at_most(what, values[name] / values[base], bound, "x")
 
-    def _judge(self, words: str, *, passed: bool) -> None:
+    def _judge(self, what: str, value: float, bound: str, unit: str, *, passed: bool) -> None:
         self._missed += not passed
-        print(f"{words}  {'PASS' if passed else 'FAIL'}", flush=True)
+        print(f"{what:56} {_readable(value):>10} {unit:4} {bound}  {'PASS' if passed else 'FAIL'}", flush=True)
+        self._keep(what=what, value=value, unit=unit, bound=" ".join(bound.split()), passed=passed)
+
+    def _keep(self, **figure: Any) -> None:
+        self._figures.append(figure | {"value": float(figure["value"])})
+        if folder := os.environ.get("FIGURES"):
+            path = Path(folder, f"{Path(sys.argv[0]).stem}-{datetime.now():%Y-%m-%d}.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"commit": git_commit(), "machine": self._machine, "figures": self._figures}
+            path.with_suffix(".tmp").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            path.with_suffix(".tmp").replace(path)
 
     @property
     def exit_code(self) -> int:
