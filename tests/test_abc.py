@@ -93,6 +93,9 @@ def test_accidentals_hold_as_far_as_a_directive_says(where, wanted, tmp_path):
     check(f"%%propagate-accidentals {where}\n{tune(body)}", wanted)
     check(tune(body, fields=f"I:propagate-accidentals {where}\n"), wanted)
     check(tune(f"[I:propagate-accidentals {where}]{body}"), wanted)
+    if where == "not":
+        check(tune(body, fields="%%MIDI nobarlines\n"), wanted)
+        check(tune("%%MIDI barlines\n^c c|", fields="%%MIDI nobarlines\n"), "73@0+1 73@1+1")
     # In the head of a book it is for all its tunes.
     (tmp_path / "book.abc").write_text(f"%abc-2.1\n%%propagate-accidentals {where}\n\n{tune(body)}\n\n{tune('c|')}")
     again = load_music(tmp_path / "book.abc").row_codes(0)
@@ -125,6 +128,9 @@ def test_accidentals_hold_in_their_bar_whatever_the_version(version):
         ("Cion", "C", "65 71 76 60"),
         ("Gaeolian % a comment", "Gm", "65 70 75 60"),
         ("Hp", None, "66 71 76 61"),
+        ("HP", None, "66 71 76 61"),  # the signature is not written, but what pipes play
+        ("HP =c _b", None, "66 70 76 60"),
+        ("HP exp ^f", None, "66 71 76 60"),
         ("none", None, "65 71 76 60"),
         ("", None, "65 71 76 60"),
         ("clef=alto", None, "65 71 76 60"),
@@ -235,6 +241,9 @@ def test_tuplet_takes_its_time(meter, body, wanted):
         ),
         ("c\nL:1/8\nd2\nM:2/4\ne2\nL:1/4\nf\nQ:1/4=80\nP:B\nT:bad\ng|", "72@0+1 74@1+1 76@2+1 77@3+1 79@4+1"),
         ("A:|\nB|", "69@0+1 71@1+1"),  # the letter is a note
+        ("c4|S:|d4|", "72@0+4 74@4+4"),  # and this one a sign over the bar line
+        ("[K:clef=F-8]c [K:clef=G2+8]c|", "60@0+1 84@1+1"),
+        ("[K:instrument=Piano]c|", "72@0+1"),
     ],
 )
 def test_what_tune_books_write_is_read(body, wanted):
@@ -376,6 +385,10 @@ def test_each_voice_is_one_of_its_own(text, voices):
         (tune("c|", key="g"), "a key that is not read"),
         (tune("c|", key="EM"), "a key that is not read"),
         (tune("c|", key="C octave=x"), "a key that is not read"),
+        (tune("c|", key="C sound=CB"), "a transposition that is not read"),
+        (tune("c|", key="C instrument=D/D"), "a transposition that is not read"),
+        (tune("V:1 shift=CD\nc|"), "a transposition that is not read"),
+        (tune("V:1\nc|", fields="V:* octave=1\n"), "a voice that is not read"),
         (tune("c|[K:Hx]c|"), "a key that is not read"),
         ("X:1\nM:4/4\nc d|\n", "a key that is not read"),
         (tune("c|", key="C perc"), "percussion"),
@@ -401,6 +414,7 @@ def test_each_voice_is_one_of_its_own(text, voices):
         (tune("c / d|"), "broken ABC"),
         (tune("c ' d|"), "broken ABC"),
         (tune("d:!f! * *"), "broken ABC"),
+        (tune("c4|P:B"), "broken ABC"),
         (tune("caf\xe9|"), "broken ABC"),
         (tune("[c2e]|"), "a chord of unequal lengths"),
         (tune("c>|d|"), "a broken rhythm without two notes"),
@@ -430,6 +444,9 @@ def test_each_voice_is_one_of_its_own(text, voices):
         (tune("%%begintext\nc d|"), "a text without its end"),
         (tune("%%propagate-accidentals maybe\nc|"), "a directive that is not read"),
         (tune("%%MIDI transpose 2\nc|"), "a directive that is not read"),
+        (tune("%%MIDI c 72\nc|"), "a directive that is not read"),
+        (tune("c|", fields="%%transpose 2\n"), "a directive that is not read"),
+        (tune("[I:octave=-1]c|"), "a directive that is not read"),
         (tune("%%abc-include more.abh\nc|"), "a directive that is not read"),
         (tune("V:1\nc4|c4|c4|\nV:2\nc3|c4|c4|"), "voices that do not keep together"),
         (tune("V:1\nc4|1 c4|d4:|2 c4|]\nV:2\nc4|1 c4:|2 c4|c4|]"), "voices that do not keep together"),

@@ -67,7 +67,7 @@ _TOKENS = {
     "slur": r"[()]",
     "broken": r"(>+|<+)",
     "tie": r"-",
-    "symbol": r"([H-Wh-w])(?=([^\s|])?)",
+    "symbol": r"([H-Wh-w])(?!:[^|:])(?=([^\s|])?)",  # P:B within a line is no field, nor notes
     "bang": r"!(?:([^!]*)!)?",
     "plus": r"\+([^+]*)\+",
     "overlay": r"&",
@@ -78,6 +78,10 @@ _CHORD_END = re.compile(f"(?P<chord_end>{_TOKENS['chord_end']})")
 _GROUPS = {name: re.compile(pattern).groups for name, pattern in _TOKENS.items()}
 _IN_CHORDS = ("blank", "note", "rest", "tie", "text", "slur", "symbol", "bang", "plus", "chord_end")
 _GRACE = re.compile(r"(\^\^?|__?|=)([A-Ga-g])([,']*)")
+
+# Directives that make other notes of those that are written, each in its own way.
+_MOVING = frozenset(("propagate-accidentals", "abc-include", "transpose", "octave"))
+_MOVING_MIDI = frozenset(("transpose", "rtranspose", "c"))
 
 # Letters that stand for decorations without a `U:` (section 4.16); and those of programs and books of old, which stand
 # right before what they decorate, else they are words.
@@ -475,6 +479,8 @@ class _Tune:
     def _turn_to(self, value: str) -> None:
         """Go on with a voice, or, in the head, tell of it."""
         name, rest = re.match(r"(\S*)(.*)", value).groups()  # type: ignore[union-attr]  # it matches all
+        if name == "*":
+            raise NotRead("a voice that is not read", f"V:{value}; write it for each voice")
         changes = read_details(rest, "voice").changes
         if not self.has_key:
             self.properties.setdefault(name, {}).update(changes)
@@ -498,9 +504,11 @@ class _Tune:
             self._set(spread=values[0])
         elif name == "linebreak":
             self.breaks_lines = "!" in values
+        elif name == "midi" and values[0] in ("nobarlines", "barlines"):
+            self._set(spread="not" if values[0] == "nobarlines" else "pitch")
         elif name == "midi" and values[:2] == ["channel", "10"]:
             raise NotRead("percussion", "its notes are no pitches")
-        elif name in ("propagate-accidentals", "abc-include") or values[0] in ("transpose", "rtranspose"):
+        elif name in _MOVING or (name == "midi" and values[0] in _MOVING_MIDI):
             raise NotRead("a directive that is not read", text.strip())
 
     def _music(self, line: str) -> None:

@@ -20,8 +20,9 @@ NUMBER = r"\d{1,4}"
 _MODE = "(?:maj|min|ion|dor|phr|lyd|mix|aeo|loc)[A-Za-z]*"
 # A small letter is a tonic where a mode follows; "g" alone is not.
 _TONIC = re.compile(rf"([A-G])([#b♯♭]?)[ \t]*([A-Za-z]*)|([a-g])([#b♯♭]?)[ \t]*((?i:{_MODE})|m)(?![A-Za-z])")
+# What the highland pipes play, whether it stands in a signature (K:Hp) or not (K:HP), see section 3.1.14.
 _PIPES = {"F": 1, "C": 1}
-_CLEF = re.compile(r"(?:treble|alto|tenor|bass|perc|none|soprano|mezzosoprano|baritone|[GCF](?=\d))\d?([+-](?:8|15))?")
+_CLEF = re.compile(r"(?:treble|alto|tenor|bass|perc|none|soprano|mezzosoprano|baritone|[GCF](?=[\d+-]))\d?([+-](?:8|15))?")
 _DETAIL = re.compile(
     r"[\s,]*(?:(\^\^?|__?|=)([A-Ga-g])(?![A-Za-z])|([A-Za-z][A-Za-z:-]*)=(\"[^\"]*\"|[^\s\"]*)|([^\s^_=,]+)|.)"
 )
@@ -73,6 +74,9 @@ def _change(name: str, value: str, what: str) -> dict[str, int]:
     """Return what a named detail changes."""
     if name == "clef":
         return {"clef_octaves": _clef(value) or 0}
+    # Of ABC 2.2 and programs, which do not agree on them; an instrument may be a word, too.
+    if name in ("sound", "shift") or (name == "instrument" and re.fullmatch(r"[A-Ga-g^_=#,'/]+", value)):
+        raise NotRead("a transposition that is not read", f"{name}={value}; write it as transpose=")
     unit = {"octave": "octaves", "transpose": "semitones", "t": "semitones"}.get(name)
     if unit is None:  # name, middle, stafflines, stems, and what programs have of their own
         return {}
@@ -109,9 +113,10 @@ def read_key(text: str) -> Key:
         (Key(signature={'F': 0, 'C': 1, 'G': 0, 'D': 0, 'A': 0, 'E': 0, 'B': 0}, index=26, changes={}), None)
     """
     text = text.strip()
-    if found := re.match(r"(none|HP|Hp)(?![A-Za-z])", text, re.IGNORECASE if text[:1] in "nN" else 0):
+    if found := re.match(r"(none|H[Pp])(?![A-Za-z])", text, re.IGNORECASE if text[:1] in "nN" else 0):
         details = read_details(text[found.end() :], "key")
-        return Key((_PIPES if found[1] == "Hp" else {}) | details.accidentals, None, details.changes)
+        is_pipes = text[0] == "H" and not details.is_explicit
+        return Key((_PIPES if is_pipes else {}) | details.accidentals, None, details.changes)
     tonic = _TONIC.match(text)
     if not tonic:
         details = read_details(text, "key")
