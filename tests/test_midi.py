@@ -1,12 +1,14 @@
 """Reading MIDI: what pretty_midi and symusic make of the same bytes, and what is left out by name."""
 
 import struct
+import time
 
 import pytest
 
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data import load_music
 from aigc_sdk.data.midi import read_midi
+from aigc_sdk.data.music import checked
 
 
 def number(value):
@@ -101,6 +103,13 @@ def test_notes_that_never_end_or_have_no_length_are_named(read):
     assert shown(found) == [[60, 0, 48]]
 
 
+def test_what_is_wrong_with_a_file_without_notes_and_tracks_that_it_does_not_count_are_named(read, tmp_path):
+    found = checked(read([(0, on(60))], [(480, off(60))]))
+    assert (found.reason, found.detail) == ("no notes", "1 notes that never end")
+    more = read(NOTE, [(0, on(64)), (480, off(64))], count=1)
+    assert shown(more) == [[60, 0, 48]] and more.flaws == ("tracks behind the 1 that it says it has",)
+
+
 def test_each_track_has_its_own_program_of_a_channel(read):
     first = [(0, program(40)), (0, on(60)), (480, program(41)), (0, off(60)), (0, on(62)), (480, off(62))]
     found = read(first, [(0, on(64)), (480, off(64))])
@@ -167,6 +176,33 @@ def test_pedal_prolongs_notes_where_it_is_asked_for(read):
     events = [(0, pedal(127)), *NOTE, (480, on(60)), (480, off(60)), (480, pedal(0)), *NOTE]
     assert shown(read(events)) == [[60, 0, 48], [60, 96, 48], [60, 192, 48]]
     assert shown(read(events, pedal=True)) == [[60, 0, 96], [60, 96, 96], [60, 192, 48]]
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted"),
+    [
+        ([off(60), pedal(127)], 48),  # pressed behind the note
+        ([pedal(127), off(60)], 96),
+        ([pedal(127), pedal(0), off(60)], 48),
+        ([pedal(127), pedal(0), pedal(127), off(60)], 96),
+        ([pedal(127), off(60), pedal(0), pedal(127)], 48),  # lifted behind it, and pressed again
+        ([pedal(127, 1), off(60)], 48),  # of another channel
+        ([pedal(64), off(60)], 96),
+        ([pedal(63), off(60)], 48),
+    ],
+)
+def test_changes_of_the_pedal_at_one_tick_count_in_their_order(read, events, wanted):
+    first, *more = events
+    found = read([(0, on(60)), (480, first), *((0, each) for each in more), (480, pedal(0))], pedal=True)
+    assert shown(found) == [[60, 0, wanted]]
+
+
+def test_many_notes_and_pedals_are_read_in_linear_time(read):
+    many = [(1, each) for _ in range(6_000) for each in (on(60), off(60), pedal(127), pedal(0))]
+    heap = [(1, each) for each in (*[on(60)] * 40_000, *[off(60)] * 40_000)]
+    begin = time.process_time()
+    assert len(read(many, pedal=True).notes) == 6_000 and len(read(heap).notes) == 40_000
+    assert time.process_time() - begin < 5  # pedals took 3 s by comparing all with all
 
 
 def test_riff_is_read_and_chunks_of_other_kinds_are_passed_over(tmp_path):

@@ -741,6 +741,105 @@ def test_cue_notes_are_silent_and_take_their_time(tmp_path):
     assert sorted(notes[notes[:, 4] == 1][:, [0, 2]].tolist()) == [[50, 0], [57, 144]]
 
 
+def note_of(step, duration, *inside, attributes="", octave=5):
+    """Return a note: what is inside stands first, in angle brackets."""
+    first = "".join(f"<{each}/>" for each in inside)
+    return (
+        f"<note {attributes}>{first}<pitch><step>{step}</step><octave>{octave}</octave></pitch>"
+        f"<duration>{duration}</duration></note>"
+    )
+
+
+def tied(note, kind):
+    return note.replace("</note>", f'<tie type="{kind}"/></note>')
+
+
+def in_voice_2(note):
+    return note.replace("</duration></note>", "</duration><voice>2</voice></note>")
+
+
+REST, BACKUP = "<note><rest/><duration>2</duration></note>", "<backup><duration>4</duration></backup>"
+FORWARD = "<forward><duration>3</duration></forward>"
+TREMOLO = "<notations><ornaments><tremolo type={}>3</tremolo></ornaments></notations></note>"
+GRACE = "<note><grace/>{}<pitch><step>G</step><octave>5</octave></pitch></note>"
+
+
+@pytest.mark.parametrize(
+    ("bars", "wanted"),
+    [
+        # Time that is skipped fills a bar, the first one too.
+        ([note_of("C", 1) + FORWARD, note_of("D", 4)], "72@0+1 74@4+4"),
+        ([note_of("C", 4), note_of("D", 1) + FORWARD, note_of("E", 4)], "72@0+4 74@4+1 76@8+4"),
+        ([note_of("C", 4), "<forward><duration>4</duration></forward>", note_of("E", 4)], "72@0+4 76@8+4"),
+        ([note_of("C", 1), note_of("D", 4)], "72@3+1 74@4+4"),
+        ([note_of("C", 4) + BACKUP + FORWARD + note_of("E", 1, octave=4)], "72@0+4 64@3+1"),
+        ([note_of("C", 2) + note_of("D", 2) + BACKUP + note_of("E", 4, octave=4)], "64@0+4 72@0+2 74@2+2"),
+        # Notes of a chord may be silent, or have a length of their own.
+        ([note_of("D", 2, "cue") + note_of("F", 2, "chord") + note_of("C", 2)], "77@0+2 72@2+2"),
+        ([note_of("D", 2) + note_of("F", 2, "cue", "chord") + note_of("C", 2)], "74@0+2 72@2+2"),
+        ([REST + note_of("F", 2, "chord") + note_of("C", 2)], "77@0+2 72@2+2"),
+        ([note_of("C", 2) + note_of("E", 1, "chord") + note_of("D", 2)], "72@0+2 76@0+1 74@2+2"),
+        ([note_of("C", 1) + note_of("E", 2, "chord") + note_of("D", 3)], "72@0+1 76@0+2 74@1+3"),
+        ([note_of("C", 2, attributes='dynamics="0"') + note_of("D", 2)], "74@2+2"),
+        ([GRACE.format("") + GRACE.format("<chord/>") + GRACE.format("<cue/>") + note_of("C", 4)], "72@0+4"),
+        # What is not printed sounds, and a tremolo is not written out.
+        ([note_of("C", 2) + note_of("D", 2, attributes='print-object="no"')], "72@0+2 74@2+2"),
+        ([note_of("C", 4).replace("</note>", TREMOLO.format('"single"'))], "72@0+4"),
+        (
+            [
+                note_of("C", 2).replace("</note>", TREMOLO.format('"start"'))
+                + note_of("G", 2).replace("</note>", TREMOLO.format('"stop"'))
+            ],
+            "72@0+2 79@2+2",
+        ),
+        # A tie goes to the note that begins where it ends.
+        (
+            [tied(note_of("C", 4), "start"), note_of("D", 4), tied(note_of("C", 4), "stop")],
+            "72@0+4 74@4+4 72@8+4",
+        ),
+        (
+            [
+                tied(note_of("C", 4), "start") + BACKUP + in_voice_2(note_of("C", 2)) + in_voice_2(note_of("D", 2)),
+                tied(note_of("C", 4), "stop") + BACKUP + in_voice_2(note_of("E", 4)),
+            ],
+            "72@0+2 72@0+8 74@2+2 76@4+4",
+        ),
+        (
+            [
+                tied(note_of("C", 4), "start") + tied(note_of("E", 4, "chord"), "start"),
+                tied(note_of("C", 4), "stop") + note_of("E", 4, "chord"),
+            ],
+            "72@0+8 76@0+4 76@4+4",
+        ),
+    ],
+)
+def test_notes_of_musicxml_sound_when_and_as_long_as_its_standard_says(tmp_path, bars, wanted):
+    notes, *_ = scored(tmp_path, score_of(*bars))
+    found = sorted((onset / 48, pitch, length / 48) for pitch, _, onset, length, _, _ in notes.tolist())
+    assert " ".join(f"{pitch}@{onset:g}+{length:g}" for onset, pitch, length in found) == wanted
+
+
+def score_of(*bars, more="", instrument=""):
+    time = "<time><beats>4</beats><beat-type>4</beat-type></time>"
+    attributes = f"<attributes><divisions>1</divisions>{time}{more}</attributes>"
+    measures = "".join(f"<measure>{attributes * (not i)}{bar}</measure>" for i, bar in enumerate(bars))
+    parts = f'<part-list><score-part id="P1"><part-name>x</part-name>{instrument}</score-part></part-list>'
+    return f'<score-partwise>{parts}<part id="P1">{measures}</part></score-partwise>'
+
+
+def test_musicxml_that_is_transposed_for_drums_in_microtones_or_of_two_tempos(tmp_path):
+    octave = "<transpose><chromatic>-2</chromatic><octave-change>-1</octave-change></transpose>"
+    assert scored(tmp_path, score_of(note_of("C", 4), more=octave))[0][0, 0] == 58
+    drums = '<score-instrument id="I1"><instrument-name>x</instrument-name></score-instrument><midi-instrument id="I1">'
+    drums = f"{drums}<midi-channel>10</midi-channel><midi-program>1</midi-program></midi-instrument>"
+    assert scored(tmp_path, score_of(note_of("C", 4), instrument=drums))[0][0, 5] == 128
+    quarter_tone = note_of("C", 4).replace("</step>", "</step><alter>0.5</alter>")
+    assert scored(tmp_path, score_of(quarter_tone)).reason == "a microtone"
+    metronome = "<metronome><beat-unit>quarter</beat-unit><per-minute>60</per-minute></metronome>"
+    tempo = f'<direction><direction-type>{metronome}</direction-type><sound tempo="100"/></direction>'
+    assert scored(tmp_path, score_of(tempo + note_of("C", 4)))[3] == 100  # what is to sound
+
+
 def test_a_key_without_mode_is_of_its_signature(tmp_path):
     text = SCORE.format(last="D").replace("<mode>minor</mode>", "")
     assert KEYS[scored(tmp_path, text)[1]] == "Dm"

@@ -22,7 +22,9 @@ _MODE = "(?:maj|min|ion|dor|phr|lyd|mix|aeo|loc)[A-Za-z]*"
 _TONIC = re.compile(rf"([A-G])([#b♯♭]?)[ \t]*([A-Za-z]*)|([a-g])([#b♯♭]?)[ \t]*((?i:{_MODE})|m)(?![A-Za-z])")
 # What the highland pipes play, whether it stands in a signature (K:Hp) or not (K:HP), see section 3.1.14.
 _PIPES = {"F": 1, "C": 1}
-_CLEF = re.compile(r"(?:treble|alto|tenor|bass|perc|none|soprano|mezzosoprano|baritone|[GCF](?=[\d+-]))\d?([+-](?:8|15))?")
+_CLEF = re.compile(
+    r"(?:treble|alto|tenor|bass|perc|none|soprano|mezzosoprano|baritone|[GCF](?=[\d+-]))\d?([+-](?:8|15))?"
+)
 _DETAIL = re.compile(
     r"[\s,]*(?:(\^\^?|__?|=)([A-Ga-g])(?![A-Za-z])|([A-Za-z][A-Za-z:-]*)=(\"[^\"]*\"|[^\s\"]*)|([^\s^_=,]+)|.)"
 )

@@ -5,7 +5,8 @@ signatures are read, and the sustain pedal where that is asked for; no other con
 """
 
 import struct
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -82,10 +83,11 @@ def read_midi(path: str, pedal: bool = False) -> MidiRead | Rejected:
             return Rejected("MIDI of type 2", "its tracks are songs of their own; save each as a file")
         if division >= 0x8000 or not division:
             return Rejected("MIDI in film frames", "its times are no parts of a quarter note")
-        events = [each for i, track in enumerate(_tracks(data, 8 + size, count)) for each in _events(track, i)]
+        tracks, flaws = _tracks(data, 8 + size, count)
+        events = [each for i, track in enumerate(tracks) for each in _events(track, i)]
     except (OSError, ValueError) as error:
         return Rejected("unreadable", reason(error))
-    return _piece(events, division, pedal)
+    return _piece(events, division, pedal, flaws)
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -101,19 +103,19 @@ def _unpacked(data: bytes) -> bytes:
     raise ValueError("its RIFF holds no MIDI")
 
 
-def _tracks(data: bytes, at: int, count: int) -> Iterator[bytes]:
-    """Yield what each track holds; chunks of other kinds are passed over, as the standard wants."""
-    found = 0
-    while found < count and at + 8 <= len(data):
+def _tracks(data: bytes, at: int, count: int) -> tuple[list[bytes], list[str]]:
+    """Return what each track holds, and what is wrong; chunks of other kinds are passed over, as the standard wants."""
+    found = list[bytes]()
+    while len(found) < count and at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "big")
         if data[at : at + 4] == b"MTrk":
             if at + 8 + size > len(data):
-                raise ValueError(f"track {found} is cut off: {len(data) - at - 8:,} of {size:,} bytes")
-            found += 1
-            yield data[at + 8 : at + 8 + size]
+                raise ValueError(f"track {len(found)} is cut off: {len(data) - at - 8:,} of {size:,} bytes")
+            found.append(data[at + 8 : at + 8 + size])
         at += 8 + size
-    if found < count:
-        raise ValueError(f"it has {found} tracks and says {count}")
+    if len(found) < count:
+        raise ValueError(f"it has {len(found)} tracks and says {count}")
+    return found, [f"tracks behind the {count} that it says it has"] * (data[at : at + 4] == b"MTrk")
 
 
 def _events(track: bytes, number: int) -> Iterator[_Event]:
@@ -165,8 +167,9 @@ def _number(track: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number of more than four bytes")
 
 
-def _piece(events: list[_Event], division: int, pedal: bool) -> MidiRead:
-    rows, flaws = _notes(events, pedal)
+def _piece(events: list[_Event], division: int, pedal: bool, flaws: list[str]) -> MidiRead:
+    rows, of_notes = _notes(events, pedal)
+    flaws += of_notes
     end = max((row[3] for row in rows), default=0)
     changes: dict[int, dict[int, bytes]] = {_TEMPO: {}, _METER: {}, _KEY: {}}
     for event in sorted(events, key=lambda each: each.tick):  # which keeps the order of tracks
@@ -190,7 +193,7 @@ def _notes(events: list[_Event], pedal: bool) -> tuple[list[list[int]], list[str
     """Return pitch, velocity, begin, end (in ticks of the file), voice and program of all notes, and what is wrong."""
     rows, voices = list[list[int]](), dict[tuple[int, int], int]()
     programs, ends = defaultdict[tuple[int, int], int](int), dict[int, int]()
-    sounding = defaultdict[tuple[int, int, int], list[_Sounding]](list)
+    sounding = defaultdict[tuple[int, int, int], deque[_Sounding]](deque)
     pedals = defaultdict[tuple[int, int], list[tuple[int, bool]]](list)
     no_length = 0
     for tick, track, status, data in events:
@@ -207,13 +210,12 @@ def _notes(events: list[_Event], pedal: bool) -> tuple[list[list[int]], list[str
                 sounding[*place, data[0]].append(_Sounding(tick, data[1], program))
             case 0x80 | 0x90:
                 notes = sounding[*place, data[0]]
-                older = next((i for i, note in enumerate(notes) if note.tick < tick), None)
-                if older is None:
+                if notes and notes[0].tick < tick:  # the oldest
+                    note, before = notes.popleft(), len(pedals[place])
+                    rows.append([data[0], note.velocity, note.tick, tick, voices[place], note.program, *place, before])
+                else:
                     no_length += len(notes)
                     notes.clear()
-                else:
-                    note = notes.pop(older)
-                    rows.append([data[0], note.velocity, note.tick, tick, voices[place], note.program, *place])
     endless = sum(map(len, sounding.values()))
     if pedal:
         _prolong(rows, pedals, ends)
@@ -229,17 +231,23 @@ def _notes(events: list[_Event], pedal: bool) -> tuple[list[list[int]], list[str
 def _prolong(
     rows: list[list[int]], pedals: dict[tuple[int, int], list[tuple[int, bool]]], ends: dict[int, int]
 ) -> None:
-    """Let notes last while the pedal is down, but none beyond the next of its pitch."""
+    """Let notes last while the pedal is down, but none beyond the next of its pitch.
+
+    Behind its track and channel a row holds how many changes of the pedal come before the end of its note.
+    """
     begins = defaultdict[tuple[int, ...], list[int]](list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row[2]):
         begins[row[6], row[7], row[0]].append(row[2])
+    lifts = {place: [i for i, (_, is_down) in enumerate(changes) if not is_down] for place, changes in pedals.items()}
     for row in rows:
-        changes = pedals[row[6], row[7]]
-        if not any(is_down for _, is_down in [each for each in changes if each[0] <= row[3]][-1:]):
+        place, before = (row[6], row[7]), row[8]
+        if not before or not pedals[place][before - 1][1]:
             continue
-        released = min((tick for tick, is_down in changes if tick > row[3] and not is_down), default=ends[row[6]])
-        again = min((tick for tick in begins[row[6], row[7], row[0]] if tick > row[2]), default=released)
-        row[3] = max(row[3], min(released, again))
+        lift = bisect_left(lifts[place], before)
+        released = pedals[place][lifts[place][lift]][0] if lift < len(lifts[place]) else ends[row[6]]
+        of_pitch = begins[row[6], row[7], row[0]]
+        again = bisect_right(of_pitch, row[2])
+        row[3] = max(row[3], min(released, of_pitch[again] if again < len(of_pitch) else released))
 
 
 def _flaw(kind: int, data: bytes) -> str:

@@ -496,7 +496,7 @@ def checked(read: Any) -> Any:
     if not _are_notes(notes):
         return Rejected("notes that are none", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
     if not len(notes):
-        return Rejected("no notes", "")
+        return Rejected("no notes", ", ".join(flaws[0] if flaws else ()))
     if not isinstance(key, int | np.integer | None) or key not in (None, *range(len(KEYS))):
         return Rejected("a key that is none", f"{key!r}; an index in aigc_sdk.contents.keys.KEYS is")
     notes = notes.astype(np.int64)

@@ -2,6 +2,8 @@
 
 import warnings
 import zipfile
+from collections import defaultdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,8 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import TICKS, VOICES, Notes
+from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
 from aigc_sdk.contents.keys import MODE_WORDS, MODES
+from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.abc import Read, read_abc
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.tonality import find_key
@@ -50,7 +53,7 @@ def read_score(source: str, is_abc: bool) -> Read | Rejected:
 
 
 def _partwise(path: str) -> str:
-    """Return a MusicXML file as music21 reads it right: unpacked, part by part, and with rests for cue notes."""
+    """Return a MusicXML file as music21 reads it right: unpacked, part by part, and with plain bars."""
     data = Path(path).read_bytes()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -68,12 +71,53 @@ def _partwise(path: str) -> str:
                 bar = ElementTree.SubElement(whole, "measure", measure.attrib)
                 bar.extend(each for part in measure.findall("part") if part.get("id") == name for each in part)
     for bar in root.iter("measure"):
-        for note in [note for note in bar.findall("note") if note.find("cue") is not None]:
-            if note.find("chord") is not None:
-                bar.remove(note)
-            else:
-                _silence(note)
+        bar[:] = _plain(bar)
+    for transpose in root.iter("transpose"):  # of which the diatonic part may be missing
+        octave, chromatic = transpose.find("octave-change"), transpose.find("chromatic")
+        if transpose.find("diatonic") is None and octave is not None and chromatic is not None:
+            chromatic.text = str(int(chromatic.text or 0) + 12 * int(octave.text or 0))
+            transpose.remove(octave)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _plain(bar: ElementTree.Element) -> list[ElementTree.Element]:
+    """Return what is in a bar, without what music21 takes for something else.
+
+    Notes of a chord stand one by one, as each may be a cue or have a length of its own; what is silent, or skipped by
+    a forward, is a rest, as it fills the bar; of a tempo that is written and one that is to sound the latter is left.
+    """
+    plain, head = list[ElementTree.Element](), Decimal(0)
+    for each in bar:
+        if each.tag == "note" and each.find("grace") is not None:
+            continue
+        plain.append(each)
+        if each.tag == "forward":
+            _silence(each)
+        elif each.tag == "direction" and any(s.get("tempo", "").strip("0.") for s in each.findall("sound")):
+            for kind in [kind for kind in each.findall("direction-type") if kind.find("metronome") is not None]:
+                each.remove(kind)
+        elif each.tag == "note":
+            dynamics, chord = each.get("dynamics"), each.find("chord")
+            if each.find("cue") is not None or (dynamics and not dynamics.strip("0.")):
+                _silence(each)
+            length = Decimal(each.findtext("duration", "0"))
+            if chord is None:
+                head = length
+                continue
+            each.remove(chord)
+            plain.insert(-1, _moving("backup", head))
+            if length > head:
+                plain.append(_moving("backup", length - head))
+            elif length < head:
+                plain.append(_moving("forward", head - length))
+                _silence(plain[-1])
+    return plain
+
+
+def _moving(tag: str, length: Decimal) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    ElementTree.SubElement(element, "duration").text = str(length)
+    return element
 
 
 def _root_of(archive: zipfile.ZipFile) -> str:
@@ -89,7 +133,8 @@ def _root_of(archive: zipfile.ZipFile) -> str:
 
 
 def _silence(note: ElementTree.Element) -> None:
-    """Make a rest of a note."""
+    """Make a rest of a note, or of a forward."""
+    note.tag = "note"
     for tag in ("cue", "pitch", "unpitched", "tie", "notations", "beam", "lyric"):
         for each in note.findall(tag):
             note.remove(each)
@@ -117,28 +162,30 @@ def _of_score(score: Any) -> Read | Rejected:
 
     rows = list[tuple[int, ...]]()
     for voice, (part, measures) in enumerate(zip(score.parts, parts, strict=True)):
-        program = part.getInstrument(returnDefault=True).midiProgram or 0
-        tied = dict[int, int]()  # pitch -> row of the note that goes on
+        instrument = part.getInstrument(returnDefault=True)
+        program = DRUMS if instrument.midiChannel == DRUMS_CHANNEL else instrument.midiProgram or 0
+        tied = defaultdict[tuple[int, int], list[int]](list)  # pitch and end -> rows of notes that go on
         for i, measure in enumerate(measures):
             for element in measure.recurse().notes if kept[i] else ():
                 length = float(element.duration.quarterLength)
-                if length <= 0 or "Harmony" in element.classes:
+                if length <= 0 or "Harmony" in element.classes or not hasattr(element, "pitch"):
                     continue
+                if element.pitch.ps % 1:
+                    return Rejected("a microtone", "pitches are semitones")
                 begin = begins[i] + float(element.getOffsetInHierarchy(measure))
                 onset, end = round(TICKS * begin), round(TICKS * (begin + length))
-                for each in element.notes if hasattr(element, "notes") else (element,):
-                    if not hasattr(each, "pitch"):
-                        continue
-                    pitch, tie = each.pitch.midi, each.tie and each.tie.type
-                    loudness = each.volume.velocity or _LOUDNESS
-                    if tie in ("stop", "continue") and pitch in tied:
-                        begun = rows[tied[pitch]]
-                        rows[tied[pitch]] = (*begun[:3], end - begun[2], *begun[4:])
-                    else:
-                        rows.append((pitch, loudness, onset, max(1, end - onset), voice % VOICES, program))
-                        tied[pitch] = len(rows) - 1
-                    if tie not in ("start", "continue"):
-                        tied.pop(pitch, None)
+                pitch, tie = element.pitch.midi, element.tie and element.tie.type
+                # Times are rounded, so that one note may seem to end a tick before the other begins.
+                ends = [(pitch, onset + by) for by in (0, -1, 1) if tied.get((pitch, onset + by))]
+                row = len(rows)
+                if tie in ("stop", "continue") and ends:
+                    row = tied[ends[0]].pop()
+                    rows[row] = (*rows[row][:3], end - rows[row][2], *rows[row][4:])
+                else:
+                    loudness = element.volume.velocity or _LOUDNESS
+                    rows.append((pitch, loudness, onset, max(1, end - onset), voice % VOICES, program))
+                if tie in ("start", "continue"):
+                    tied[pitch, end].append(row)
     notes = np.array(rows, np.int64).reshape(-1, 6)
     keys = [*score.recurse().getElementsByClass("KeySignature")]
     return notes, _key_of_score(keys[0], notes) if keys else None, meter, _tempo_of_score(parts, kept, begins)
