@@ -64,6 +64,12 @@ _FIRST_SAMPLES, _LAST_SAMPLES = 1.0, 2 / 3
 # They change nothing in the weights, so that a training may go on with others.
 _FREE_OPTIONS = frozenset(("workers", "checkpoint_minutes", "log_steps", "tensorboard"))
 
+# What a held-out part without items means.
+_OF_EMPTY = {
+    "validation": "there are no figures of held-out items while it trains",
+    "test": "the model cannot be evaluated against this data; hold more out, or keep other data for that",
+}
+
 Check = Callable[[Generator], None]
 Inputs = tuple[type[Family], FamilyConfig, Data, Split]
 
@@ -140,7 +146,7 @@ def _train(
         trainer = prepare(out, model, dataset, split, seed)
         trainer.spent = spent
         if state is None:
-            trainer.clock.started = spent.started
+            trainer.clock.begin(spent.started)
         if step_s is not None:
             trainer.expect_validation(step_s)
         trained = _fit(run, trainer, state, dataset.report)
@@ -161,15 +167,16 @@ def _with_recorded(family: str, out: Path, config: Mapping[str, Any]) -> dict[st
 
 
 def with_network(family: str, init: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options, those that decide about the network as `init` has them where they are left out.
+    """Return the options, those that decide about the network as `init` has them where they are left out or None.
 
     Raises:
         InvalidRequest: it names no weights.
     """
     theirs = options_of_network(default_registry().find("family", family).resolve(), family, init)
-    if taken := {name: value for name, value in theirs.items() if name not in config}:
+    given = {name: value for name, value in config.items() if value is not None or name not in theirs}
+    if taken := {name: value for name, value in theirs.items() if name not in given}:
         _log.info("init: its network is taken: %s", ", ".join(f"{name}={value}" for name, value in taken.items()))
-    return {**theirs, **config}
+    return {**theirs, **given}
 
 
 def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) -> Inputs:
@@ -192,6 +199,10 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
         )
     if options.balance_classes and dataset.labels is None:
         raise InvalidConfig(f"balance_classes needs labels, and {dataset.name} has none.")
+    for part, words in _OF_EMPTY.items():
+        fraction = getattr(options, f"{part}_fraction")
+        if fraction and not len(split[part]):
+            _log.warning("%s_fraction is %s, but of %d items that is none: %s.", part, fraction, dataset.n, words)
     return family_class, options, dataset, split
 
 
@@ -333,7 +344,7 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
     metrics_bytes = _begin(run, trainer) if state is None else _go_on(run, trainer, state)
     if report.left_out:
         write_bytes(run.folder / LEFT_OUT, "\n".join([*report.left_out, ""]).encode(errors="replace"))
-    last_checkpoint, next_samples = clock.minutes, _doubled(clock.minutes)
+    last_checkpoint, next_samples = clock.minutes, _doubled(clock.trained_minutes)
     teller = Teller(clock, meter, trainer.spent, *trainer.unit)
     with (
         interruptible() as interruption,
@@ -352,8 +363,8 @@ def _fit(run: Run, trainer: Trainer, state: Mapping[str, Any] | None, report: Da
                 if clock.validates_within_pass:
                     _validate(trainer, journal)
                 _leave_if_asked(interruption, run, trainer, journal)
-                if clock.minutes >= next_samples:
-                    next_samples = _doubled(clock.minutes)
+                if clock.trained_minutes >= next_samples:
+                    next_samples = _doubled(clock.trained_minutes)
                     if clock.progress <= _LAST_SAMPLES:  # the end brings others
                         with trainer.aside("samples"):
                             _write_samples(run, trainer, trainer.averaged, clock.step)

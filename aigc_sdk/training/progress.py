@@ -38,6 +38,7 @@ class Clock:
         epoch: the pass over the data that is under way, from 1.
         position: steps made in it.
         spent_minutes: what the training had taken when it was last resumed.
+        begun_minutes: what had gone by before the first step, into reading and choosing options.
         ending_s: about how many seconds what comes after the last step takes: a validation, a checkpoint, samples.
         started: when it began, or was resumed; see `now`.
     """
@@ -48,6 +49,7 @@ class Clock:
     epoch: int = 1
     position: int = 0
     spent_minutes: float = 0.0
+    begun_minutes: float = 0.0
     ending_s: float = 0.0
     started: float = field(default_factory=now)
 
@@ -57,13 +59,19 @@ class Clock:
         return self.spent_minutes + (now() - self.started) / 60
 
     @property
+    def trained_minutes(self) -> float:
+        """Those of them since the first step."""
+        return self.minutes - self.begun_minutes
+
+    @property
     def progress(self) -> float:
-        """From 0 to 1: the limit that is nearest counts."""
+        """From 0 before the first step, however long reading took, to 1: the limit that is nearest counts."""
         options = self.options
+        usable = (options.minutes or 0.0) - self.begun_minutes - self.ending_s / 60
         limits = [
             self.step / (options.epochs * self.steps_per_epoch) if options.epochs else 0.0,
             self.step / options.steps if options.steps else 0.0,
-            (self.minutes + self.ending_s / 60) / options.minutes if options.minutes else 0.0,
+            (self.trained_minutes / usable if usable > 0 else 1.0) if options.minutes else 0.0,
         ]
         return min(1.0, max(limits))
 
@@ -89,16 +97,22 @@ class Clock:
         self.epoch += 1
         self.position = 0
 
+    def begin(self, started: float) -> None:
+        """Note that the first step comes now, of a training that began then; see `now`."""
+        self.started = started
+        self.begun_minutes = self.minutes
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        names = ("step", "epoch", "position", "minutes", "ending_s")
+        names = ("step", "epoch", "position", "minutes", "begun_minutes", "ending_s")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what a checkpoint kept."""
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         self.spent_minutes, self.started = state["minutes"], now()
-        self.ending_s = state.get("ending_s", 0.0)  # checkpoints of older versions have none
+        # Checkpoints of older versions have neither.
+        self.begun_minutes, self.ending_s = state.get("begun_minutes", 0.0), state.get("ending_s", 0.0)
 
 
 class Spent:
