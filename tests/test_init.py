@@ -11,8 +11,11 @@ from aigc_rnn.config import MusicRNNConfig, RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import Piece, load_music, load_texts
+from aigc_sdk.registry import default_registry
 from aigc_sdk.training import Run, loop
+from aigc_sdk.training.family import parse_config
 from aigc_sdk.training.initial import find_source, start_from
+from aigc_sdk.training.loop import with_network
 from aigc_sdk.training.plan import plan
 
 NO_SPLIT = {"validation_fraction": 0, "test_fraction": 0}
@@ -154,7 +157,7 @@ def test_init_brings_its_network_where_none_is_asked_for(tmp_path, caplog):
     assert [run.record.config[name] for name in ("cell", "width", "layers")] == ["gru", 12, 2]
     assert "init: its network is taken: cell=gru, width=12" in caplog.text
     assert run.record.init["of_other_shape"] == [] and len(run.record.init["missing"]) > 0
-    planned = plan("rnn", texts("abcdefgh"), init=first, config=options)
+    planned = plan("rnn", texts("abcdefgh"), init=first, config={**options, "width": None})
     assert (planned.config["width"], planned.config["layers"]) == (12, 1)
     # A training is resumed with the network that it has, and another family keeps its own.
     again = sdk.train("rnn", texts("abcdefgh"), out=run.folder, resume=True, **options)
@@ -163,3 +166,14 @@ def test_init_brings_its_network_where_none_is_asked_for(tmp_path, caplog):
         sdk.train(
             "vae", np.arange(512).astype(np.uint8).reshape(8, 8, 8, 1), out=tmp_path / "other", init=first, steps=1
         )
+
+
+@pytest.mark.parametrize(
+    "name", ["digits-vae", "digits-gan", "emoji-gan", "shakespeare", "poems", "names", "folk-tunes"]
+)
+def test_init_from_every_ready_made_model_needs_no_option(name):
+    card = sdk.load(name).card
+    family = default_registry().find("family", card.family).resolve()
+    options = parse_config(card.family, family.Config, with_network(card.family, name, {}))
+    for option in family.network_options:
+        assert options.model_dump(mode="json")[option] == card.config[option]

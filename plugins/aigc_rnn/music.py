@@ -53,7 +53,7 @@ class MusicRNN(Family):
     Config = MusicRNNConfig
     modality = "music"
     tasks = tuple(_LOOPS)
-    network_options = (*NETWORK_OPTIONS, "conditions")
+    network_options = (*NETWORK_OPTIONS, "conditions", "full_bars")  # bars are counted in full ones alone
     config: MusicRNNConfig
     codes: Tensor
     key_labels: Tensor
