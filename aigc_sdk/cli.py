@@ -492,7 +492,7 @@ def _print_plan(plan: Any) -> None:
         click.echo(f"{'init, ' + kind.replace('_', ' '):22} {_printable(', '.join(plan.init[kind])) or 'none'}")
     click.echo(f"\n{'parameters':22} {plan.parameters:,}")
     click.echo(f"{'steps':22} at most {plan.steps:,}, {plan.step_ms:.1f} ms each here")
-    click.echo(f"{'minutes':22} about {plan.minutes:.1f} with validations; the model files come after")
+    click.echo(f"{'minutes':22} about {plan.minutes:.1f} with validations; reading comes before, the model files after")
     click.echo(f"{'seconds to read':22} {plan.reading_s:.1f}")
     parts = ", ".join(f"{name} {disk[name]:.1f}" for name in ("checkpoint", "models", "samples"))
     click.echo(f"{'disk, in MB':22} about {parts}; {disk['peak']:.1f} at the peak; in the cache {disk['pixels']:.1f}")

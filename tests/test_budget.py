@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from aigc_gan.config import GANConfig
+from aigc_gan.family import GAN
 from aigc_rnn.config import MusicRNNConfig, RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
-from aigc_sdk.data import MusicDataset, load_music, load_texts
+from aigc_sdk.data import MusicDataset, load_data, load_music, load_texts
 from aigc_sdk.testing.families import example_data
 from aigc_sdk.training import budget, progress
 from aigc_sdk.training.budget import settle
+from aigc_sdk.training.plan import _duration
 from aigc_sdk.training.progress import now, readable_time
 
 
@@ -99,3 +102,43 @@ def test_clock_ends_early_enough_for_what_comes_after(monkeypatch):
     at[0] = 90.0
     assert clock.progress == 1
     assert readable_time(59.6) == "1 min 0 s"
+
+
+def test_clock_counts_what_went_by_before_the_first_step_as_time_but_not_as_progress(monkeypatch, caplog):
+    at = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    clock, meter = progress.Clock(RNNConfig(minutes=10, warmup_steps=9), steps_per_epoch=50), progress.Meter()
+    clock.ending_s, at[0] = 60.0, 240.0  # reading took 4 of the 10 minutes, and the end will take one
+    clock.begin(0.0)
+    assert (clock.progress, clock.minutes, clock.trained_minutes) == (0, 4, 0)
+    assert clock.learning_rate() == 0.1
+    teller = progress.Teller(clock, meter, progress.Spent(0.0), "texts", 16)
+    clock.step, at[0] = 100, 300.0
+    with caplog.at_level("INFO", "aigc_sdk"):
+        teller.tell()
+    assert caplog.messages == ["step 100 of about 500 (20 %), epoch 1, 27 texts/s, about 4 min 0 s left"]
+    resumed = progress.Clock(RNNConfig(minutes=10), steps_per_epoch=50)
+    resumed.restore(clock.state())
+    assert resumed.progress == pytest.approx(0.2) and resumed.trained_minutes == pytest.approx(1)
+    at[0] += 240
+    assert clock.progress == 1 and resumed.progress == pytest.approx(1)
+
+
+def test_gan_takes_its_usual_steps_only_without_a_limit(monkeypatch):
+    data = load_data(example_data("image")[0])
+    monkeypatch.setattr(budget, "seconds_of_step", lambda *_: 0.01)
+
+    def steps(**options):
+        config = GANConfig(width=4, latent=4, **options)
+        return settle(GAN, config, data, data.split(0.05, 0.05), seed=0, started=now())
+
+    assert steps().options.steps == 6000
+    assert steps(epochs=7000).options.steps is None and steps(epochs=7000).steps >= 7000
+    assert steps(minutes=600).options.steps is None and steps(minutes=600).steps > 3_000_000
+
+
+def test_plan_counts_the_reading_within_a_limit_in_minutes():
+    # An epoch of 10 steps of 1 s has a validation of 5 s; 18 s of the minute are spent on reading.
+    assert _duration(RNNConfig(minutes=1), 10, 1.0, 5.0, 18.0) == (28, pytest.approx(0.7))
+    assert _duration(RNNConfig(steps=40), 10, 1.0, 5.0, 18.0) == (40, pytest.approx(1))
+    assert _duration(RNNConfig(minutes=0.1), 10, 1.0, 5.0, 18.0)[0] == 1

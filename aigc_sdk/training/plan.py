@@ -46,7 +46,7 @@ class Plan:
         parameters: numbers that are trained.
         steps: at most; fewer when the training stops early.
         step_ms: how long one takes here.
-        minutes: about how long the training takes, validations included; checkpoints and model files are not.
+        minutes: about how long the training takes, validations included; reading, checkpoints and model files are not.
         reading_s: how long the data took to read.
         disk_mb: what `checkpoint`, `models` and `samples` take in the end, and the `peak`, when a new checkpoint lies
             beside the old one; and the decoded `pixels` in the cache, if they are there; in millions of bytes.
@@ -88,7 +88,7 @@ def _plan(inputs: Inputs, seed: int, init: Any, started: float, reading_s: float
         trainer = prepare(Path(), model, dataset, split, seed)
         step_s = seconds_of_step(trainer, _TIMED_SECONDS, most_steps=_TIMED_STEPS, warm_ups=_WARM_UP_STEPS)
         validation_s = _time_validation(trainer)
-        steps, minutes = _duration(options, trainer.clock.steps_per_epoch, step_s, validation_s)
+        steps, minutes = _duration(options, trainer.clock.steps_per_epoch, step_s, validation_s, reading_s)
         disk_mb = _disk_mb(trainer, 2 + math.floor(math.log2(max(minutes, 1))))
     labels = dataset.labels
     counts = () if labels is None else np.bincount(labels[split["train"]], minlength=len(spec.labels)).tolist()
@@ -127,13 +127,18 @@ def _time_validation(trainer: Trainer) -> float:
     return times[1] + each * len(rows[size:])
 
 
-def _duration(options: FamilyConfig, steps_per_epoch: int, step_s: float, validation_s: float) -> tuple[int, float]:
-    """Return how many steps there will be and how many minutes they take, each epoch with its validation."""
+def _duration(
+    options: FamilyConfig, steps_per_epoch: int, step_s: float, validation_s: float, reading_s: float
+) -> tuple[int, float]:
+    """Return how many steps there will be and how many minutes they take, each epoch with its validation.
+
+    A limit in minutes has to hold the reading too.
+    """
     each_s = step_s + validation_s / min(steps_per_epoch, options.validation_steps or steps_per_epoch)
     limits = [
         float(options.epochs * steps_per_epoch) if options.epochs else math.inf,
         float(options.steps or math.inf),
-        60 * options.minutes / each_s if options.minutes else math.inf,
+        (60 * options.minutes - reading_s) / each_s if options.minutes else math.inf,
     ]
     steps = max(1, math.ceil(min(limits)))
     return steps, steps * each_s / 60

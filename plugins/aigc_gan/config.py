@@ -20,8 +20,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class GANConfig(ImageFamilyConfig):
     """The options of the GAN family; what is left out is chosen for the data."""
 
-    epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training data")
-    steps: int | None = Field(6000, ge=1, description="stop after so many steps, if that comes first")
+    steps: int | None = Field(
+        None, ge=1, description="stop after so many steps, if that comes first; 6,000 without epochs and minutes"
+    )
     batch_size: int = Field(32, ge=2, description="items in a batch, which are compared, so that one is too few")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of the generator")
     keep_best: bool = Field(True, description="export the averaged weights of the least Frechet distance, not the last")

@@ -37,6 +37,9 @@ _RAMP_IMAGES = 100_000
 # How much the running share of generated images that the discriminator tells follows each of its steps.
 _TOLD_WEIGHT = 0.05
 
+# Steps of a training that is given no limit, whatever the data.
+_USUAL_STEPS = 6000
+
 # Images that are generated at once when validating.
 _AT_ONCE = 128
 
@@ -64,6 +67,11 @@ class GAN(Family):
     config: GANConfig
     share: Tensor
     told: Tensor
+
+    @classmethod
+    def usual_steps(cls, config: GANConfig, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - whatever they are
+        """Return as many as both sides take to settle."""
+        return _USUAL_STEPS
 
     def build(self, data: DataSpec) -> None:
         """Make both networks; images have 8 to 128 pixels a side."""
