@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from PIL import ImageCms, ImageOps
 
 from aigc_sdk.cli import app
+from aigc_sdk.contents.image import count_channels, read_pixels
 from aigc_sdk.data import Dataset, ImageOptions, images, load_data, pixels
 from aigc_sdk.data import workers as worker_processes
 from aigc_sdk.data.images import Rejected, brought_to, decode, probe
@@ -340,6 +341,28 @@ def test_file_of_every_kind_is_turned_and_known_to_be(kind, how, lies):
     wanted = upright_by_hand(pixels, lies)
     assert probe([data], ImageOptions()) == [wanted.shape]
     assert np.array_equal(decode(data, wanted.shape, ImageOptions()), wanted)
+
+
+@pytest.mark.parametrize("lies", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGBA"])
+def test_tiff_that_lies_on_its_side_is_the_same_in_a_file_and_in_memory(tmp_path, mode, lies):
+    levels = RNG.integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    grey, deep = levels[..., 0], levels[..., 0].astype(np.uint16) * 257
+    pixels = {"L": grey, "P": grey, "I;16": deep, "RGBA": levels}[mode]
+    image = PIL.Image.fromarray(pixels)
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
+    data = saved(image, "TIFF", tiffinfo={0x0112: lies})
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    shape = (4, 6, count_channels(image))
+    wanted = upright_by_hand(decode(saved(image, "TIFF"), shape, ImageOptions()), lies)
+    for item in (data, str(path)):
+        assert probe([item], ImageOptions()) == [wanted.shape]
+        assert np.array_equal(decode(item, wanted.shape, ImageOptions()), wanted)
+    with PIL.Image.open(path) as opened:
+        assert np.array_equal(read_pixels(opened, wanted.shape[2], "image"), wanted)
+        assert opened.filename == str(path)
 
 
 @pytest.mark.parametrize("broken", [b"\nexif\n 8\nzz\n", b"", b"\n\n\n\xff", b"\nexif\n 4\n45786966\n"])

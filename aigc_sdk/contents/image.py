@@ -194,9 +194,18 @@ def read_pixels(source: object, channels: int, name: str) -> NDArray[np.uint8]:
 def as_seen(image: "PilImage") -> "PilImage":
     """Return the image upright, in mode L, RGB or RGBA, see `eight_bits`."""
     if image.format == "TIFF":  # Pillow turns it while it loads
-        image.load()
+        _load_tiff(image)
     lies = orientation(image)  # which PNG tells before it is loaded
     return upright(eight_bits(image), lies)
+
+
+def _load_tiff(image: "PilImage") -> None:
+    """Load a TIFF without its path, from which Pillow maps the rows of one that lies on its side in a wrong width."""
+    path, image.filename = getattr(image, "filename", ""), ""  # type: ignore[attr-defined]  # a file's image has it
+    try:
+        image.load()
+    finally:
+        image.filename = path  # type: ignore[attr-defined]  # a file's image has it
 
 
 def count_channels(image: "PilImage") -> int:
