@@ -211,6 +211,8 @@ def test_texts_of_numpy_are_read_as_those_of_python():
         (({"ab": 1, "cd": 2}, ["x", "y"]), r"data\[0\] is of type dict"),
         ((["ab", "cd"], None), r"data\[1\] is of type NoneType; give a list of labels"),
         ((["ab", "cd"], "xy"), r"data\[1\] is of type str; give a list of labels"),
+        (np.array("ab"), "data is of type ndarray; give a list of texts"),
+        ((["ab", "cd"], np.array("xy")), r"data\[1\] is of type ndarray; give a list of labels"),
     ],
 )
 def test_data_that_is_no_texts_says_what_it_is(given, words):
@@ -248,6 +250,35 @@ def test_text_file_is_read_in_the_encoding_that_it_is_in(tmp_path, encoding):
     lines = texts_of(load_texts(tmp_path / "some.txt", "line"))
     assert lines == ["naïve 春天 😀", "Line 2\u2028 and more", "three"]
     assert load_texts(tmp_path, "line").n == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["It is a truth", "universally acknowledged"],
+        ["Люди счастливые семьи похожи друг на друга", "каждая несчастливая семья несчастлива по-своему"],
+        ["Τη γλώσσα μου έδωσαν ελληνική", "το σπίτι φτωχικό"],
+        ["كان يا ما كان", "في قديم الزمان"],
+        ["naïve 春天 😀", "🦉🦉🦉 and 😀"],
+    ],
+)
+def test_text_file_that_does_not_tell_its_encoding_is_read_by_its_upper_bytes(tmp_path, encoding, lines):
+    (tmp_path / "some.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    assert texts_of(load_texts(tmp_path / "some.txt", "line")) == lines
+
+
+def test_text_of_utf_8_with_a_zero_in_it_stays_one(tmp_path):
+    lines = ["It is a truth\0 universally acknowledged", "Люди счастливые\0 семьи похожи", "\0\1\2 and more of it"]
+    (tmp_path / "some.txt").write_bytes("\n".join(lines).encode())
+    assert texts_of(load_texts(tmp_path / "some.txt", "line")) == lines
+
+
+def test_label_that_no_file_can_hold_raises_before_the_training(tmp_path):
+    with pytest.raises(InvalidData, match=r"'\\ud800' is no text that can be written down"):
+        load_texts((["ab", "cd"], ["x", "\ud800"]))
+    with pytest.raises(InvalidData, match=r"data, text 1: the label is 'x\\x00', in which no NUL character can be"):
+        load_texts((["ab", "cd"], ["x", "x\0"]))
 
 
 def test_folder_without_texts_and_labels_that_look_alike_are_named(tmp_path):

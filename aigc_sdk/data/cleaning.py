@@ -74,6 +74,15 @@ def named_labels(
     return labels.astype(np.int64), label_names
 
 
+def check_names(*names: str) -> None:
+    """Raise InvalidData for a name of data or of a class that no file can hold, such as one of broken bytes."""
+    for name in names:
+        if name != name.encode(errors="replace").decode():
+            raise InvalidData(
+                f"{name!r} is no text that can be written down; rename the file, the folder or the label."
+            )
+
+
 def label_notes(what: str, names: Sequence[str], seen: Iterable[str | int | None] = ()) -> list[str]:
     """Return what is worth knowing of labels: which look alike, and of which nothing was kept.
 

@@ -17,11 +17,16 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
+# Upper bytes of letters in UTF-16: 0 of Latin ones, the others of Greek, Cyrillic, Hebrew, Arabic and their like.
+_UPPER = range(9)
+# The third byte of a character in UTF-32 is at most this.
+_MOST_PLANE = 0x10
+
 
 def read_text(path: Path, otherwise: str | None = None) -> str:
     """Return a file's text, its lines ended by a line feed alone.
 
-    It is UTF-16 or UTF-32 where its first bytes say so, or where every second of many bytes is zero, and else UTF-8.
+    It is UTF-16 or UTF-32 where its first bytes say so, or where the upper bytes of its characters do, and else UTF-8.
 
     Args:
         path: the file.
@@ -47,10 +52,15 @@ def read_text(path: Path, otherwise: str | None = None) -> str:
 
 
 def _unmarked(data: bytes) -> str:
-    """Return the encoding of a file that does not tell: in UTF-16 the upper byte of blanks and Latin letters is 0."""
+    """Return the encoding of a file that does not tell, by the bytes that are the upper ones of letters."""
     if b"\0" not in data:
         return "utf-8"
-    even, odd = data[::2].count(0), data[1::2].count(0)
+    if len(data) % 4 == 0:
+        if not any(data[3::4]) and max(data[2::4]) <= _MOST_PLANE:
+            return "utf-32-le"
+        if not any(data[::4]) and max(data[1::4]) <= _MOST_PLANE:
+            return "utf-32-be"
+    even, odd = (sum(map(half.count, _UPPER)) for half in (data[::2], data[1::2]))
     if 4 * min(even, odd) > max(even, odd) or 8 * max(even, odd) < len(data):
         return "utf-8"
     return "utf-16-be" if even > odd else "utf-16-le"

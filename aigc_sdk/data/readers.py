@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents.image import BROKEN
-from aigc_sdk.data.cleaning import cleaned, label_notes, named_labels
+from aigc_sdk.data.cleaning import check_names, cleaned, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, Dataset
 from aigc_sdk.data.folders import csv_source, folder_source, parquet_source
 from aigc_sdk.data.images import ImageOptions, brought_to
@@ -69,9 +69,7 @@ def load_data(source: Any, options: ImageOptions | None = None, *, workers: int 
     if data.n < 2 or len(np.unique(data.digests)) < 2:
         found = "only one image" if data.n < 2 else "images that are all the same"
         raise InvalidData(f"{data.name} has {found}; give at least two different ones. {data.report.line}.")
-    for text in (data.name, *data.label_names):
-        if text != text.encode(errors="replace").decode():
-            raise InvalidData(f"{text!r} is no text that can be written down; rename the file or folder.")
+    check_names(data.name, *data.label_names)
     _log.log(logging.WARNING if data.report.skipped else logging.INFO, "%s: %s", data.name, data.report)
     return data
 

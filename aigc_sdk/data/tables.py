@@ -260,6 +260,8 @@ def _checked_label(value: Any, where: Path | str, place: str) -> str | int | flo
     if isinstance(value, int):
         return value
     if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidData(f"{where}, {place}: the label is {shown(value)}, in which no NUL character can be.")
         return None if not value.strip() or value in _NONE else composed(value)
     raise InvalidData(
         f"{where}, {place}: the label is {shown(value)}, of type {type(value).__name__}; give a text or a number."
@@ -267,4 +269,7 @@ def _checked_label(value: Any, where: Path | str, place: str) -> str | int | flo
 
 
 def _shortest(number: str) -> str:
-    return number.rstrip("0").rstrip(".") if "." in number else number
+    """Return a number as it is written without what says nothing."""
+    whole, _, decimals = number.lstrip("+-").partition(".")
+    value = f"{whole.lstrip('0') or '0'}.{decimals}".rstrip("0").rstrip(".")
+    return f"-{value}" if number.startswith("-") and value != "0" else value

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data.cleaning import label_notes, named_labels
+from aigc_sdk.data.cleaning import check_names, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, frequencies_of, split_by_digest
 from aigc_sdk.data.encodings import read_text
 from aigc_sdk.data.folders import empty_folders, walk
@@ -130,7 +130,9 @@ def load_texts(source: Any, documents: Documents = "file") -> TextDataset:
         found = _Found("texts", texts, None, _places(len(texts)))
     else:
         raise InvalidData(f"data is of type {type(source).__name__}; give a path, texts, or a pair (texts, labels).")
-    return _dataset(found, report)
+    data = _dataset(found, report)
+    check_names(data.name, *data.label_names)
+    return data
 
 
 class _Found(NamedTuple):
@@ -146,11 +148,16 @@ def _places(n: int) -> list[str]:
     return [f"text {i}" for i in range(n)]
 
 
+def _listed(values: Any, where: str, what: str) -> list[Any]:
+    is_one = isinstance(values, str | bytes | bytearray | Mapping | Set) or getattr(values, "ndim", 1) == 0
+    if is_one or not isinstance(values, Iterable):
+        raise InvalidData(f"{where} is of type {type(values).__name__}; give a list of {what}.")
+    return list(values)
+
+
 def _texts(values: Any, where: str) -> list[str]:
     """Return texts that were given in Python, each of which has to be one; raises InvalidData."""
-    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
-        raise InvalidData(f"{where} is of type {type(values).__name__}; give a list of texts.")
-    texts = list(values)
+    texts = _listed(values, where, "texts")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidData(f"{where}[{i}] is {shown(text)}, of type {type(text).__name__}; a text is a str.")
@@ -158,9 +165,7 @@ def _texts(values: Any, where: str) -> list[str]:
 
 
 def _labelled(texts: list[str], labels: Any, report: DataReport) -> _Found:
-    if isinstance(labels, str | bytes | bytearray | Mapping | Set) or not isinstance(labels, Iterable):
-        raise InvalidData(f"data[1] is of type {type(labels).__name__}; give a list of labels, one for each text.")
-    values, places = list(labels), _places(len(texts))
+    values, places = _listed(labels, "data[1]", "labels, one for each text"), _places(len(texts))
     if len(values) != len(texts):
         raise InvalidData(f"There are {len(texts)} texts and {len(values)} labels; give one for each.")
     return _Found("texts", texts, _names(checked_labels(values, "data", places, report)), places)
