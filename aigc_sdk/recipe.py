@@ -172,7 +172,7 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
 
 
 def copy_models(run: "Run", folder: Path, tasks: Iterable[str] | None = None) -> dict[str, Path]:
-    """Copy the model files of a run and their cards as NAME.onnx and NAME.TASK.onnx; return them by task."""
+    """Copy the model files of a run as NAME.onnx and NAME.TASK.onnx, each with its card; return them by task."""
     made, copies = make_folder(folder), {}
     for i, (task, source) in enumerate(run.models.items()):
         if tasks is not None and task not in tasks:
@@ -181,7 +181,7 @@ def copy_models(run: "Run", folder: Path, tasks: Iterable[str] | None = None) ->
         card = target.with_suffix(".card.json")
         with atomic_pair(card, target, asked=target) as (card_file, model_file):
             shutil.copyfile(source, model_file)
-            shutil.copyfile(source.with_suffix(".card.json"), card_file)
+            card_file.write_bytes(open_any(source, compares=False).card.to_json().encode())
     return copies
 
 

@@ -23,6 +23,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.recipe import Recipe, copy_models
 from aigc_sdk.runtime.safety import check_model
+from aigc_sdk.training import Run
 from tiny_measure import write_tiny_measure
 
 DATA = '[data]\nname = "digits-8x8"\n'
@@ -265,6 +266,17 @@ def test_copy_models_over_older_ones_leaves_nothing_else(trained, tmp_path):
     assert copies == {"generate": tmp_path / "digits-8x8.onnx"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits-8x8.card.json", "digits-8x8.onnx"]
     assert sdk.load(copies["generate"]).card == sdk.load(trained.folder).card
+
+
+def test_copy_models_gives_each_the_card_that_is_inside(trained, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    (folder / "model.card.json").write_text("{}")
+    (copy,) = copy_models(Run.open(folder), tmp_path, ["generate"]).values()
+    assert "model.card.json is not the card that is inside" in caplog.text
+    caplog.clear()
+    card = sdk.load(copy).card
+    assert copy.with_suffix(".card.json").read_text(encoding="utf-8") == card.to_json() and not caplog.records
 
 
 def test_aigc_run_takes_data_and_out(finished, write, tmp_path, digits_8x8):

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,35 @@ def test_open_trusted_bytes_are_not_checked_and_others_are(tmp_path):
     for trusted in (None, "0" * 64):  # having been trusted once does not make it good
         with pytest.raises(InvalidModel, match="holds NaN"):
             OnnxGenerator.open(path, trusted_sha256=trusted)
+
+
+# ---------------------------------------------------------------- the card beside the file
+
+
+@pytest.mark.parametrize("of", ["another export", "scores alone", "nothing", "broken bytes", "a folder"])
+def test_load_beside_another_card_warns_each_time_and_uses_the_one_inside(tiny_path, caplog, of):
+    card, beside = sdk.load(tiny_path).card, tiny_path.with_suffix(".card.json")
+    other = {
+        "another export": replace(card, version="7").to_json().encode(),
+        "scores alone": replace(card, scores=({"metric": "fid"},)).to_json().encode(),
+        "nothing": b"",
+        "broken bytes": b"\xff" + b"[" * 10**5,
+    }.get(of)
+    beside.mkdir() if other is None else beside.write_bytes(other)
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING, "aigc_sdk"):
+            assert sdk.load(tiny_path).card == card
+        (record,) = caplog.records
+        assert f"{beside} is not the card that is inside of {tiny_path.name}" in record.getMessage()
+        caplog.clear()
+
+
+def test_load_beside_the_same_card_or_none_warns_of_nothing(tiny_path, caplog):
+    card, beside = sdk.load(tiny_path).card, tiny_path.with_suffix(".card.json")
+    for same in (card.to_json(), json.dumps(json.loads(card.to_json()), indent=2).replace("\n", "\r\n")):
+        beside.write_bytes(same.encode())
+        sdk.load(tiny_path)
+    assert not caplog.records
 
 
 # ---------------------------------------------------------------- golden items

@@ -1,6 +1,7 @@
 """Loading: from the bytes of an untrusted file to a session that has made its golden items, for either kind of file."""
 
 import hashlib
+import json
 import logging
 import platform
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aigc_sdk.card import CARD_KEY, ModelCard
-from aigc_sdk.errors import GenerationFailed, InvalidModel
+from aigc_sdk.errors import AigcError, GenerationFailed, InvalidModel
+from aigc_sdk.files import read_file
 from aigc_sdk.forking import unforked
 from aigc_sdk.likeness import Likeness
 from aigc_sdk.runtime.devices import CPU
@@ -49,7 +51,8 @@ def open_file(
     """Load a file of the contract safely: what was not seen before is first tried in another process.
 
     The first use of a file on a device runs its golden items. A miss within rounding is logged and recorded; more, on
-    another device or another onnxruntime than the one that made them, is an error each time.
+    another device or another onnxruntime than the one that made them, is an error each time. A card beside the file
+    that is not the one inside is logged: what runs here is right, but who reads that one is told wrong.
 
     Args:
         path: an `.onnx` file of the contract.
@@ -74,10 +77,28 @@ def open_file(
         verdict = try_out(data, path.name, deadline=deadline)
         verdict.save(sha256)
     runner = run(*load_bytes(data, device=device, name=path.name, fold=sha256 == trusted_sha256 or verdict.may_fold))
+    _look_beside(path, runner.card)
     if compares and made_by(runner) not in verdict.golden:
         verdict.golden[made_by(runner)] = _compare(runner, path.name)
         verdict.save(sha256)
     return runner
+
+
+def _look_beside(path: Path, card: ModelCard) -> None:
+    """Log it when the card that lies beside a file, for runtimes that show none inside, is another one."""
+    beside = path.with_suffix(".card.json")
+    try:
+        is_other = beside.exists() and json.loads(read_file(beside)) != json.loads(card.to_json())
+    except (AigcError, OSError, ValueError, RecursionError):
+        is_other = True
+    if is_other:
+        _log.warning(
+            "%s is not the card that is inside of %s, so one of both was exported apart or edited. The card inside is"
+            " used here; a browser or another runtime that shows none reads the other. Export the model again, or copy"
+            " both.",
+            beside,
+            path.name,
+        )
 
 
 def made_by(runner: Runner) -> str:
