@@ -574,6 +574,8 @@ class _Location:
 def _locate(model: str | os.PathLike[str], task: str | None) -> _Location:
     if not isinstance(model, str | os.PathLike) or not os.fspath(model):
         raise InvalidRequest(f"model is {model!r}; give a name, the path of an .onnx file or run folder, or a Model.")
+    if not isinstance(task, str | None):
+        raise InvalidRequest(f"task is {shown(task)}; give the name of a task, or None.")
     path = Path(model)
     if isinstance(model, os.PathLike) or path.suffix == ".onnx" or {os.sep, "/"} & set(model):
         return _locate_path(path, task)
@@ -617,7 +619,7 @@ def _locate_path(path: Path, task: str | None) -> _Location:
     main, other = path / "model.onnx", path / f"model.{task}.onnx"
     if task is not None and os.path.exists(other):
         return _Location(other, task)
-    if not main.exists():
+    if not os.path.exists(main):
         raise InvalidModel(f"{path} has no model.onnx; it is not a run folder, or its training did not finish.")
     return _Location(main, task)
 

@@ -113,7 +113,7 @@ def _find(path: Path) -> str | bytes:
             if message.type == "text" and message.text.startswith(f"{PROVENANCE_KEY}="):
                 return str(message.text.partition("=")[2])
     sidecar = path.with_name(path.name + ".json")
-    if not sidecar.is_file():
+    if not os.path.isfile(sidecar):
         raise InvalidProvenance(
             f"{path} has no provenance, neither inside nor as {sidecar.name}. Only what this SDK saved has one, and"
             " programs that edit files drop it."

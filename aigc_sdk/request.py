@@ -154,7 +154,8 @@ def _listed(value: Any, name: str, most: int) -> Any:
     """Return a value for all items as it is, and values for each item as a list, without numpy's types."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
+    is_one = isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set)
+    if is_one or not isinstance(value, Iterable):
         return value
     values = list(islice(value, most + 1))
     if len(values) > most:
@@ -298,7 +299,7 @@ def _opening(value: Any, where: str) -> Any:
     from aigc_sdk.data.music import checked
 
     path = as_path(value, where)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InvalidRequest(f"{where} is {path}, and there is no such file.")
     read = checked(read_midi(str(path)))
     if isinstance(read, Rejected):

@@ -251,6 +251,13 @@ def test_contents_save_of_one_item_may_name_a_file(tmp_path, tiny):
     assert not (tmp_path / "two.png").exists()
 
 
+def test_contents_save_to_a_name_that_no_file_can_have_raises(tmp_path, tiny):
+    for n in (1, 2):
+        with pytest.raises(StorageError if n == 1 else InvalidRequest):
+            tiny.generate(n).save(tmp_path / "out" / f"{'x' * 300}.png")
+    assert not (tmp_path / "out").exists()
+
+
 def test_contents_save_file_in_the_folders_place_raises(tmp_path, tiny):
     (tmp_path / "out").touch()
     with pytest.raises(StorageError, match=r"Cannot make .*out"):

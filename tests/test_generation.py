@@ -295,6 +295,13 @@ def test_load_ready_made_model_by_name_and_task(ready_made):
         sdk.load("tiny-ready:miror")
 
 
+@pytest.mark.parametrize("task", [0, ["mirror"], b"mirror", np.array([])], ids=repr)
+def test_load_task_of_another_type_raises_and_says_so(ready_made, tiny_path, task):
+    for model in ("tiny-ready", tiny_path):
+        with pytest.raises(InvalidRequest, match=r"task is .*; give the name of a task, or None"):
+            sdk.load(model, task=task)
+
+
 @pytest.mark.parametrize("name", ["tiny-redy", "tiny-redy:mirror"])
 def test_load_unknown_name_gets_the_nearest(ready_made, name):
     with pytest.raises(

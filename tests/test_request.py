@@ -40,6 +40,8 @@ BAD = [
     ("label", "cta", "label", r"There is no choice .* 'cta'. Did you mean 'cat'\? There are: cat, dog, owl"),
     ("label", ["cat", "wol"], r"label\[1\]", r"'wol'. Did you mean 'owl'\? There are: cat, dog, owl"),
     ("label", [0, 1, 3], r"label\[2\]", LABEL),
+    *(("label", raw, "label", LABEL) for raw in (b"\1", bytearray(b"\1"), memoryview(b"\1"))),
+    ("seeds", bytearray(b"\1"), "seeds", "give a list of whole numbers"),
     ("label", [[0, 1]], r"label\[0\]", LABEL),
     ("label", np.zeros((2, 2), int), r"label\[0\]", LABEL),
     ("label", np.array([0.0, 1.0]), r"label\[0\]", LABEL),

@@ -215,7 +215,7 @@ class Contents:
             _check_whole("total", total, 0, MAX_INDEX)
         n = total or start + len(self)
         target = as_path(folder, "folder")
-        if self._items and target.suffix.lower() in self._items[0].suffixes and not target.is_dir():
+        if self._items and target.suffix.lower() in self._items[0].suffixes and not os.path.isdir(target):
             if n > 1:
                 raise InvalidRequest(f"{target} is the name of one file, and there are {n} items; give a folder.")
             return [self._items[0].save(target)]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ def _look_beside(path: Path, card: ModelCard) -> None:
     """Log it when the card that lies beside a file, for runtimes that show none inside, is another one."""
     beside = path.with_suffix(".card.json")
     try:
-        is_other = beside.exists() and json.loads(read_file(beside)) != json.loads(card.to_json())
+        is_other = os.path.exists(beside) and json.loads(read_file(beside)) != json.loads(card.to_json())
     except (AigcError, OSError, ValueError, RecursionError):
         is_other = True
     if is_other:
