@@ -11,7 +11,7 @@ import pytest
 from aigc_sdk.card import Control, ModelCard, OutputSpec
 from aigc_sdk.errors import AigcError, InvalidRequest, UnknownName
 from aigc_sdk.request import Request, build_request
-from aigc_sdk.seeds import item_seeds, shown
+from aigc_sdk.seeds import item_seeds
 from tiny_model import make_card, make_graph
 
 LABEL = "give one of cat, dog, owl, its index from 0 to 2, or -1 to leave it to the seed"
@@ -79,7 +79,7 @@ def build(card, n=None, seed=None, seeds=None, batch_size=None, deadline_s=300, 
 
 
 @pytest.mark.parametrize(
-    ("argument", "value", "where", "allowed"), BAD, ids=[f"{name}-{shown(value)[:20]}" for name, value, *_ in BAD]
+    ("argument", "value", "where", "allowed"), BAD, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(BAD)]
 )
 def test_request_bad_value_names_the_argument_and_what_is_allowed(card, argument, value, where, allowed):
     with pytest.raises(AigcError, match=allowed) as raised:
