@@ -527,7 +527,7 @@ def test_abc_ampersand_in_words_is_no_overlay():
         ("bass", None, [65, 72]),
         ("none", None, [65, 72]),
         ("", None, [65, 72]),
-        ("HP", None, [65, 72]),
+        ("HP", None, [66, 73]),
         ("Hp", None, [66, 73]),
     ],
 )
