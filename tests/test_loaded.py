@@ -355,7 +355,7 @@ def test_agenerate_cancelled_while_loading_ends_soon(slow_path):
 # ---------------------------------------------------------------- forks
 
 FORK = """
-import os, signal, sys, threading, time
+import faulthandler, os, sys, threading, time
 import aigc_sdk as sdk
 
 def work():
@@ -365,7 +365,7 @@ threading.Thread(target=work).start()
 time.sleep(float(sys.argv[1]))
 child = os.fork()
 if not child:
-    signal.alarm(30)  # what deadlocks is killed
+    faulthandler.dump_traceback_later(30, exit=True)  # what deadlocks says where
     work()
     os._exit(0)
 _, status = os.waitpid(child, 0)
@@ -382,6 +382,7 @@ def fork_after(seconds: float, call: str, folder: Path, **environment: str) -> s
         timeout=90,
     )
     assert done.returncode == 0, done.stderr
+    print(done.stderr)
     return done.stdout.strip()
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from aigc_sdk.errors import AigcError, DeadlineExceeded, DeviceUnavailable, GenerationFailed, InvalidModel
+from aigc_sdk.forking import making_session
 from aigc_sdk.runtime.devices import CPU, check_provider, choose_providers
 from aigc_sdk.runtime.places import Ended, Job, NoThread, Places, Stopped
 
@@ -75,13 +76,14 @@ class Session:
         options.add_session_config_entry("session.load_model_format", "ONNX")
 
         def load() -> Any:
-            return ort.InferenceSession(
-                self._model,
-                options,
-                providers=providers,
-                disabled_optimizers=[] if self._fold else _NOT_FOLDED,
-                enable_fallback=False,  # it would print, and run on the CPU instead
-            )
+            with making_session():
+                return ort.InferenceSession(
+                    self._model,
+                    options,
+                    providers=providers,
+                    disabled_optimizers=[] if self._fold else _NOT_FOLDED,
+                    enable_fallback=False,  # it would print, and run on the CPU instead
+                )
 
         cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)  # since onnxruntime 1.22
         places = Places((os.cpu_count() or 1) + 1)
