@@ -15,6 +15,9 @@ from aigc_vae.networks import Decoder, Encoder, FlowPrior, NormalPrior
 # (benchmarks/inpaint.py shows what comes out).
 _KEPT = 128
 _CANDIDATES = 16
+# Of 256 levels fewer: where two candidates are nearly as likely, rounding decides how much of each is in the mean, and
+# in images of many levels that is seen (16 made more values differ from eager torch than may).
+_CANDIDATES_OF_LEVELS = 4
 _AT_ONCE = 4
 _ROUNDS_OF_ALL = 2
 _ROUNDS = 2
@@ -132,6 +135,7 @@ class Inpaint(_Sampler):
         self.encoder = parts.encoder
         self.prior = parts.prior
         self.likelihood = parts.likelihood
+        self.n_candidates = _CANDIDATES_OF_LEVELS if isinstance(parts.likelihood, DiscretisedLogistic) else _CANDIDATES
 
     def forward(self, seed: Tensor, controls: dict[str, Tensor]) -> Tensor:
         """Return uint8 (n, height, width, channels)."""
@@ -143,30 +147,33 @@ class Inpaint(_Sampler):
         each = tuple(part.repeat_interleave(_AT_ONCE, 0) for part in (x, known, label))
         n, found = seed.shape[0], []
         all_z, all_y = self.candidates(seed, controls)
-        for start in range(0, _CANDIDATES, _AT_ONCE):
+        for start in range(0, self.n_candidates, _AT_ONCE):
             z, y = (part[:, start : start + _AT_ONCE].flatten(0, 1) for part in (all_z, all_y))
             z, y = self.refined(z, y, *each, rounds=_ROUNDS_OF_ALL)
-            nats = (self.likelihood(self.decoder(z, y), each[0]) * each[1]).flatten(1).sum(1, keepdim=True)
+            nats = self.likelihood(self.decoder(z, y), each[0]) * each[1]
+            nats = nats.flatten(1).double().sum(1, keepdim=True)
             found.append([part.view(n, _AT_ONCE, part.shape[1]) for part in (z, y, nats)])
         z, y, nats = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
 
         # Summed along the last axis: along another one onnxruntime adds in another order when there is one item alone.
-        weights = (-nats).transpose(1, 2).softmax(2)
+        weights = (-nats).transpose(1, 2).softmax(2).float()
         z, y = ((weights * part.transpose(1, 2)).sum(2) for part in (z, y))
         z, y = self.refined(z, y, x, known, label, rounds=_ROUNDS)
         return torch.where(kept, image, to_pixels(self.means(z, y)))
 
     def candidates(self, seed: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return z (n, candidates, latent) from the prior, and y (n, candidates, labels)."""
-        noise = normal(seed, _CANDIDATES * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
+        noise = (
+            normal(seed, self.n_candidates * self.latent, Stream.CANDIDATE_LATENT) * controls["temperature"][:, None]
+        )
         noise = noise.view(-1, self.latent)
         y = one_hot(None, 0, noise)
         if self.labels:
-            drawn = draw_choices(seed, _CANDIDATES, self.cumulative, Stream.CANDIDATE_LABEL)
+            drawn = draw_choices(seed, self.n_candidates, self.cumulative, Stream.CANDIDATE_LABEL)
             label = controls["label"][:, None]
             y = one_hot(torch.where(label < 0, drawn, label).flatten(), self.labels, noise)
         n = seed.shape[0]
-        return self.prior(noise, y).view(n, _CANDIDATES, self.latent), y.view(n, _CANDIDATES, self.labels)
+        return self.prior(noise, y).view(n, self.n_candidates, self.latent), y.view(n, self.n_candidates, self.labels)
 
     def refined(
         self, z: Tensor, y: Tensor, x: Tensor, known: Tensor, label: Tensor, *, rounds: int
