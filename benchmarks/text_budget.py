@@ -154,16 +154,16 @@ def _nats(model: GPT, text: Tensor) -> float:
     return nats.double().mean().item()
 
 
-def run_rnn(text: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """Train `rnn` with its default options for so many CPU seconds; return the nats, the steps and what was chosen."""
+def run_rnn(text: Path, seconds: float, seed: int, init: str | None = None) -> dict[str, Any]:
+    """Train `rnn` without an option, from `init`, for so many CPU seconds; return nats, steps and what was chosen."""
     progress.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]  # CPU seconds are minutes
     loop._export_all = lambda *_: None  # type: ignore[assignment]  # the model files come after the minutes
     with TemporaryDirectory() as folder:
         begun = time.process_time()
-        run = sdk.train("rnn", text, out=Path(folder) / "run", seed=seed, minutes=seconds / 60)
+        run = sdk.train("rnn", text, out=Path(folder) / "run", seed=seed, init=init, minutes=seconds / 60)
         spent = time.process_time() - begun
         last = [line for line in run.metrics if "validation" in line][-1]
-    chosen = {name: run.record.config[name] for name in ("batch_size", "span")}
+    chosen = {name: run.record.config[name] for name in ("width", "batch_size", "span")}
     return {"nats": last["validation"]["nats_per_character"], "steps": last["step"], "seconds": spent, **chosen}
 
 
@@ -178,7 +178,8 @@ def main() -> int:
     if arguments.one:
         what, text, seconds, seed = arguments.one
         given = Path(text), float(seconds), int(seed)
-        made = run_rnn(*given) if what == "rnn" else run_gpt(*given, mixed=what.endswith("bfloat16"))
+        family, _, init = what.partition(" from ")
+        made = run_rnn(*given, init or None) if family == "rnn" else run_gpt(*given, mixed=what.endswith("bfloat16"))
         print(json.dumps(made))
         return 0
     report = Report("aigc-sdk", "torch")
@@ -191,7 +192,7 @@ def main() -> int:
         for seconds in arguments.seconds:
             for seed in range(arguments.seeds):
                 for kind in kinds if seed % 2 == 0 else reversed(kinds):
-                    rows.append({"kind": kind, "budget": seconds, "seed": seed, **_one(kind, text, seconds, seed)})
+                    rows.append({"kind": kind, "budget": seconds, "seed": seed, **one(kind, text, seconds, seed)})
                     told = ", ".join(f"{name} {value}" for name, value in rows[-1].items() if name != "nats")
                     report.figure(told, rows[-1]["nats"], "nats")
             _judge(report, rows, seconds)
@@ -200,7 +201,8 @@ def main() -> int:
     return report.exit_code
 
 
-def _one(kind: str, text: Path, seconds: int, seed: int) -> dict[str, Any]:
+def one(kind: str, text: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Train in a process of its own and return its figures; the kind is a peer, "rnn", or "rnn from NAME"."""
     command = [sys.executable, __file__, "--one", kind, str(text), str(seconds), str(seed)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
