@@ -22,7 +22,7 @@ from aigc_metrics.music import scale_consistency
 from aigc_rnn.music import MusicRNN
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.notes import Clock, moved, product, timed
-from aigc_rnn.sampler import END, SPECIAL, StreamOn
+from aigc_rnn.sampler import END, SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Music, Origin
 from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
@@ -285,6 +285,20 @@ def test_what_is_learned_of_one_key_holds_for_all():
             for codes, key in ((row, 0), (transposed(row, move), move % 12))
         ]
         assert torch.equal(*nats)
+
+
+def test_token_dropout_hides_events_and_the_bars_before_in_training_alone():
+    family, _ = relative_family(token_dropout=0.3)
+    tokens, place = torch.full((50, 90), SPECIAL), torch.ones(50, 90, len(family.clock.places), dtype=torch.int64)
+    seen, told = family.hidden(tokens, place)
+    assert seen is tokens and told is place  # the family is not in training
+    seen, told = family.train().hidden(tokens, place)
+    assert (seen[:, 0] == SPECIAL).all() and 0.28 < (seen[:, 1:] == UNKNOWN).float().mean() < 0.32
+    names = {name.rsplit(" ", 1)[0]: None for name in family.clock.place_names}
+    is_back = torch.tensor([name.endswith("bars back") for name in names])
+    assert is_back.sum() == 8 and (told[..., ~is_back] == 1).all()
+    backs = told[..., is_back]
+    assert torch.equal(backs.amin(-1), backs.amax(-1)) and 0.28 < (backs == 0).float().mean() < 0.32
 
 
 @pytest.mark.parametrize("loop", ["generate", "stream"])

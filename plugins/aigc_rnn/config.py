@@ -70,6 +70,12 @@ class MusicRNNConfig(NetworkConfig, MusicFamilyConfig):
         description="what of a piece the network is told; with the metre also the place in the bar, with bars how many"
         " are left, for full_bars",
     )
+    token_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the events, and of the notes of the bars before, hidden in training (Bowman et al. 2016)",
+    )
     max_length: int | None = Field(
         None,
         ge=1,

@@ -12,7 +12,7 @@ from aigc_rnn.config import NETWORK_OPTIONS, MusicRNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import MASKED, RecurrentNetwork
 from aigc_rnn.notes import Clock, are_drums, moved
-from aigc_rnn.sampler import BEGIN, END, SPECIAL, Generate, StreamOn
+from aigc_rnn.sampler import BEGIN, END, SPECIAL, UNKNOWN, Generate, StreamOn
 from aigc_rnn.tokens import (
     SIZES,
     adam,
@@ -139,10 +139,28 @@ class MusicRNN(Family):
         label = self.labels_of(batch)
         before = self.clock.before(codes, self.clock.bars_of(label))
         state = self.network.start(len(tokens), tokens.device)
-        logits, _ = self.network(torch.cat([begin, tokens], 1), label, state, before.place)
+        read, place = self.hidden(torch.cat([begin, tokens], 1), before.place)
+        logits, _ = self.network(read, label, state, place)
         if before.barred is not None:
             logits = logits.masked_fill(before.barred, MASKED)
         return Reading(negative_log_likelihood(logits, target) * counted, counted)
+
+    def hidden(self, tokens: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return tokens (n, t) and places (n, t, k), in training with some not told (Bowman et al. 2016, section 3.1).
+
+        What was made is never quite like what was learned from; a network that misses some of it goes by the key, the
+        metre and the bars left too, which are always told.
+        """
+        share = self.config.token_dropout
+        if not self.training or not share:
+            return tokens, place
+        missing = torch.rand(tokens.shape, device=tokens.device) < share
+        missing[:, 0] = False  # the beginning
+        tokens = torch.where(missing, UNKNOWN, tokens)
+        if place is not None:
+            missing = torch.rand(tokens.shape, device=tokens.device) < share
+            place = torch.where(missing[:, :, None] & self.clock.is_back, 0, place)
+        return tokens, place
 
     def relative(self, batch: Batch) -> Tensor:
         """Return the events as the network reads them, int32 (n, t)."""

@@ -121,6 +121,7 @@ class Clock(nn.Module):
     bars: Tensor
     shares: Tensor
     backs: Tensor
+    is_back: Tensor
     limits: Tensor
     amount: Tensor
     order: Tensor
@@ -195,6 +196,7 @@ class Clock(nn.Module):
             "bars": torch.tensor(bars, dtype=torch.int64),
             "shares": torch.tensor([-(-(1 << _SHARE_BITS) // ticks) for ticks in bars], dtype=torch.int64),
             "backs": torch.tensor(_BARS_BACK),
+            "is_back": torch.tensor([3 <= i < 3 + 2 * len(_BARS_BACK) for i in range(len(self.places))]),
             "limits": torch.tensor(limits).T,
             "amount": amount,
             "order": order,
