@@ -34,8 +34,9 @@ from aigc_sdk.contents import Music
 from aigc_sdk.contents.events import TICKS, Notes, decode, encode
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.data import MusicDataset
+from aigc_sdk.data.abc import read_abc
+from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.music import bar_ticks, in_full_bars
-from aigc_sdk.data.scores import read_score
 from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
 from datasets import fetch
@@ -72,8 +73,8 @@ def check_events(report: Report) -> None:
     same = alike = read = 0
     worst = Fraction(0)
     for tune in plain:
-        found = read_score(tune, is_abc=True)
-        if not isinstance(found, tuple) or not len(found[0]):
+        found = read_abc(tune)
+        if isinstance(found, Rejected) or not len(found[0]):
             continue
         notes = found[0][np.lexsort((found[0][:, 0], found[0][:, 2]))]
         again = decode(encode(notes))

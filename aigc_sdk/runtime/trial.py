@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aigc_sdk.runtime.loading import Runner
 
 # What a small file may take, to load it twice and make its golden items once; these variables allow more.
-SECONDS, MEGABYTES = ("AIGC_SDK_TRIAL_SECONDS", 10), ("AIGC_SDK_TRIAL_MB", 900)
+SECONDS, MEGABYTES = ("AIGC_SDK_TRIAL_SECONDS", 7), ("AIGC_SDK_TRIAL_MB", 900)
 
 # A large file may take more: a second for so many bytes of it, and for each byte so many of memory (the file is parsed,
 # written and loaded, and weights are packed anew), and so many for each value that is folded.
