@@ -22,7 +22,7 @@ lint: .venv/dev
 
 # What takes hours: trainings, fuzzing, comparisons with other readers. Each prints its figures and fails on a miss.
 # The figures are kept in benchmarks/figures, by script and date.
-LONG := abc_books midi fuzz_models threads openvino init text_budget vae_budget icons music
+LONG := abc_books midi fuzz_models threads cancel openvino startup init text_budget vae_budget icons music
 
 check-long: .venv/dev
 	export FIGURES=benchmarks/figures; status=0; for name in $(LONG); do $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status

@@ -182,6 +182,10 @@ def check_tunes(report: Report) -> None:
         for mode, is_major in (("major", True), ("other", False)):
             found = [_ends_on_tonic(*piece) for piece in pieces if (piece[1] in KEYS[:12]) == is_major]
             report.figure(f"{whose}: share of those in {mode} keys that end on the tonic", float(np.mean(found)))
+    for each in full:
+        for whose, pieces in (("tunes", told), ("book", book)):
+            found = [_ends_on_tonic(*piece) for piece in pieces if piece[2] == each]
+            report.figure(f"{whose}: share of those in {each} that end on the tonic", float(np.mean(found)))
     ends = float(np.mean([_ends_on_tonic(*piece) for piece in told]))
     report.at_least("tunes: share that end on the tonic", ends, LEAST_ON_TONIC)
     asked = list(range(1, 51))

@@ -190,6 +190,7 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
     check_seed(seed)
     if options.tensorboard:
         check_tensorboard()
+    _log.info("reading the data")
     dataset = _load(data, family_class, options)
     split = dataset.split(options.validation_fraction, options.test_fraction)
     if options.early_stop_epochs is not None and not len(split["validation"]):
