@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import aigc_sdk as sdk
 from aigc_sdk.errors import DeadlineExceeded
 from aigc_sdk.runtime.safety import Verdict
-from timing import Report
 from test_safety import endless_model
+from timing import Report
 
 TRIES, MOST_SECONDS = 20, 0.3
 
