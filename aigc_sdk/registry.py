@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, distributions, entry_points
 from itertools import chain
 from types import ModuleType
@@ -295,8 +295,9 @@ def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
     return specs
 
 
+@lru_cache
 def _identify(distribution: Any) -> tuple[str, str]:
-    """Return the normalised name and the version of a distribution."""
+    """Return the normalised name and the version of a distribution, which is one object for all its entry points."""
     try:
         metadata = distribution.metadata  # parsed anew at every look
         return re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), str(metadata["Version"] or "")

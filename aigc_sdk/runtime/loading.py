@@ -17,7 +17,6 @@ from aigc_sdk.likeness import Likeness
 from aigc_sdk.runtime.devices import CPU
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.runtime.safety import Verdict, read_model
-from aigc_sdk.runtime.trial import try_out
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime.session import Session
@@ -75,6 +74,9 @@ def open_file(
     sha256 = hashlib.sha256(data).hexdigest()
     verdict = Verdict.load(sha256)
     if sha256 != trusted_sha256 and not verdict.is_safe:
+        with unforked:  # what starts processes is imported where it is needed
+            from aigc_sdk.runtime.trial import try_out
+
         verdict = try_out(data, path.name, deadline=deadline)
         verdict.save(sha256)
     runner = run(*load_bytes(data, device=device, name=path.name, fold=sha256 == trusted_sha256 or verdict.may_fold))
