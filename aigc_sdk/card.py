@@ -19,10 +19,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import event_code
 from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
 from aigc_sdk.forking import unforked
-from aigc_sdk.seeds import MAX_SEED
+from aigc_sdk.kinds import find_kind, kind_of
 
 CONTRACT = 1
 CARD_KEY = "aigc.card"
@@ -31,8 +30,6 @@ MAX_JSON_DEPTH = 32
 MAX_GOLDEN_BYTES = 2**26
 
 _INT64_MAX = 2**63 - 1
-_CHANNELS = {1: "grey", 3: "colour", 4: "colour and alpha"}
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[Any]
 Part = TypeVar("Part")
@@ -51,19 +48,6 @@ class Limit:
 
 Name = Annotated[str, Limit(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Limit(pattern=r"^[0-9a-f]{64}$")]
-ControlKind = Literal["choice", "number", "integer", "flag", "seed", "text", "music", "image", "mask"]
-
-DTYPES: dict[str, str] = {
-    "choice": "int64",
-    "number": "float32",
-    "integer": "int64",
-    "flag": "bool",
-    "seed": "int64",
-    "text": "int32",
-    "music": "int32",
-    "image": "uint8",
-    "mask": "uint8",
-}
 
 # A caller's argument of these names never reaches a control: they are those of the public functions, or will be.
 RESERVED = frozenset(
@@ -118,7 +102,7 @@ class Control(_Part):
     """
 
     name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
-    kind: ControlKind
+    kind: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
     dtype: str = ""  # filled in from the kind
     shape: tuple[int, ...] = ()
     minimum: float | None = None
@@ -130,114 +114,24 @@ class Control(_Part):
     def __post_init__(self) -> None:
         if self.name in RESERVED:
             raise ValueError(f"control name {self.name!r} is reserved")
-        if self.kind not in DTYPES:
-            raise ValueError(f"control kind {self.kind!r} is none of {', '.join(DTYPES)}")
+        kind = find_kind(self.kind)
         if not self.dtype:
-            object.__setattr__(self, "dtype", DTYPES[self.kind])
-        if self.dtype != DTYPES[self.kind] or not self._has_shape():
-            shape = {"image": "(height, width, 1, 3 or 4)", "mask": "(height, width, 1)"}.get(self.kind, "()")
-            raise ValueError(f"a control of kind {self.kind} is {DTYPES[self.kind]} of shape {shape}")
-        if (self.kind == "choice" or self.is_coded) != bool(self.choices) or len(set(self.choices)) < len(self.choices):
-            raise ValueError("a choice, text or music control has distinct choices, and no other control has any")
-        if self.is_coded and (self.maximum is None or not all(map(self._is_code, self.choices))):
-            raise ValueError(
-                "the choices of a text control are single characters, those of music events, and the maximum says how"
-                " many it takes"
-            )
-        if (self.minimum, self.maximum) != (None, None) and self.kind not in ("number", "integer", "text", "music"):
-            raise ValueError(f"a {self.kind} control has no minimum and maximum")
-        (low, high), limit = self.range, _FLOAT32_MAX if self.kind == "number" else _INT64_MAX
-        if not -limit <= low <= high <= limit:
-            raise ValueError(f"the range {low:g} to {high:g} is empty, or more than {self.dtype} holds")
-        if not self.accepts(self.default):
-            raise ValueError(f"default is {self.default}, not {self.allowed}")
-
-    @property
-    def is_pixels(self) -> bool:
-        """Whether the value for one item is an array of pixels, (height, width, channels)."""
-        return self.kind in ("image", "mask")
-
-    @property
-    def is_coded(self) -> bool:
-        """Whether the value for one item is codes, (length,): characters of a text, or events of music."""
-        return self.kind in ("text", "music")
-
-    def _is_code(self, choice: str) -> bool:
-        return len(choice) == 1 if self.kind == "text" else event_code(choice) >= 0
-
-    def _has_shape(self) -> bool:
-        if not self.is_pixels:
-            return self.shape == ()
-        channels = (1, 3, 4) if self.kind == "image" else (1,)
-        return len(self.shape) == 3 and min(self.shape) >= 1 and self.shape[2] in channels
+            object.__setattr__(self, "dtype", kind.dtype)
+        kind.check(self)
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest value that may be fed, both included; integers but for a number."""
-        match self.kind:
-            case "choice":
-                return -1, len(self.choices) - 1
-            case "seed":
-                return 0, MAX_SEED
-            case "flag":
-                return 0, 1
-            case "text" | "music":
-                return 0, math.floor(self.maximum or 0)
-            case "image" | "mask":
-                return 0, 255
-            case "integer":
-                return (
-                    -_INT64_MAX if self.minimum is None else math.ceil(self.minimum),
-                    _INT64_MAX if self.maximum is None else math.floor(self.maximum),
-                )
-            case _:
-                return (
-                    -_FLOAT32_MAX if self.minimum is None else self.minimum,
-                    _FLOAT32_MAX if self.maximum is None else self.maximum,
-                )
+        """The smallest and the largest value that may be fed, both included; of codes, how many."""
+        return kind_of(self).bounds(self)
 
     @property
     def allowed(self) -> str:
         """What may be fed, in words: "a number from 0 to 2"."""
-        low, high = self.range
-        match self.kind:
-            case "choice":
-                return f"one of {', '.join(self.choices)}, its index from 0 to {high}, or -1 to leave it to the seed"
-            case "flag":
-                return "True or False"
-            case "text":
-                return f"a text of at most {high} characters, of the {len(self.choices)} that the model knows"
-            case "music":
-                return (
-                    f"a generated piece, a .mid file, or events such as 'duration 24, note 62', at most {high}, of the"
-                    f" {len(self.choices)} kinds that the model knows"
-                )
-            case "number":  # 9 digits tell all float32 values apart
-                return f"a number from {low:.9g} to {high:.9g}"
-            case "image" | "mask":
-                height, width, channels = self.shape
-                return f"an image of {width} x {height} pixels: a path, a PIL image, or uint8 {self.shape}" + (
-                    "; 255 says keep" if self.kind == "mask" else f" ({_CHANNELS[channels]})"
-                )
-        return f"a whole number from {low} to {high}"
+        return kind_of(self).allowed(self)
 
     def accepts(self, value: object) -> bool:
-        """Whether a Python value may be fed; a choice goes by its index, pixels by the level of all of them."""
-        if value is None:
-            return self.is_pixels
-        if self.kind == "text":
-            return isinstance(value, str) and len(value) <= self.range[1] and not set(value).difference(self.choices)
-        if self.kind == "music":
-            names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else None
-            return names is not None and len(names) <= self.range[1] and not set(names).difference(self.choices)
-        if isinstance(value, bool) or self.kind == "flag":
-            return isinstance(value, bool) and self.kind == "flag"
-        low, high = self.range
-        if self.kind != "number":
-            return isinstance(value, int) and low <= value <= high
-        # Provenance gives back float32; the one nearest to a bound may lie just outside of it.
-        low, high = min(low, float(np.float32(low))), max(high, float(np.float32(high)))
-        return isinstance(value, int | float) and low <= value <= high
+        """Tell whether a plain value may be fed; a choice goes by its index, pixels by the level of all of them."""
+        return kind_of(self).accepts(self, value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
 from aigc_sdk.files import atomic_pair, atomic_write
+from aigc_sdk.kinds import json_or_text, kind_of
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
@@ -144,7 +145,7 @@ def reproduce(files: tuple[Path, ...], model: str | None, control: tuple[str, ..
     """
     from aigc_sdk.reproduction import reproduce as run_reproduce
 
-    controls = {_assignment(text)[0]: text.partition("=")[2] for text in control}
+    controls = dict(map(_assignment, control))
     missed = 0
     for file in files:
         try:
@@ -193,7 +194,7 @@ def train(
     if not data or (out is None and not dry_run):
         raise InvalidRequest("Training needs DATA and --out DIR; `aigc train FAMILY --options` lists the options.")
     _log_to_stderr()
-    values = dict(_assignment(text) for text in config)
+    values = {name: json_or_text(words) for name, words in map(_assignment, config)}
     if clash := values.keys() & {"family", "data", "out", "seed", "resume", "init"}:
         raise InvalidRequest(f"-c {min(clash)}=... is no option of a family; `aigc train --help` says how to give it.")
     if dry_run:
@@ -440,28 +441,22 @@ def _controls(card: ModelCard, assignments: tuple[str, ...]) -> dict[str, Any]:
     """Read NAME=VALUE for the controls of a card."""
     controls = {}
     for text in assignments:
-        name, value = _assignment(text)
+        name, words = _assignment(text)
         control = card.control(name)
         if control is None:
             raise UnknownName.of(f"control of {card.name}", name, [control.name for control in card.controls])
         if name in controls:
             raise InvalidRequest(f"-c {name}=... is there twice; give one value, or a list such as -c {name}='[1, 2]'.")
-        raw = text.partition("=")[2]
-        # A choice's own names come before numbers; an image is a path, and a text a text, whatever it looks like.
-        is_raw = control.is_pixels or (control.kind == "text" and not isinstance(value, list))
-        controls[name] = raw if is_raw or raw in control.choices else value
+        controls[name] = kind_of(control).from_words(control, words)
     return controls
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """Return the name and the value of NAME=VALUE; the value is JSON (3, 0.5, true, [1, 2]) or else a text."""
-    name, equals, value = text.partition("=")
+def _assignment(text: str) -> tuple[str, str]:
+    """Return the name and the words of NAME=WORDS."""
+    name, equals, words = text.partition("=")
     if not equals or not name:
         raise InvalidRequest(f"-c {text!r} is not NAME=VALUE.")
-    try:
-        return name.strip(), json.loads(value)
-    except (ValueError, RecursionError):
-        return name.strip(), value
+    return name.strip(), words
 
 
 def _print_options(family: str) -> None:

@@ -35,6 +35,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.forking import unforked
 from aigc_sdk.generator import Generator, check_content, start_state, written
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.loaded import Loaded
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request, build_requests, ends_at
@@ -188,7 +189,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         generator.provider,
         tuple(request.controls),
     )
-    events = {control.name for control in card.controls if control.kind == "music"}
+    recorders = {control.name: kind_of(control).record for control in card.controls}
     kind = MODALITIES[card.modality]
     stop = current_stop()
     for start in range(0, request.n, request.batch_size):
@@ -200,7 +201,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
             content, how = check_content(card, outputs, len(seeds)), written(card, outputs, len(seeds))
-        items.extend(map(kind, content, seeds.tolist(), repeat(origin), record(batch, events), *how))
+        items.extend(map(kind, content, seeds.tolist(), repeat(origin), record(batch, recorders), *how))
     return Contents(items)
 
 

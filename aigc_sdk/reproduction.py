@@ -27,6 +27,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.files import as_path, read_file, storage_error
 from aigc_sdk.generation import Model, keep_loaded
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.likeness import compare_arrays
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
@@ -165,10 +166,10 @@ def _recorded_controls(provenance: Provenance, file: Path, card: ModelCard, give
             f"{file}: its provenance has the controls {', '.join(provenance.controls)[:300] or 'none'};"
             f" {card.name} has {', '.join(control.name for control in card.controls) or 'none'}."
         )
-    pixels = {control.name for control in card.controls if control.is_pixels}
-    if given.keys() - pixels:
-        raise UnknownName.of(f"image or mask control of {card.name}", min(given.keys() - pixels), pixels)
-    return {name: value for name, value in provenance.controls.items() if name not in pixels}
+    missing = {control.name for control in card.controls if not kind_of(control).is_recorded}
+    if given.keys() - missing:
+        raise UnknownName.of(f"image or mask control of {card.name}", min(given.keys() - missing), missing)
+    return {name: value for name, value in provenance.controls.items() if name not in missing}
 
 
 def _check_pixel_controls(provenance: Provenance, made: Item, file: Path) -> None:

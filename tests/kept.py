@@ -17,8 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.generation import open_any

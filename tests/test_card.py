@@ -182,7 +182,7 @@ def test_control_dtype_is_that_of_its_kind():
         ({"kind": "choice"}, "distinct choices"),
         ({"kind": "choice", "choices": ("a", "a")}, "distinct choices"),
         ({"kind": "choice", "choices": ("a", "")}, "at least 1 character"),
-        ({"kind": "number", "choices": ("a",)}, "no other control has any"),
+        ({"kind": "number", "choices": ("a",)}, "a number control has no choices"),
         ({"kind": "choice", "choices": ("a", "b"), "default": 2}, "default is 2, not one of a, b"),
         ({"kind": "choice", "choices": ("a",), "default": -2}, "default is -2"),
         ({"kind": "choice", "choices": ("a", "b"), "default": True}, "default is True"),

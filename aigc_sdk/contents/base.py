@@ -2,11 +2,10 @@
 
 import base64
 import copy
-import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.codes import decode
-from aigc_sdk.contents.events import to_words
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
 from aigc_sdk.files import as_path, atomic_pair, make_folder
 from aigc_sdk.seeds import MAX_INDEX
@@ -110,30 +107,24 @@ class Item(ABC):
             sidecar.write_bytes(self._provenance_json().encode())
 
 
-def record(controls: Mapping[str, Array], events: Collection[str] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield for each item the values of its controls as the provenance shows them; of pixels their hash and shape.
+def record(controls: Mapping[str, Array], recorders: Mapping[str, Callable[[Array], Any]]) -> Iterator[tuple[Any, ...]]:
+    """Yield for each item the values of its controls as the provenance shows them.
 
     Args:
         controls: by name (n, ...), in the order of `Origin.controls`; with none of them it never ends.
-        events: the names of those that are music.
+        recorders: what makes of an array, the value of one item, what the provenance shows.
     """
     if not controls:
         return repeat(())
-    return zip(*(_recorded(values, name in events) for name, values in controls.items()), strict=True)
+    return zip(*(_recorded(values, recorders[name]) for name, values in controls.items()), strict=True)
 
 
-def _recorded(values: Array, are_events: bool) -> Iterable[Any]:
+def _recorded(values: Array, recorder: Callable[[Array], Any]) -> Iterable[Any]:
     if values.ndim == 1:
         return values.tolist()  # type: ignore[no-any-return]  # of one dimension: a list
     if values.strides[0] == 0:  # one for all items
-        return repeat(_recorded_one(values[0], are_events), len(values))
-    return (_recorded_one(value, are_events) for value in values)
-
-
-def _recorded_one(value: Array, is_events: bool) -> Any:
-    if value.ndim == 1:
-        return to_words(value) if is_events else decode(value)
-    return {"sha256": hashlib.sha256(value.tobytes()).hexdigest(), "shape": list(value.shape)}
+        return repeat(recorder(values[0]), len(values))
+    return map(recorder, values)
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

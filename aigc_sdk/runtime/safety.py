@@ -21,6 +21,7 @@ from aigc_sdk.errors import InvalidModel, StorageError
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.forking import unforked
 from aigc_sdk.generator import parts_of
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.seeds import MAX_SEED
 
@@ -295,7 +296,7 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
             raise InvalidModel(f"its card says {card.output}; the value of a measure is float32 (K,)")
         inputs, outputs = contents, [("value", "float32", card.output.shape)]
     else:
-        controls = [(c.name, c.dtype, (FREE,) if c.is_coded else c.shape) for c in card.controls]
+        controls = [(c.name, c.dtype, (FREE,) if kind_of(c).is_ragged else c.shape) for c in card.controls]
         parts_made = [(f"content.{name}", dtype, shape) for name, dtype, shape in parts_of(card)]
         inputs, outputs = [("seed", "int64", ()), *controls], contents + parts_made
         if card.state:
@@ -354,11 +355,11 @@ def _check_golden(card: ModelCard) -> None:
     if not all(0 <= seed <= MAX_SEED for seed in golden.seeds):
         raise InvalidModel(f"a seed of its golden items is not within 0 to {MAX_SEED}")
     for control in card.controls:
-        values = golden.controls[control.name]
-        if (control.is_pixels or control.is_coded) != isinstance(values, Packed):
+        values, kind = golden.controls[control.name], kind_of(control)
+        if kind.is_array != isinstance(values, Packed):
             raise InvalidModel(f"its golden items have {control.name!r} in the form of another kind")
         if isinstance(values, Packed):
-            shape = (n, *control.shape) if control.is_pixels else (n, *values.shape[1:2])
+            shape = (n, *values.shape[1:2], *control.shape[1:]) if kind.is_ragged else (n, *control.shape)
             if values.array(control.dtype).shape != shape or 0 in shape:
                 raise InvalidModel(f"its {n} golden items have {control.name!r} of shape {values.shape}")
             continue
@@ -399,4 +400,5 @@ def _check_measured(card: ModelCard) -> None:
 
 def _can_be_fed(value: float, control: Control) -> bool:
     # A golden number was rounded to float32, maybe beyond the end of its range.
-    return abs(value) <= float(np.finfo(np.float32).max) if control.kind == "number" else control.accepts(value)
+    is_float = control.dtype == "float32"
+    return abs(value) <= float(np.finfo(np.float32).max) if is_float else control.accepts(value)

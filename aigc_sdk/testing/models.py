@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.card import Control
-from aigc_sdk.contents.codes import encode
-from aigc_sdk.contents.events import event_code
 from aigc_sdk.errors import InvalidRequest, UnknownName
 from aigc_sdk.generation import make_contents
 from aigc_sdk.generator import Generator, Made, check_items
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.testing.checks import Check, require
 from aigc_sdk.testing.feeds import example_feeds, feeds_of
@@ -40,22 +38,22 @@ class ModelCase:
         return check_items(self.generator.card, self.generator.run(seeds, feeds), len(seeds))
 
     def defaults(self, n: int) -> tuple[Array, dict[str, Array]]:
-        """Return seeds, and controls as a caller gets them who gives none but pixels without a default."""
+        """Return seeds, and controls as a caller gets them who gives those alone that have no default."""
         seeds, feeds = example_feeds(self.generator.card.controls, n, seed=7)
         for control in self.generator.card.controls:
-            if control.is_coded:
-                feeds[control.name] = encode([str(control.default)] * n)
-            elif control.default is not None:
-                feeds[control.name] = np.full((n, *control.shape), control.default, control.dtype)
+            if control.default is not None:
+                kind = kind_of(control)
+                one = kind.stack(control, [kind.decode(control, control.default, control.name)])
+                feeds[control.name] = np.repeat(one, n, axis=0)
         return seeds, feeds
 
     def request(self, n: int, **controls: Any) -> Request:
-        """Return a request for n items that gives these controls, and pixels without a default."""
+        """Return a request for n items that gives these controls, and those without a default."""
         card = self.generator.card
         needed = [control for control in card.controls if control.default is None]
-        pixels = {name: values[0] for name, values in example_feeds(needed, 1, seed=7)[1].items()}
+        given = {name: values[0] for name, values in example_feeds(needed, 1, seed=7)[1].items()}
         limits: dict[str, Any] = {"seeds": None, "batch_size": None, "deadline_s": None}
-        return build_request(card, n, seed=7, controls=pixels | controls, **limits)
+        return build_request(card, n, seed=7, controls=given | controls, **limits)
 
 
 def check_file_keeps_the_rules(case: ModelCase) -> None:
@@ -95,7 +93,7 @@ def check_edges_of_controls_run(case: ModelCase) -> None:
     """Every control may be fed the ends of its range, and its default."""
     for control in case.generator.card.controls:
         seeds, feeds = case.defaults(2)
-        case.items(seeds, {**feeds, control.name: _edges(control)})
+        case.items(seeds, {**feeds, control.name: kind_of(control).edges(control)})
 
 
 def check_items_do_not_depend_on_others(case: ModelCase) -> None:
@@ -114,21 +112,21 @@ def check_items_do_not_depend_on_others(case: ModelCase) -> None:
 
 
 def check_seed_decides(case: ModelCase) -> None:
-    """The same seed and controls give the same bytes; other seeds give other items, unless an image is fed."""
+    """The same seed and controls give the same bytes; other seeds give others, unless a control has to be given."""
     seeds, feeds = case.defaults(16)
     first, again = (case.items(seeds, feeds) for _ in range(2))
     differing = [i for i in range(16) if _bytes(first[i]) != _bytes(again[i])]
     require(not differing, "the same items of the same seeds", f"others at {differing}")
-    if not any(control.is_pixels for control in case.generator.card.controls):
+    if all(control.default is not None for control in case.generator.card.controls):
         require(len({item.content.tobytes() for item in first}) > 1, "other items of other seeds", "one for 16 seeds")
 
 
 def check_choice_may_be_left_to_the_seed(case: ModelCase) -> None:
     """A choice of -1 is one that is drawn from the item's seed: the item is that of one of the choices."""
-    # Where pixels are fed as well, what is drawn may depend on them and change while the item is made.
+    # Where something has to be given as well, what is drawn may depend on it and change while the item is made.
     controls = case.generator.card.controls
     for control in controls:
-        if control.kind != "choice" or any(each.is_pixels for each in controls):
+        if control.kind != "choice" or any(each.default is None for each in controls):
             continue
         seeds, feeds = case.defaults(8)
         # A second seed may draw a choice of its own; here all seeds of an item are one.
@@ -154,38 +152,12 @@ def check_shorter_request_is_a_prefix(case: ModelCase) -> None:
 def check_values_out_of_range_are_refused(case: ModelCase) -> None:
     """A value of a control that its range does not hold is an error of ours, before anything runs."""
     for control in case.generator.card.controls:
-        for value in _wrong_values(control):
+        for value in kind_of(control).wrong(control):
             try:
                 case.request(1, **{control.name: value})
             except (InvalidRequest, UnknownName):
                 continue
             require(False, f"{control.name} = {value!r} to be refused; {control.allowed}", "that it is taken")
-
-
-def _edges(control: Control) -> Array:
-    if control.is_pixels:
-        return np.stack([np.full(control.shape, level, control.dtype) for level in (0, 255)])
-    if control.kind == "text":
-        return encode(["", control.choices[-1] * min(int(control.range[1]), 100)])
-    if control.kind == "music":
-        return encode([[], [event_code(control.choices[-1])] * min(int(control.range[1]), 100)])
-    return np.array(control.range, control.dtype)
-
-
-def _wrong_values(control: Control) -> list[Any]:
-    """Return values of the right type beyond the range, and such of a wrong type."""
-    if control.is_pixels:
-        height, width, channels = control.shape
-        return [{}, 7, np.zeros((height + 1, width, channels), np.uint8), np.zeros(control.shape, np.float32)]
-    if control.kind == "flag":
-        return [{}, "x", 2, 0.5]
-    if control.kind == "text":
-        return [{}, 7, None, control.choices[0] * (int(control.range[1]) + 1), "\ud800", "\x00"]
-    if control.kind == "music":
-        return [{}, 7, None, ", ".join([control.choices[0]] * (int(control.range[1]) + 1)), "note 128", "x", "no.mid"]
-    low, high = control.range
-    beyond = [value for value in (low - 1, high + 1) if not low <= value <= high]
-    return [{}, "no such choice", True, *beyond, float("nan")]
 
 
 def _gap(a: Array, b: Array) -> float:

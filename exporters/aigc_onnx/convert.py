@@ -15,6 +15,7 @@ from torch import nn
 from aigc_sdk.card import Control, ModelCard
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.generator import output_names, start_state
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.training.random import rounds
 from aigc_sdk.training.trainer import quiet
 
@@ -28,7 +29,7 @@ _TRACED_LENGTH = 5  # of texts and prompts
 # Weights of fewer values than these are not worth a node.
 _LARGE = 1024
 
-_DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool, "uint8": torch.uint8}
+_DTYPES = {name: getattr(torch, name) for name in ("int64", "int32", "float32", "bool", "uint8")}
 
 
 def _shift_left(x: Any, places: int) -> Any:
@@ -107,8 +108,10 @@ def convert(sampler: nn.Module, card: ModelCard) -> onnx.ModelProto:
 
 
 def _traced_feed(control: Control) -> torch.Tensor:
-    if control.is_coded:
-        return torch.full((TRACED_N, _TRACED_LENGTH), -1, dtype=torch.int32)
+    kind = kind_of(control)
+    if kind.is_ragged:
+        shape = (TRACED_N, _TRACED_LENGTH, *control.shape[1:])
+        return torch.full(shape, kind.padding, dtype=_DTYPES[control.dtype])
     return torch.full((TRACED_N, *control.shape), float(control.default or 0), dtype=_DTYPES[control.dtype])
 
 

@@ -13,6 +13,7 @@ from aigc_sdk.errors import ExportFailed, InvalidModel
 from aigc_sdk.exporter import Check, Exportable, Exporter, ExportReport
 from aigc_sdk.files import atomic_pair
 from aigc_sdk.generator import parts_of
+from aigc_sdk.kinds import kind_of
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.runtime.loading import made_by
 from aigc_sdk.runtime.safety import MAX_IR_VERSION, check_model, graph_sha256, trust
@@ -63,7 +64,8 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
     # Item 0 is what a caller gets who asks for nothing in particular.
     for control in card.controls:
         if control.default is not None:
-            controls[control.name][0] = -1 if control.is_coded else control.default
+            kind = kind_of(control)
+            controls[control.name][0] = kind.padding if kind.is_ragged else control.default
     model = OnnxGenerator.from_bytes(data)
     outputs = model.run(seeds, controls)
     parts = {name: outputs[f"content.{name}"] for name, _, _ in parts_of(card)}

@@ -1,0 +1,1 @@
+"""What kinds of content bring to the core; each is found by its name."""
