@@ -135,6 +135,18 @@ class Control(_Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputPart(_Part):
+    """An output besides `content` and `length`: one array (n, *shape), the file's output `content.NAME`."""
+
+    name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+    dtype: Literal["uint8", "int32", "int64", "float32", "float64", "bool"]
+    shape: tuple[int, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSpec(_Part):
     """An array of items, `content` or a measure's `value`: dtype and the shape of one item.
 
@@ -142,7 +154,7 @@ class OutputSpec(_Part):
     long as the longest item of a call, and a second output `length` int64 (n,) says where each ends.
     """
 
-    dtype: Literal["uint8", "int32", "float32"]
+    dtype: Literal["uint8", "int16", "int32", "int64", "float32", "float64"]
     shape: tuple[int, ...]
     length: bool = False
 
@@ -275,7 +287,7 @@ class ModelCard(_Part):
     sdk_version: str
     family: Name
     task: Name
-    modality: Literal["image", "text", "music"]
+    modality: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
     portable: bool = True
     controls: tuple[Control, ...]
     input: OutputSpec | None = None  # of a measure alone

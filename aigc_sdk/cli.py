@@ -20,6 +20,7 @@ from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownNa
 from aigc_sdk.errors import printable as _printable
 from aigc_sdk.files import atomic_pair, atomic_write
 from aigc_sdk.kinds import json_or_text, kind_of
+from aigc_sdk.modality import find_modality
 
 model_argument = click.argument("model")
 task_option = click.option("--task", help="which task of the model; its first if left out")
@@ -101,7 +102,7 @@ def generate(
                 lines = piece if isinstance(piece, str) else (f"{' '.join(f'{x:g}' for x in note)}\n" for note in piece)
                 click.echo(_printable("".join(lines), "\n"), stdout, nl=False)
             return
-        is_shown = loaded.card.modality == "text" and out is None
+        is_shown = find_modality(loaded.card.modality).has_words and out is None
         total = n or max((len(value) for value in controls.values() if isinstance(value, list)), default=1)
         items = chain.from_iterable(loaded.generate_iter(n, seed=seed, **controls))
         folder, first_seed, saved, shown = out or Path(), seed, 0, []

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.contents import MODALITIES, Contents, Item, Origin
+from aigc_sdk.contents import Contents, Item, Origin
 from aigc_sdk.contents.base import record
-from aigc_sdk.contents.codes import decode
 from aigc_sdk.errors import (
     AigcError,
     GenerationFailed,
@@ -34,9 +33,10 @@ from aigc_sdk.errors import (
     shown,
 )
 from aigc_sdk.forking import unforked
-from aigc_sdk.generator import Generator, check_content, start_state, written
+from aigc_sdk.generator import Generator, check_content, check_parts, start_state
 from aigc_sdk.kinds import kind_of
 from aigc_sdk.loaded import Loaded
+from aigc_sdk.modality import find_modality
 from aigc_sdk.registry import Plugin, default_registry
 from aigc_sdk.request import Request, build_request, build_requests, ends_at
 from aigc_sdk.specs import GeneratorSpec, MeasureSpec, ModelSpec, sdk_version
@@ -142,7 +142,7 @@ class Model:
         registry = default_registry()
         if registry.hooks("aigc_after_generate"):  # they have to see all of it before the caller sees any
             item = self._answer(request, ends_at(request.deadline_s))[0]
-            yield item.data if self.card.modality == "music" else str(item)
+            yield find_modality(self.card.modality).streamed(item.data)
             return
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
@@ -190,7 +190,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         tuple(request.controls),
     )
     recorders = {control.name: kind_of(control).record for control in card.controls}
-    kind = MODALITIES[card.modality]
+    modality = find_modality(card.modality)
     stop = current_stop()
     for start in range(0, request.n, request.batch_size):
         if stop.is_set:
@@ -200,8 +200,9 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         batch = {name: values[rows] for name, values in request.controls.items()}
         with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
-            content, how = check_content(card, outputs, len(seeds)), written(card, outputs, len(seeds))
-        items.extend(map(kind, content, seeds.tolist(), repeat(origin), record(batch, recorders), *how))
+            content, parts = check_content(card, outputs, len(seeds)), check_parts(card, outputs, len(seeds))
+        of_each = zip(*parts, strict=True) if parts else repeat(())
+        items.extend(map(modality.make, content, seeds.tolist(), repeat(origin), record(batch, recorders), of_each))
     return Contents(items)
 
 
@@ -227,7 +228,7 @@ def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterat
             made = check_content(generator.card, outputs, 1)[0]
             is_finished, state = bool(outputs["finished"][0]), {name: outputs[f"{name}.next"] for name in state}
         if len(made):
-            yield made if generator.card.modality == "music" else decode(made)
+            yield find_modality(generator.card.modality).streamed(made)
         if is_finished:
             return
         left -= size

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.errors import GenerationFailed
+from aigc_sdk.modality import find_modality
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
-    from aigc_sdk.card import ModelCard
+    from aigc_sdk.card import ModelCard, OutputPart
 
 Array = NDArray[Any]
-
-
-# What a model of music says besides of each piece: name, dtype and shape of one.
-WRITTEN_PARTS = (("tempo", "float32", ()), ("meter", "int64", (2,)), ("key", "int64", ()))
-WRITTEN = tuple(f"content.{name}" for name, _, _ in WRITTEN_PARTS)
-# Which part of a whole note a beat of a metre may be.
-UNITS = (1, 2, 4, 8, 16, 32)
 
 
 class Generator(ABC):
@@ -50,8 +43,8 @@ class Generator(ABC):
             deadline: when to give up, in seconds of `time.monotonic`.
 
         Returns:
-            `content` (n, ...) as the card's output says, `length` int64 (n,) if it says so, and of music also
-            how it is written, see `written`.
+            `content` (n, ...) as the card's output says, `length` int64 (n,) if it says so, and the outputs
+            `content.NAME` of `parts_of`.
 
         Raises:
             DeadlineExceeded: the deadline passed.
@@ -97,9 +90,9 @@ class Made:
 
 
 def check_items(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Made]:
-    """Return the n items of what a generator returned; raises as `check_content` and `written` do."""
-    contents, parts = check_content(card, outputs, n), written(card, outputs, n)
-    names = [name for name, _, _ in parts_of(card)]
+    """Return the n items of what a generator returned; raises as `check_content` and `check_parts` do."""
+    contents, parts = check_content(card, outputs, n), check_parts(card, outputs, n)
+    names = [part.name for part in parts_of(card)]
     return [
         Made(content, {name: part[i] for name, part in zip(names, parts, strict=True)})
         for i, content in enumerate(contents)
@@ -130,65 +123,44 @@ def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list
     return [row[:size] for row, size in zip(content, length.tolist(), strict=True)]
 
 
-def lengths_of(contents: Array) -> NDArray[np.int64]:
-    """Return how long contents of variable length are, by the filler behind the end of each.
-
-    Args:
-        contents: codes (n, t), filled with -1, or notes (n, t, k), filled with zeros.
-
-    Example:
-        >>> lengths_of(np.array([[104, 105, -1], [-1, -1, -1]])), lengths_of(np.ones((1, 3, 6), np.float32))
-        (array([2, 0]), array([3]))
-    """
-    is_there = contents != -1 if contents.ndim == 2 else (contents != 0).any(2)
-    places = np.arange(1, contents.shape[1] + 1)
-    return np.asarray((is_there * places).max(1, initial=0), np.int64)
-
-
-def trimmed(contents: Array) -> Array:
-    """Return contents of variable length without what is behind the end of the longest, but for one place.
-
-    Example:
-        >>> trimmed(np.array([[104, 105, -1], [-1, -1, -1]])).tolist()
-        [[104, 105], [-1, -1]]
-    """
-    return contents[:, : max(1, lengths_of(contents).max(initial=0))]
-
-
-def parts_of(card: ModelCard) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """Return name, dtype and shape of one for each output `content.NAME` that a model has; only music has any."""
-    return WRITTEN_PARTS if card.modality == "music" else ()
+def parts_of(card: ModelCard) -> tuple[OutputPart, ...]:
+    """Return the outputs `content.NAME` that a model has."""
+    return find_modality(card.modality).implied_parts()
 
 
 def output_names(card: ModelCard) -> tuple[str, ...]:
     """Return the names of what a model makes, besides its state."""
     lengths = ("length",) if card.output.length else ()
-    return ("content", *lengths, *(f"content.{name}" for name, _, _ in parts_of(card)))
+    return ("content", *lengths, *(f"content.{part.name}" for part in parts_of(card)))
 
 
-def written(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Array, ...]:
-    """Return how n pieces of music are written; of other modalities nothing.
-
-    Returns:
-        tempo float32 (n,), in quarter notes a minute; meter int64 (n, 2), for example 6 and 8, or 0 and 0 for none; key
-        int64 (n,), an index in `aigc_sdk.contents.keys.KEYS`, or -1 for none.
+def check_parts(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Array, ...]:
+    """Return the outputs `content.NAME` of n items, (n, *shape) each, in the order of `parts_of`.
 
     Raises:
-        GenerationFailed: it is something else.
+        GenerationFailed: one is missing, or is something else than it should be.
     """
-    if card.modality != "music":
-        return ()
-    if missing := [name for name in WRITTEN if name not in outputs]:
-        raise GenerationFailed(f"{card.name} returned no {', '.join(missing)}, which music has.")
-    tempo, meter, key = (outputs[name] for name in WRITTEN)
-    found = [(each.dtype.name, each.shape) for each in (tempo, meter, key)]
-    if found != [(dtype, (n, *shape)) for _, dtype, shape in WRITTEN_PARTS]:
-        raise GenerationFailed(f"{card.name} returned {found} for tempo, meter and key of {n} pieces.")
-    beats, unit = meter[:, 0], meter[:, 1]
-    is_meter = ((beats == 0) & (unit == 0)) | ((beats >= 1) & (beats <= 64) & np.isin(unit, UNITS))
-    if not ((tempo >= 1) & (tempo <= 1000)).all() or not is_meter.all() or not ((key >= -1) & (key < len(KEYS))).all():
-        raise GenerationFailed(f"{card.name} returned a tempo, a metre or a key that is none.")
-    return tempo, meter, key
+    found: dict[str, Array] = {}
+    for part in parts_of(card):
+        array = outputs.get(f"content.{part.name}")
+        if array is None:
+            raise GenerationFailed(f"{card.name} returned no content.{part.name}, which {card.modality} has.")
+        if array.dtype != np.dtype(part.dtype) or array.shape != (n, *part.shape):
+            raise GenerationFailed(
+                f"{card.name} returned {array.dtype} {array.shape} as {part.name} of {n} items; it is {part.dtype}"
+                f" {part.shape} each."
+            )
+        low = -np.inf if part.minimum is None else part.minimum
+        high = np.inf if part.maximum is None else part.maximum
+        if not ((array >= low) & (array <= high)).all():
+            raise GenerationFailed(f"{card.name} returned a {part.name} that is not within {low:g} to {high:g}.")
+        found[part.name] = array
+    if found:
+        try:
+            find_modality(card.modality).check_values(found)
+        except ValueError as error:
+            raise GenerationFailed(f"{card.name} returned {error}.") from error
+    return tuple(found.values())
 
 
 def start_state(card: ModelCard, n: int) -> dict[str, Array]:

@@ -97,7 +97,7 @@ def test_card_schema_file_is_that_of_the_classes():
         ({"surprise": 1}, "wrong at surprise: there is no such field"),
         ({"name": "../evil"}, "wrong at name"),
         ({"name": "a" * 101}, "wrong at name"),
-        ({"modality": "smell"}, "wrong at modality"),
+        ({"modality": "a smell"}, "wrong at modality"),
         ({"graph_sha256": "0"}, "wrong at graph_sha256"),
         ({"controls": [{"name": "x"}]}, r"wrong at controls\.0\.kind"),
         ({"output": {"dtype": "object", "shape": []}}, r"wrong at output\.dtype"),

@@ -41,7 +41,7 @@ from aigc_sdk.errors import (
     MissingPackage,
     NotReproduced,
 )
-from aigc_sdk.generator import written
+from aigc_sdk.generator import check_parts
 from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.testing.families import example_data
 from aigc_sdk.training.batches import batches
@@ -1177,21 +1177,21 @@ def test_trained_music_tells_what_it_drew_and_takes_what_is_asked(trained_music)
     ("wrong", "message"),
     [
         ({"content.tempo": None}, r"returned no content\.tempo, which music has"),
-        ({"content.tempo": np.float64([90])}, "for tempo, meter and key of 1 pieces"),
-        ({"content.tempo": np.float32([0])}, "that is none"),
+        ({"content.tempo": np.float64([90])}, r"returned float64 \(1,\) as tempo of 1 items"),
+        ({"content.tempo": np.float32([0])}, "a tempo that is not within 1 to 1000"),
         ({"content.meter": np.array([[0, 4]])}, "that is none"),
         ({"content.meter": np.array([[6, 7]])}, "that is none"),
-        ({"content.key": np.array([len(KEYS)])}, "that is none"),
+        ({"content.key": np.array([len(KEYS)])}, "a key that is not within -1 to 83"),
     ],
 )
 def test_how_music_is_written_is_checked(trained_music, wrong, message):
     card = sdk.load(trained_music.folder).card
     right = {"tempo": np.float32([90]), "meter": np.array([[6, 8]]), "key": np.array([2])}
     outputs = {f"content.{name}": value for name, value in right.items()}
-    assert [each.tolist() for each in written(card, outputs, 1)] == [[90], [[6, 8]], [2]]
+    assert [each.tolist() for each in check_parts(card, outputs, 1)] == [[90], [[6, 8]], [2]]
     outputs = {name: value for name, value in (outputs | wrong).items() if value is not None}
     with pytest.raises(GenerationFailed, match=message):
-        written(card, outputs, 1)
+        check_parts(card, outputs, 1)
 
 
 def test_a_model_of_full_bars_makes_as_many_as_it_is_asked_for(tmp_path, no_export):

@@ -5,7 +5,4 @@ from aigc_sdk.contents.image import Image, read_pixels
 from aigc_sdk.contents.music import Music
 from aigc_sdk.contents.text import Text
 
-# The item class of each modality of the contract.
-MODALITIES: dict[str, type[Item]] = {"image": Image, "text": Text, "music": Music}
-
-__all__ = ["MODALITIES", "Contents", "Image", "Item", "Music", "Origin", "Text", "read_pixels"]
+__all__ = ["Contents", "Image", "Item", "Music", "Origin", "Text", "read_pixels"]

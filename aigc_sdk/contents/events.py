@@ -27,6 +27,8 @@ MOST_TICKS = 20 * TICKS
 VOICES, PROGRAMS, DRUMS = 16, 129, 128
 # No note is longer, in ticks.
 LONGEST = 2**14 - 1
+# Which part of a whole note a beat of a metre may be.
+METER_UNITS = (1, 2, 4, 8, 16, 32)
 FIRST_DURATION, FIRST_VELOCITY = TICKS // 2, 5
 
 _BEGINS = {"note": NOTE, "held": HELD, "velocity": VELOCITY, "instrument": INSTRUMENT, "duration": DURATION}

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes, bar_ticks
+from aigc_sdk.contents.events import DRUMS, METER_UNITS, TICKS, VOICES, Notes, bar_ticks
 from aigc_sdk.contents.keys import MODES
 from aigc_sdk.contents.music import DRUMS_CHANNEL
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import reason
-from aigc_sdk.generator import UNITS
 
 MIDI_SUFFIXES = (".mid", ".midi", ".rmi")
 
@@ -257,7 +256,7 @@ def _flaw(kind: int, data: bytes) -> str:
         if len(data) != 3 or tempo < _LEAST_TEMPO:
             return f"a tempo that is none ({data.hex(' ') or 'empty'})"
     elif kind == _METER:
-        if len(data) < 2 or not 1 <= data[0] <= 64 or data[1] > 8 or 2 ** data[1] not in UNITS:
+        if len(data) < 2 or not 1 <= data[0] <= 64 or data[1] > 8 or 2 ** data[1] not in METER_UNITS:
             return f"a metre that is none ({data.hex(' ') or 'empty'})"
     elif len(data) != 2 or not -7 <= _signed(data[0]) <= 7 or data[1] > 1:
         return f"a key signature that is none ({data.hex(' ') or 'empty'})"

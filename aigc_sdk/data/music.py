@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.events import (
     DRUMS,
     LONGEST,
+    METER_UNITS,
     PROGRAMS,
     TICKS,
     VOICES,
@@ -43,7 +44,6 @@ from aigc_sdk.data.tonality import find_key
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
-from aigc_sdk.generator import UNITS
 
 SUFFIXES = (*MIDI_SUFFIXES, *SCORE_SUFFIXES, ".abc")
 
@@ -487,7 +487,7 @@ def checked(read: Any) -> Any:
         return read
     notes, key, meter, tempo, *flaws = read
     beats, _, unit = meter.partition("/")
-    is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in UNITS
+    is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in METER_UNITS
     if not is_meter:
         return Rejected("a metre that is none", meter)
     if tempo is not None and not (isinstance(tempo, int | float | np.number) and 1 <= tempo <= 1000):

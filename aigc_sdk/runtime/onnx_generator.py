@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import GenerationFailed, InvalidModel
-from aigc_sdk.generator import Generator, Made, check_content, check_items, lengths_of, parts_of, start_state
+from aigc_sdk.generator import Generator, Made, check_content, check_items, parts_of, start_state
 from aigc_sdk.likeness import Likeness, compare_items
+from aigc_sdk.modality import find_modality, lengths_of
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
 from aigc_sdk.runtime.session import Session
 
 Array = NDArray[Any]
-
-# What messages call contents.
-PLURALS = {"image": "images", "text": "texts", "music": "pieces"}
 
 # Bytes of memory for each byte of a file, by how its weights are stored: the file itself, which forked processes need,
 # the weights as onnxruntime computes with them, and what it makes of those (measured: 4 to 5, 4, and 5 to 14).
@@ -82,7 +80,7 @@ class OnnxGenerator(Generator):
         seeds, controls, wanted = golden_items(card)
         outputs = self.run(seeds, controls, deadline=time.monotonic() + GOLDEN_DEADLINE_S)
         made = check_items(card, outputs, len(seeds))
-        return compare_items(made, wanted, has_length=card.output.length, plural=PLURALS[card.modality])
+        return compare_items(made, wanted, has_length=card.output.length, plural=find_modality(card.modality).plural)
 
     def close(self) -> None:
         """Release the session."""
@@ -99,10 +97,11 @@ def golden_items(card: ModelCard) -> tuple[NDArray[np.int64], dict[str, Array], 
     if golden is None:
         raise InvalidModel(f"The card of {card.name} has no golden items.")
     controls = {control.name: golden.control_array(control) for control in card.controls}
-    parts = {name: golden.parts[name].array(dtype) for name, dtype, _ in parts_of(card) if name in golden.parts}
+    parts = {part.name: golden.parts[part.name].array(part.dtype) for part in parts_of(card) if golden.parts}
     rows = golden.array(card.output.dtype)
     contents = list(rows)
     if card.output.length:
-        contents = [row[:length] for row, length in zip(rows, lengths_of(rows).tolist(), strict=True)]
+        lengths = lengths_of(rows, find_modality(card.modality).filler).tolist()
+        contents = [row[:length] for row, length in zip(rows, lengths, strict=True)]
     wanted = [Made(content, {name: part[i] for name, part in parts.items()}) for i, content in enumerate(contents)]
     return np.array(golden.seeds, np.int64), controls, wanted

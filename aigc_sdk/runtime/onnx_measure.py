@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard, Packed
 from aigc_sdk.errors import GenerationFailed, InvalidModel, InvalidRequest
 from aigc_sdk.files import atomic_pair
-from aigc_sdk.generator import lengths_of
 from aigc_sdk.likeness import Gap, Likeness
+from aigc_sdk.modality import find_modality, lengths_of
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, made_by, open_file
 from aigc_sdk.runtime.safety import check_model, graph_sha256, trust
 from aigc_sdk.runtime.session import Session
@@ -78,7 +78,7 @@ class OnnxMeasure:
     def _run(self, session: Session, batch: NDArray[Any], deadline: float | None) -> NDArray[np.float32]:
         feeds = {"content": np.ascontiguousarray(batch)}
         if self.card.input and self.card.input.length:
-            feeds["length"] = lengths_of(batch)
+            feeds["length"] = lengths_of(batch, find_modality(self.card.modality).filler)
         value = session.run(feeds, deadline=deadline)["value"]
         shape = (len(batch), *self.card.output.shape)
         if value.dtype != np.float32 or value.shape != shape:

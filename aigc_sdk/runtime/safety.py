@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.card import CARD_KEY, Control, Golden, ModelCard, OutputSpec, Packed
-from aigc_sdk.errors import InvalidModel, StorageError
+from aigc_sdk.card import CARD_KEY, Control, Golden, ModelCard, Packed
+from aigc_sdk.errors import InvalidModel, StorageError, UnknownName
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.forking import unforked
 from aigc_sdk.generator import parts_of
 from aigc_sdk.kinds import kind_of
+from aigc_sdk.modality import find_modality
 from aigc_sdk.runtime.folding import may_fold
 from aigc_sdk.seeds import MAX_SEED
 
@@ -285,7 +286,12 @@ def _read_card(model: "onnx.ModelProto") -> ModelCard:
 def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     """Compare the declared inputs and outputs with the card's."""
     content = card.input or card.output
-    _check_content(card.modality, content)
+    try:
+        find_modality(card.modality).check_output(content)
+    except UnknownName as error:
+        raise InvalidModel(f"what it makes is known to no plugin that is installed: {error}") from error
+    except ValueError as error:
+        raise InvalidModel(f"its card says {error}") from error
     inputs: list[Any]
     outputs: list[Any]
     contents: list[Any] = [("content", content.dtype, content.shape)]
@@ -297,7 +303,7 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
         inputs, outputs = contents, [("value", "float32", card.output.shape)]
     else:
         controls = [(c.name, c.dtype, (FREE,) if kind_of(c).is_ragged else c.shape) for c in card.controls]
-        parts_made = [(f"content.{name}", dtype, shape) for name, dtype, shape in parts_of(card)]
+        parts_made = [(f"content.{part.name}", part.dtype, part.shape) for part in parts_of(card)]
         inputs, outputs = [("seed", "int64", ()), *controls], contents + parts_made
         if card.state:
             parts = [(f"state.{part.name}", part.dtype, part.shape) for part in card.state]
@@ -310,19 +316,6 @@ def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
     defaults = {value.name for value in graph.input} & {value.name for value in graph.initializer}
     if defaults:
         raise InvalidModel(f"its input {min(defaults)!r} has a default in the graph, which few runtimes understand")
-
-
-def _check_content(modality: str, content: OutputSpec) -> None:
-    if modality == "music":
-        if content.dtype != "float32" or content.shape[1:] != (6,) or content.shape[0] < 1 or not content.length:
-            raise InvalidModel(f"its card says {content}; music is float32 (at most so many notes, 6), with a length")
-    elif modality == "text":
-        if content.dtype != "int32" or len(content.shape) != 1 or content.shape[0] < 1 or not content.length:
-            raise InvalidModel(f"its card says {content}; a text is int32 (at most so many,), with a length")
-    elif content.dtype != "uint8" or len(content.shape) != 3 or content.shape[2] not in (1, 3, 4):
-        raise InvalidModel(
-            f"its card says {content.dtype} {content.shape}; an image is uint8 (height, width, 1, 3 or 4)"
-        )
 
 
 Declared = tuple[str, str, tuple[int | str, ...]]
@@ -373,13 +366,13 @@ def _check_golden(card: ModelCard) -> None:
 
 def _check_golden_parts(golden: Golden, card: ModelCard) -> None:
     """Refuse other outputs than the model has; cards that were written before there were any have none."""
-    if golden.parts and golden.parts.keys() != {name for name, _, _ in parts_of(card)}:
+    if golden.parts and golden.parts.keys() != {part.name for part in parts_of(card)}:
         raise InvalidModel(f"its golden items have the parts {sorted(golden.parts)}, which are not the model's")
-    for name, dtype, shape in parts_of(card) if golden.parts else ():
-        packed, wanted = golden.parts[name], (len(golden.seeds), *shape)
+    for part in parts_of(card) if golden.parts else ():
+        packed, wanted = golden.parts[part.name], (len(golden.seeds), *part.shape)
         if packed.shape != wanted:
-            raise InvalidModel(f"its golden items have {name!r} of shape {packed.shape}, its output {wanted}")
-        _check_values(packed.array(dtype), f"the golden {name}")
+            raise InvalidModel(f"its golden items have {part.name!r} of shape {packed.shape}, its output {wanted}")
+        _check_values(packed.array(part.dtype), f"the golden {part.name}")
 
 
 def _check_measured(card: ModelCard) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import Control
-from aigc_sdk.generator import trimmed
 from aigc_sdk.kinds import kind_of
+from aigc_sdk.modality import trimmed
 from aigc_sdk.seeds import item_seeds
 
 Array = NDArray[Any]
@@ -47,5 +47,8 @@ def feeds_of(controls: Iterable[Control], feeds: Mapping[str, Array], rows: slic
         >>> feeds_of([prompt], {"prompt": padded([[74, 111], [74, 97, 99]])}, slice(0, 1))["prompt"].tolist()
         [[74, 111]]
     """
-    ragged = {control.name for control in controls if kind_of(control).is_ragged}
-    return {name: trimmed(values[rows]) if name in ragged else values[rows] for name, values in feeds.items()}
+    ragged = {control.name: kind_of(control) for control in controls if kind_of(control).is_ragged}
+    return {
+        name: trimmed(values[rows], ragged[name].padding) if name in ragged else values[rows]
+        for name, values in feeds.items()
+    }

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.generator import Generator, output_names, start_state
+from aigc_sdk.modality import find_modality
 
 Array = NDArray[Any]
 
@@ -61,8 +62,8 @@ class EagerGenerator(Generator):
 
     def _longer(self, content: torch.Tensor, length: int) -> torch.Tensor:
         """Return contents (n, t, ...) with what stands for nothing up to a length."""
-        nothing = -1 if self.card.modality == "text" else 0
-        return F.pad(content, (*(0, 0) * (content.ndim - 2), 0, length - content.shape[1]), value=nothing)
+        filler = find_modality(self.card.modality).filler
+        return F.pad(content, (*(0, 0) * (content.ndim - 2), 0, length - content.shape[1]), value=filler)
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -68,7 +68,7 @@ def _make_golden(data: bytes, card: ModelCard) -> Golden:
             controls[control.name][0] = kind.padding if kind.is_ragged else control.default
     model = OnnxGenerator.from_bytes(data)
     outputs = model.run(seeds, controls)
-    parts = {name: outputs[f"content.{name}"] for name, _, _ in parts_of(card)}
+    parts = {part.name: outputs[f"content.{part.name}"] for part in parts_of(card)}
     return Golden.of(seeds, controls, outputs["content"], parts, made_by(model))
 
 

@@ -13,7 +13,7 @@ from aigc_onnx.verify import SIZES
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed, InvalidModel, InvalidRequest
 from aigc_sdk.exporter import Check, ExportReport
-from aigc_sdk.generator import lengths_of, trimmed
+from aigc_sdk.modality import find_modality, lengths_of, trimmed
 from aigc_sdk.runtime import OnnxMeasure
 from aigc_sdk.runtime.onnx_measure import finish_measure, within_tolerance, write_measure
 from aigc_sdk.runtime.safety import MAX_IR_VERSION
@@ -54,12 +54,16 @@ def export_measure(network: nn.Module, card: ModelCard, path: Path, examples: Ar
 
 
 def _inputs(card: ModelCard, content: Array) -> list[torch.Tensor]:
-    """Return what the network takes: the content, and of texts and music how long each is."""
-    return [torch.tensor(content), *([torch.tensor(lengths_of(content))] if _has_length(card) else [])]
+    """Return what the network takes: the content, and how long each item is where that varies."""
+    return [torch.tensor(content), *([torch.tensor(lengths_of(content, _filler(card)))] if _has_length(card) else [])]
 
 
 def _has_length(card: ModelCard) -> bool:
     return card.input is not None and card.input.length
+
+
+def _filler(card: ModelCard) -> int:
+    return find_modality(card.modality).filler
 
 
 def _compare_with_eager(network: nn.Module, exported: OnnxMeasure, examples: Array) -> Check:
@@ -80,7 +84,9 @@ def _check_independence(exported: OnnxMeasure, content: Array) -> Check:
     for size in (1, 7):
         for start in range(0, len(content), size):
             rows = slice(start, start + size)
-            part = exported.run(trimmed(content[rows]) if _has_length(exported.card) else content[rows])
+            part = exported.run(
+                trimmed(content[rows], _filler(exported.card)) if _has_length(exported.card) else content[rows]
+            )
             if not within_tolerance(part, whole[rows]):
                 raise ExportFailed(
                     f"Item {start} of 64 measures otherwise among {size}: it depends on its neighbours, or padding."

@@ -13,8 +13,8 @@ from aigc_sdk.errors import ExportFailed
 from aigc_sdk.exporter import Check
 from aigc_sdk.generator import Generator, Made, check_items, output_names, start_state
 from aigc_sdk.likeness import Gap, same_rows
+from aigc_sdk.modality import find_modality
 from aigc_sdk.runtime import OnnxGenerator
-from aigc_sdk.runtime.onnx_generator import PLURALS
 from aigc_sdk.testing import example_feeds, feeds_of
 
 Array = NDArray[Any]
@@ -67,7 +67,8 @@ def _compare_items(eager: Generator, exported: Generator) -> Check:
         items += len(same)
         if is_varied and items >= _LEAST_ITEMS:
             break
-    measured = f"{different} of {items} {PLURALS[exported.card.modality]} differ (N = {', '.join(map(str, SIZES))})"
+    plural = find_modality(exported.card.modality).plural
+    measured = f"{different} of {items} {plural} differ (N = {', '.join(map(str, SIZES))})"
     if different > items * EAGER_TEXTS:
         raise ExportFailed(
             f"The exported file differs from eager torch: {measured}; allowed are {EAGER_TEXTS:.0e} of them."

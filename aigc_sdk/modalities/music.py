@@ -1,0 +1,43 @@
+"""Music: notes, float32 (length, 6), with tempo, metre and key."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aigc_sdk.card import OutputPart
+from aigc_sdk.contents import Music
+from aigc_sdk.contents.events import METER_UNITS
+from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.modality import Array, Modality
+
+if TYPE_CHECKING:
+    from aigc_sdk.card import OutputSpec
+
+_PARTS = (
+    OutputPart(name="tempo", dtype="float32", minimum=1, maximum=1000, help="quarter notes a minute"),
+    OutputPart(name="meter", dtype="int64", shape=(2,), help="beats and their unit, such as 6 and 8; 0 and 0 for none"),
+    OutputPart(name="key", dtype="int64", minimum=-1, maximum=len(KEYS) - 1, help="index in KEYS; -1 for none"),
+)
+
+
+class MusicModality(Modality):
+    """Pieces of notes, of variable length."""
+
+    name, plural, item = "music", "pieces", Music
+
+    def check_output(self, output: "OutputSpec") -> None:
+        """Raise ValueError for another dtype or shape, or without a length."""
+        if output.dtype != "float32" or output.shape[1:] != (6,) or output.shape[0] < 1 or not output.length:
+            raise ValueError(f"{output}; music is float32 (at most so many notes, 6), with a length")
+
+    def implied_parts(self) -> tuple[OutputPart, ...]:
+        """Return how a piece is written."""
+        return _PARTS
+
+    def check_values(self, parts: Mapping[str, Array]) -> None:
+        """Raise ValueError for a metre that is none."""
+        beats, unit = parts["meter"][:, 0], parts["meter"][:, 1]
+        is_meter = ((beats == 0) & (unit == 0)) | ((beats >= 1) & (beats <= 64) & np.isin(unit, METER_UNITS))
+        if not is_meter.all():
+            raise ValueError("a metre that is none")
