@@ -692,6 +692,10 @@ def _check_card(generator: Generator) -> None:
         raise TypeError(f"its card is {shown(generator.card)}, which is no ModelCard")
     if checked(ModelCard, vars(generator.card)) != generator.card:
         raise TypeError("its card has values of other types than a ModelCard has")
+    try:
+        find_modality(generator.card.modality).check_output(generator.card.output)
+    except UnknownName as error:
+        raise ValueError(str(error)) from error
 
 
 def _open_generator(location: _Location, device: str) -> Generator:

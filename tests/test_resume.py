@@ -21,6 +21,7 @@ from torch import nn
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
 from aigc_rnn.family import RNN
+from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import load_data
 from aigc_sdk.errors import (
     Interrupted,
@@ -31,6 +32,7 @@ from aigc_sdk.errors import (
     TrainingFailed,
     UnknownName,
 )
+from aigc_sdk.testing.families import example_data
 from aigc_sdk.training import Family, ImageFamilyConfig, Losses, Run, loop
 from aigc_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from aigc_sdk.training.eager import weights_sha256
@@ -177,6 +179,23 @@ def test_rnn_killed_in_the_middle_of_a_pass_ends_in_the_same_weights(tmp_path, n
             fit_rnn("run", checkpoint_minutes=1e-9)
     fit_rnn("run", checkpoint_minutes=1e-9, resume=True)
     assert_same(tmp_path / "run", fit_rnn("whole").folder)
+
+
+@pytest.mark.parametrize("call", [3, 6])
+def test_music_rnn_killed_in_the_middle_of_a_pass_ends_in_the_same_weights(tmp_path, no_export, call):
+    pieces, _ = example_data("music")
+    options = {"width": 8, "layers": 1, "batch_size": 16, "epochs": 4, "min_count": 1, "transpose": 2}
+    options |= {"dropout": 0.2, "token_dropout": 0.3}  # both draw
+
+    def fit_music(out, **changes):
+        return sdk.train("music-rnn", pieces, out=tmp_path / out, seed=5, **(options | changes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, MusicRNN, "training_step", call)
+        with pytest.raises(Killed):
+            fit_music("run", checkpoint_minutes=1e-9)
+    fit_music("run", checkpoint_minutes=1e-9, resume=True)
+    assert_same(tmp_path / "run", fit_music("whole").folder)
 
 
 def test_gan_exports_the_weights_of_the_least_distance(tmp_path, stripes, no_export, monkeypatch):

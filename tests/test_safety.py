@@ -271,7 +271,11 @@ def test_check_card_not_json_is_refused(text, message):
         ('"config": {}', '"config": {}, "rights": "all"', "wrong at rights"),
         ('"license": "Apache-2.0", ', "", "wrong at license"),
         ('"name": "tiny"', '"name": "../../tiny"', "wrong at name"),
-        ('"modality": "image"', '"modality": "smell"', "wrong at modality"),
+        (
+            '"modality": "image"',
+            '"modality": "smell"',
+            "no plugin that is installed: There is no modality 'smell'",
+        ),
         ('"name": "gain"', '"name": "batch_size"', "'batch_size' is reserved"),
     ],
 )
