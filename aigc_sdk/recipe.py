@@ -223,8 +223,18 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
         if reference is not None and not os.path.exists(path.parent / reference):
             raise InvalidData(f"There is no data at {path.parent / reference}, the reference of {path.name}.")
         _extractor_sha256(recipe.evaluate, path)
-    if recipe.export is not None and os.path.isfile(path.parent / recipe.export.folder):
-        raise StorageError(f"{path.parent / recipe.export.folder}, the export folder of {path.name}, is a file.")
+    if recipe.export is not None:
+        folder = path.parent / recipe.export.folder
+        above = next(
+            parent for parent in (folder, *folder.parents) if os.path.lexists(parent) or parent == parent.parent
+        )
+        if not os.path.isdir(above):
+            what = "is" if above == folder else f"cannot be made, as {above} is"
+            raise StorageError(f"{folder}, the export folder of {path.name}, {what} a file.")
+        if not os.access(above, os.W_OK):
+            raise StorageError(
+                f"{folder}, the export folder of {path.name}, cannot be made: {above} may not be written."
+            )
     for task in (recipe.export and recipe.export.tasks) or ():
         if task not in family.tasks:
             raise UnknownName.of(f"task of the family {recipe.train.family}", task, family.tasks)

@@ -11,12 +11,14 @@ from aigc_rnn.config import MusicRNNConfig, RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import Piece, load_data, load_music, load_texts
+from aigc_sdk.generation import model_file
 from aigc_sdk.registry import default_registry
 from aigc_sdk.training import Run, loop
 from aigc_sdk.training.family import parse_config
 from aigc_sdk.training.initial import find_source, start_from
 from aigc_sdk.training.loop import with_network
 from aigc_sdk.training.plan import plan
+from aigc_sdk.training.stored import read_stored
 
 NO_SPLIT = {"validation_fraction": 0, "test_fraction": 0}
 SMALL = {"width": 8, "layers": 1, "min_count": 1, "batch_size": 4, **NO_SPLIT}
@@ -134,7 +136,7 @@ def test_init_from_a_ready_made_model_fits_whole(name):
     source, card = find_source(name), sdk.load(name).card
     family_class = {"rnn": RNN, "music-rnn": MusicRNN}[card.family]
     family = family_class(family_class.Config(**card.config))
-    family.build(family_class.spec_of(card))
+    family.build(family_class.spec_of(card, read_stored(model_file(name)).codes))
     report = start_from(family, source)
     assert report["missing"] == report["of_other_shape"] == report["fresh"] == report["dropped"] == []
 
@@ -196,3 +198,11 @@ def test_init_from_every_ready_made_model_needs_no_option(name):
     options = parse_config(card.family, family.Config, with_network(card.family, name, {}))
     for option in family.network_options:
         assert options.model_dump(mode="json")[option] == card.config[option]
+
+
+@pytest.mark.parametrize(("init", "given"), [("folk-tunes", {"width": 8}), ("shakespeare", {"width": 8})])
+def test_init_of_which_nothing_fits_is_an_error(tmp_path, init, given):
+    options = {"steps": 1, "layers": 1, "min_count": 1, **NO_SPLIT, **given}
+    words = ["\u4e00\u4e8c\u4e09", "\u4e09\u4e8c\u4e00"]  # characters that neither of them knows
+    with pytest.raises(sdk.errors.InvalidRequest, match="Nothing of init"):
+        sdk.train("rnn", words, out=tmp_path / "run", init=init, **options)

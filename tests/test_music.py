@@ -10,6 +10,7 @@ import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import mido
 import numpy as np
@@ -40,6 +41,7 @@ from aigc_sdk.errors import (
     InvalidRequest,
     MissingPackage,
     NotReproduced,
+    StorageError,
 )
 from aigc_sdk.generator import check_parts
 from aigc_sdk.runtime.safety import may_fold
@@ -1116,6 +1118,14 @@ def test_piece_is_saved_as_sound_score_and_picture(tmp_path):
     assert shown.count("<audio") == 4 and shown.endswith("6 x Music; 2 more are not shown")
     with pytest.raises(InvalidRequest, match=r"\.mid, \.wav, \.musicxml"):
         piece.save(tmp_path / "piece.mp3")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_score_that_cannot_be_written_on_the_way_is_a_storage_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("music21.stream.Score.write", lambda *_, **__: Path("/dev/full").write_text("x" * 10**6))
+    with pytest.raises(StorageError, match="Cannot write"):
+        piece_of(random_notes(1)).save(tmp_path / "piece.musicxml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_piece_of_hours_is_saved_but_not_as_sound(tmp_path):

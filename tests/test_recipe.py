@@ -119,6 +119,7 @@ def test_recipe_that_is_wrong_is_refused(write, tmp_path, text, error, message):
         ),
         ('[train]\nfamily = "vae"\n[evaluate]\nn = 2\nmetrics = ["recall"]', InvalidConfig, "n is 2; recall needs 20"),
         ('[train]\nfamily = "vae"\n[export]\nfolder = "recipe.toml"', StorageError, "the export folder .* is a file"),
+        ('[train]\nfamily = "vae"\n[export]\nfolder = "recipe.toml/a/b"', StorageError, "recipe.toml is a file"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digit-features"', UnknownName, "Did you mean 'digits-f"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "digits-vae"', InvalidRequest, "is a model; give a meas"),
         ('[train]\nfamily = "vae"\n[evaluate]\nextractor = "recipe.toml"', InvalidModel, "recipe.toml is"),

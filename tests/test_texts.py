@@ -313,3 +313,10 @@ def test_codes_come_back_as_the_text():
     for wrong in (0x110000, 0xD800, -2):
         with pytest.raises(sdk.errors.GenerationFailed, match="not all code points"):
             decode(np.array([97, wrong], np.int32))
+
+
+@pytest.mark.parametrize("titles", ["text,lables", "text,label\u200b", "id,text"])
+def test_a_table_of_texts_whose_columns_are_no_labels_says_so(tmp_path, titles):
+    (tmp_path / "texts.csv").write_text(f"{titles}\na,x\nb,y\n", encoding="utf-8")
+    data = load_texts(tmp_path / "texts.csv")
+    assert data.labels is None and any("no labels: of the columns" in note for note in data.report.notes)

@@ -19,17 +19,18 @@ PROMPT = Control(name="prompt", kind="text", choices=("a", "b"), maximum=20, def
 SEEDS = np.array([0, 1, 2, 13], np.int64)
 
 
-def make_music_graph(counted: str = "nothing", *, padding: bool = False) -> onnx.ModelProto:
+def make_music_graph(counted: str = "nothing", *, padding: int = 0) -> onnx.ModelProto:
     """Return the bare graph: seed & 7 moves the pitches, is the key, and times 10 plus 90 the tempo; the metre is 6/8.
 
     Args:
         counted: what the length of the prompt is added to as well: "nothing", "pitch" or "tempo".
-        padding: count the columns of the prompt, which its neighbours decide, not the characters of this one.
+        padding: count blocks of so many columns of the prompt, which its neighbours decide, not its characters.
     """
     count = (
         [
             helper.make_node("Shape", ["prompt"], ["width"], start=1, end=2),
-            helper.make_node("Add", ["nothing", "width"], ["counted"]),
+            helper.make_node("Div", ["width", "block"], ["blocks"]),
+            helper.make_node("Add", ["nothing", "blocks"], ["counted"]),
         ]
         if padding
         else [
@@ -57,7 +58,7 @@ def make_music_graph(counted: str = "nothing", *, padding: bool = False) -> onnx
         helper.make_node("Add", ["nothing_pair", "six_eight"], ["content.meter"]),
         helper.make_node("Add", ["low", "nothing"], ["content.key"]),
     ]
-    numbers = {"seven": 7, "zero": 0, "two": 2, "ten": 10, "ninety": 90}
+    numbers = {"block": padding, "seven": 7, "zero": 0, "two": 2, "ten": 10, "ninety": 90}
     constants = {name: np.array(number, np.int64) for name, number in numbers.items()}
     constants |= {"row": np.array([-1, 1, 1]), "pair": np.array([-1, 1]), "axis": np.array([1])}
     constants |= {"six_eight": np.array([6, 8]), "filler": np.array(-1, np.int32)}
@@ -99,7 +100,7 @@ def make_music_card(graph: onnx.ModelProto, **changes: Any) -> ModelCard:
     return make_card(graph, **{**values, "golden": golden, **changes})
 
 
-def write_tiny_music(path: Path, counted: str = "nothing", *, padding: bool = False, **changes: Any) -> Path:
+def write_tiny_music(path: Path, counted: str = "nothing", *, padding: int = 0, **changes: Any) -> Path:
     """Write the model to a file, and its card beside it, and return its path."""
     graph = make_music_graph(counted, padding=padding)
     card = make_music_card(graph, **changes)

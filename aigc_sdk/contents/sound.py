@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aigc_sdk.contents.events import DRUMS, TICKS, Notes, bar_ticks
 from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES, key_sharps, note_name
 from aigc_sdk.errors import missing_package
+from aigc_sdk.files import storage_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -128,8 +129,11 @@ def musicxml_bytes(piece: "Music") -> bytes:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         path = Path(folder, "piece.musicxml")
-        score.write("musicxml", fp=path)
-        return path.read_bytes()
+        try:
+            score.write("musicxml", fp=path)
+            return path.read_bytes()
+        except OSError as error:
+            raise storage_error("write", path, error) from error
 
 
 def _key(m21: Any, name: str) -> Any:

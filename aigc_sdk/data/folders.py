@@ -11,7 +11,7 @@ from typing import Any
 
 from aigc_sdk.data.dataset import DataReport, examples
 from aigc_sdk.data.pixels import Entry, ImageSource
-from aigc_sdk.data.tables import LABEL_KEYS, checked_keys, checked_labels, column_of, read_csv
+from aigc_sdk.data.tables import LABEL_KEYS, checked_keys, checked_labels, column_of, note_no_labels, read_csv
 from aigc_sdk.errors import InvalidData, missing_package, printable, shown
 from aigc_sdk.names import composed
 
@@ -238,8 +238,6 @@ def _columns(path: Path, titles: Sequence[str], report: DataReport) -> tuple[str
             f" {', '.join(IMAGE_COLUMNS)}, and the one with the labels {', '.join(LABEL_KEYS)}."
         )
     others = [title for key, title in zip(keys, titles, strict=True) if key != image]
-    if label is None and others:
-        report.notes.append(
-            f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_KEYS)}"
-        )
+    if label is None:
+        note_no_labels(others, report)
     return image, label

@@ -21,7 +21,7 @@ import numpy as np
 
 from aigc_sdk.data.dataset import DataReport, examples
 from aigc_sdk.data.encodings import read_text
-from aigc_sdk.errors import InvalidData, shown
+from aigc_sdk.errors import InvalidData, printable, shown
 from aigc_sdk.names import composed
 
 # The names that a column of labels may have, in any case of their letters; the array of an .npz file too.
@@ -45,6 +45,14 @@ class Row(NamedTuple):
 
     line: int
     cells: dict[str, Any]
+
+
+def note_no_labels(others: Sequence[str], report: DataReport) -> None:
+    """Let the report tell that none of the columns besides that of the items is one of labels, if there are any."""
+    if others:
+        report.notes.append(
+            f"no labels: of the columns {', '.join(map(printable, others))} none is called {', '.join(LABEL_KEYS)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,16 @@ from aigc_sdk.data.cleaning import check_names, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, frequencies_of, split_by_digest
 from aigc_sdk.data.encodings import read_text
 from aigc_sdk.data.folders import empty_folders, walk
-from aigc_sdk.data.tables import LABEL_KEYS, Table, checked_labels, column_of, read_csv, read_jsonl
+from aigc_sdk.data.tables import (
+    LABEL_KEYS,
+    Table,
+    checked_keys,
+    checked_labels,
+    column_of,
+    note_no_labels,
+    read_csv,
+    read_jsonl,
+)
 from aigc_sdk.errors import AigcError, InvalidData, printable, shown
 from aigc_sdk.files import as_path, storage_error
 from aigc_sdk.names import composed
@@ -266,6 +275,9 @@ def _of_table(path: Path, name: str, table: Table, report: DataReport) -> _Found
         texts.append(cells[column].replace("\r\n", "\n").replace("\r", "\n"))
         labels.append(cells[label] if label else None)
         places.append(f"line {line}")
+    if table.column(LABEL_KEYS) is None:
+        keys, column = checked_keys(path, table.titles), table.column(TEXT_KEYS)
+        note_no_labels([title for key, title in zip(keys, table.titles, strict=True) if key != column], report)
     checked = _names(checked_labels(labels, path, places, report))
     return _Found(name, texts, checked if any(checked) else None, places)
 

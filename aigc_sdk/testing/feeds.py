@@ -13,6 +13,10 @@ from aigc_sdk.seeds import item_seeds
 
 Array = NDArray[Any]
 
+# Lengths of a neighbour at which an item that depends on its padding may become another: what works in blocks has them
+# of some power of two.
+_BESIDE = (17, 33, 65, 129)
+
 
 def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArray[np.int64], dict[str, Array]]:
     """Return item seeds and controls that range over all that may be asked for.
@@ -32,13 +36,21 @@ def example_feeds(controls: Iterable[Control], n: int, seed: int) -> tuple[NDArr
     return item_seeds(seed, n), {control.name: kind_of(control).examples(control, n, random) for control in controls}
 
 
-def feeds_of(controls: Iterable[Control], feeds: Mapping[str, Array], rows: slice) -> dict[str, Array]:
+def beside(controls: Iterable[Control]) -> tuple[int, ...]:
+    """Return the lengths of neighbours to try, none where no control has a length."""
+    return _BESIDE if any(kind_of(control).is_ragged for control in controls) else ()
+
+
+def feeds_of(
+    controls: Iterable[Control], feeds: Mapping[str, Array], rows: slice, longest: int = 0
+) -> dict[str, Array]:
     """Return what some of the items are fed, as in a request for these alone: no padding beyond the longest of them.
 
     Args:
         controls: of the model.
         feeds: of all items.
         rows: which of them.
+        longest: the length of a neighbour that is longer, as far as the control takes it; all are padded up to it.
 
     Example:
         >>> import aigc_sdk as sdk
@@ -47,8 +59,12 @@ def feeds_of(controls: Iterable[Control], feeds: Mapping[str, Array], rows: slic
         >>> feeds_of([prompt], {"prompt": padded([[74, 111], [74, 97, 99]])}, slice(0, 1))["prompt"].tolist()
         [[74, 111]]
     """
-    ragged = {control.name: kind_of(control) for control in controls if kind_of(control).is_ragged}
-    return {
-        name: trimmed(values[rows], ragged[name].padding) if name in ragged else values[rows]
-        for name, values in feeds.items()
-    }
+    fed = {name: values[rows] for name, values in feeds.items()}
+    for control in controls:
+        kind = kind_of(control)
+        if kind.is_ragged:
+            values = trimmed(fed[control.name], kind.padding)
+            width = max(values.shape[1], min(longest, int(kind.bounds(control)[1])))
+            longer = [(0, 0), (0, width - values.shape[1]), *[(0, 0)] * (values.ndim - 2)]
+            fed[control.name] = np.pad(values, longer, constant_values=kind.padding)
+    return fed

@@ -13,7 +13,7 @@ from aigc_sdk.generator import Generator, Made, check_items
 from aigc_sdk.kinds import kind_of
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.testing.checks import Check, require
-from aigc_sdk.testing.feeds import example_feeds, feeds_of
+from aigc_sdk.testing.feeds import beside, example_feeds, feeds_of
 
 Array = NDArray[Any]
 
@@ -109,6 +109,12 @@ def check_items_do_not_depend_on_others(case: ModelCase) -> None:
         for i, item in enumerate(case.items(seeds[rows], feeds_of(controls, feeds, rows)), start):
             gap = _gap_of(item, whole[i])
             require(gap <= case.tolerance, f"item {i} as it is among 64", f"another one among {size}, {gap:g} off")
+    rows = slice(0, 8)
+    for length in beside(controls):
+        for i, item in enumerate(case.items(seeds[rows], feeds_of(controls, feeds, rows, length))):
+            gap = _gap_of(item, whole[i])
+            found = f"another one beside an item that is fed {length}, {gap:g} off"
+            require(gap <= case.tolerance, f"item {i} as it is among 64", found)
 
 
 def check_seed_decides(case: ModelCase) -> None:

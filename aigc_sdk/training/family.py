@@ -1,7 +1,7 @@
 """Family: how one kind of model is built, trained and turned into a function from seeds to content."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -259,10 +259,14 @@ class Family(nn.Module):
         return {}
 
     @classmethod
-    def spec_of(cls, card: ModelCard) -> DataSpec | None:  # noqa: ARG003 - for families that do
-        """Return data for which the network of a model file would be built, as far as its card tells; None here.
+    def spec_of(cls, card: ModelCard, codes: Sequence[Tensor]) -> DataSpec | None:  # noqa: ARG003 - for families that do
+        """Return data for which the network of a model file would be built; None here.
 
         Where a family says what its rows belong to, a training begins from a model file only with this.
+
+        Args:
+            card: of the file.
+            codes: its tables of int32, among them the alphabet that it was trained with.
         """
         return None
 

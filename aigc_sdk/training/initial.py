@@ -110,7 +110,7 @@ def _of_file(stored: Stored) -> tuple[dict[str, Tensor], Mapping[str, Names]]:
     named = {name: tensor for name, tensor in stored.tensors.items() if "." in name}  # of the rest none is a weight
     try:
         family: type[Family] = default_registry().find("family", card.family).resolve()
-        spec = family.spec_of(card)
+        spec = family.spec_of(card, stored.codes)
     except (UnknownName, MissingPackage):  # a family that is not here: its tensors have names all the same
         return named, {}
     if spec is None:
@@ -154,7 +154,10 @@ def start_from(family: Family, source: Source) -> dict[str, Any]:
     # What lists the rows, such as an alphabet, is the family's own.
     fitting = {name: theirs[name] for name in common if theirs[name].shape == ours[name].shape and name not in named}
     fitting |= {name: tensor for name, tensor in by_row.items() if tensor is not None}
-    if not fitting:
+    # Rows that stay as they are bring nothing, and neither do biases alone, or what lists the rows.
+    matrices = {name for name, weights in family.named_parameters() if weights.ndim > 1}
+    changed = (name for name, tensor in fitting.items() if not torch.equal(tensor.to(ours[name]), ours[name]))
+    if matrices.isdisjoint(changed):
         raise InvalidRequest(
             f"Nothing of init={source.name!r} fits: of {len(theirs)} tensors of the family {source.family},"
             f" {len(common)} have a name that this one has, and none of those the shape."

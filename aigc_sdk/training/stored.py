@@ -22,10 +22,12 @@ class Stored:
         card: of the file.
         tensors: float32, by their names in the file, which are those in the network but for what the exporter worked
             out beforehand, such as the sum of two; in the order of the file.
+        codes: the tables of int32, such as an alphabet; whatever they are called, for they are cut and reshaped.
     """
 
     card: ModelCard
     tensors: dict[str, Tensor]
+    codes: tuple[Tensor, ...] = ()
 
 
 def read_stored(path: Path) -> Stored:
@@ -48,4 +50,4 @@ def read_stored(path: Path) -> Stored:
             tensors[whole] = values.float()
         elif values.dtype == torch.float32 and not (dot + kind == _SCALE and whole + _STEPS in parts):
             tensors[name] = values
-    return Stored(card, tensors)
+    return Stored(card, tensors, tuple(values for values in parts.values() if values.dtype == torch.int32))

@@ -15,7 +15,7 @@ from aigc_sdk.generator import Generator, Made, check_items, output_names, start
 from aigc_sdk.likeness import Gap, same_rows
 from aigc_sdk.modality import find_modality
 from aigc_sdk.runtime import OnnxGenerator
-from aigc_sdk.testing import example_feeds, feeds_of
+from aigc_sdk.testing.feeds import beside, example_feeds, feeds_of
 
 Array = NDArray[Any]
 
@@ -113,23 +113,27 @@ def check_independence(model: bytes, card: ModelCard) -> Check:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
 
-        def run(start: int, size: int, session: Any = session, names: list[str] = names) -> list[Made]:
+        def run(
+            start: int, size: int, longest: int = 0, session: Any = session, names: list[str] = names
+        ) -> list[Made]:
             rows = slice(start, start + size)
-            fed = {"seed": seeds[rows], **feeds_of(card.controls, feeds, rows), **start_state(card, size)}
+            fed = {"seed": seeds[rows], **feeds_of(card.controls, feeds, rows, longest), **start_state(card, size)}
             return check_items(card, dict(zip(names, session.run(names, fed), strict=True)), size)
 
         whole = whole or run(0, 64)
         for other, same in zip(run(0, 64), whole, strict=True):
             if differs := _difference(other, same):
                 raise ExportFailed(f"{threads} threads make other items than one: {differs}.")
-        for size in (1, 7):
-            for start in (*range(0, 64 - size, size), 64 - size):
-                for i, other in enumerate(run(start, size), start):
-                    if differs := _difference(other, whole[i]):
-                        raise ExportFailed(
-                            f"Item {i} of 64 is another one among {size}: {differs}. An item depends on its neighbours,"
-                            " or on how far what is fed is padded."
-                        )
+        parts = [(start, size, 0) for size in (1, 7) for start in (*range(0, 64 - size, size), 64 - size)]
+        parts += [(0, 8, length) for length in beside(card.controls)]
+        for start, size, longest in parts:
+            for i, other in enumerate(run(start, size, longest), start):
+                if differs := _difference(other, whole[i]):
+                    among = f"among {size}" + (f", beside one that is fed {longest}" if longest else "")
+                    raise ExportFailed(
+                        f"Item {i} of 64 is another one {among}: {differs}. An item depends on its neighbours, or on"
+                        " how far what is fed is padded."
+                    )
     return Check("independent items", "64 items identical among 64, among 7 and alone, on one thread and on two")
 
 

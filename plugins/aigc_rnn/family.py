@@ -1,7 +1,7 @@
 """How a recurrent network over characters is trained (Graves 2013, "Generating Sequences With Recurrent Networks")."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class RNN(Family):
         return rows_of(self.network, characters, tuple(f"label {label!r}" for label in self.data.labels))
 
     @classmethod
-    def spec_of(cls, card: ModelCard) -> DataSpec | None:
+    def spec_of(cls, card: ModelCard, codes: Sequence[Tensor]) -> DataSpec | None:  # noqa: ARG003 - the card has them
         """Return a text of the characters and labels that the card names."""
         choices = {control.name: control.choices for control in card.controls}
         if "prompt" not in choices:  # of a score

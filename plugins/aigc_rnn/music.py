@@ -1,7 +1,7 @@
 """How a recurrent network over events of music is trained (Eck & Schmidhuber 2002; Oore et al. 2018 for the events)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -100,7 +100,7 @@ class MusicRNN(Family):
         return rows_of(self.network, events, labels, self.clock.place_names)
 
     @classmethod
-    def spec_of(cls, card: ModelCard) -> DataSpec | None:
+    def spec_of(cls, card: ModelCard, codes: Sequence[Tensor]) -> DataSpec | None:
         """Return pieces of the events, keys, metres and bars that the card names."""
         controls = {control.name: control for control in card.controls}
         told = {
@@ -108,7 +108,12 @@ class MusicRNN(Family):
         }
         bars = {int(controls["bars"].maximum or 1): 1.0} if "bars" in controls else {}
         events = {chr(event_code(name)): card.config["min_count"] for name in controls["prompt"].choices}
-        music = MusicSpec(told["key"], told["meter"], 120.0, bars)
+        # A prompt may have the events of all keys; where the network counts in one, its own are fewer.
+        known = {event_code(name) for name in controls["prompt"].choices}
+        tables = ([code for code in table.flatten().tolist() if code >= 0] for table in codes)
+        own = max((table for table in tables if len({*table} & known) == len(table)), key=len, default=[])
+        relative = {chr(code): card.config["min_count"] for code in own} if len(own) < len(known) else {}
+        music = MusicSpec(told["key"], told["meter"], 120.0, bars, relative)
         return DataSpec((card.output.shape[0],), (), (), 1, events, music=music)
 
     def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
