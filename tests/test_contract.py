@@ -19,6 +19,7 @@ from aigc_sdk.card import Control, Golden, OutputSpec
 from aigc_sdk.errors import ContractBroken, UnknownName
 from aigc_sdk.generation import model_file, open_generator
 from aigc_sdk.generator import Generator
+from aigc_sdk.kinds import ChoiceKind
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.runtime import OnnxMeasure
 from aigc_sdk.testing import CHECKS, families, measures, models, plugins
@@ -308,7 +309,7 @@ def test_generator_whose_request_is_no_prefix_is_caught():
 def test_control_that_takes_what_is_out_of_range_is_caught(monkeypatch):
     case = ModelCase(Noise())
     models.check_values_out_of_range_are_refused(case)
-    monkeypatch.setattr(Control, "accepts", lambda self, value: isinstance(value, int | float))
+    monkeypatch.setattr(ChoiceKind, "accepts", lambda self, control, value: isinstance(value, int | float))
     with pytest.raises(ContractBroken, match=r"expected label = .* to be refused; one of dark, light"):
         models.check_values_out_of_range_are_refused(case)
 
