@@ -439,4 +439,7 @@ def test_exported_item_alone_is_the_same_inside_the_graph_too(trained, task):
         for name, value in zip(names, alone, strict=True):
             rows = value.shape[0] if value.ndim else 0
             if rows and among[name].shape[0] == n * rows:
-                assert np.array_equal(value, among[name][item * rows : (item + 1) * rows]), name
+                same = among[name][item * rows : (item + 1) * rows]
+                # A softmax adds in another order on some processors, as many rows as there are.
+                is_close = name.startswith("softmax") and np.allclose(value, same, rtol=1e-6, atol=1e-7)
+                assert is_close or np.array_equal(value, same), name
