@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.contents.codes import encode
 from aigc_sdk.contents.keys import respelled
-from aigc_sdk.errors import InvalidRequest, UnknownName, printable, shown
+from aigc_sdk.errors import InvalidRequest, UnknownName, shown
 from aigc_sdk.names import composed
 from aigc_sdk.seeds import MAX_SEED
 
@@ -30,8 +31,9 @@ Array = NDArray[Any]
 _INT64_MAX = 2**63 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-# Characters or events that an error names, and of codes how many are made up for examples.
-EXAMPLES = 5
+# Characters or events that an error names.
+NAMED = 5
+# Codes of an example, and of the longest that is tried.
 _MOST_CODES, _MOST_EDGE = 12, 100
 # Examples of `max_length` are short, or making them would take long.
 _MOST_LENGTH = 40
@@ -102,7 +104,7 @@ class ControlKind(ABC):
 
     def implied(self, value: Any) -> Mapping[str, Any]:
         """Return what a value that `split` returned says of the controls that the kind `implies`, by their names."""
-        raise NotImplementedError
+        return {}
 
     def decode(self, control: "Control", value: Any, where: str) -> Any:
         """Return what is fed for a value that `split` returned, or for the default; `where` is what errors call it.
@@ -121,7 +123,7 @@ class ControlKind(ABC):
 
     def record(self, row: Array) -> Any:
         """Return what the provenance holds of the value of one item, where that is an array."""
-        raise NotImplementedError
+        return row.tolist()
 
     def from_words(self, control: "Control", words: str) -> Any:
         """Return what `-c NAME=WORDS` on the command line asks for: a choice's own name, JSON, or else a text."""
@@ -253,7 +255,7 @@ class FlagKind(ControlKind):
         return isinstance(value, bool)
 
     def wrong(self, control: "Control") -> list[Any]:
-        """Return values that are none of both."""
+        """Return values that are neither True nor False."""
         return [{}, "x", 2, 0.5]
 
 
@@ -286,7 +288,7 @@ class CodedKind(ControlKind):
 
     def stack(self, control: "Control", values: Sequence[Sequence[int]]) -> Array:
         """Return codes (n, p)."""
-        return padded(values)
+        return encode(values)
 
     def examples(self, control: "Control", n: int, random: np.random.Generator) -> Array:
         """Return short sequences of the choices."""
@@ -300,19 +302,6 @@ class CodedKind(ControlKind):
 
     def _of(self, control: "Control", drawn: Iterable[Sequence[str]]) -> Array:
         return self.stack(control, [self.decode(control, self.join(each), control.name) for each in drawn])
-
-
-def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
-    """Return codes as int32 (n, p), -1 after the end of each; p is at least 1.
-
-    Example:
-        >>> padded([[7, 8], []]).tolist()
-        [[7, 8], [-1, -1]]
-    """
-    codes = np.full((len(rows), max(1, *map(len, rows))), CodedKind.padding, np.int32)
-    for row, values in zip(codes, rows, strict=True):
-        row[: len(values)] = list(values)
-    return codes
 
 
 def listed(value: Any, name: str, most: int) -> Any:
@@ -338,13 +327,6 @@ def json_or_text(words: str) -> Any:
         return json.loads(words)
     except (ValueError, RecursionError):
         return words
-
-
-def unknown(where: str, names: Sequence[str]) -> InvalidRequest:
-    """Return the error for characters that a model does not know."""
-    some = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in names[:EXAMPLES])
-    more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
-    return InvalidRequest(f"{where} has characters that the model does not know: {printable(some)}{more}.")
 
 
 # Where each kind is. Those of contents are imported when a control of theirs is met.

@@ -142,16 +142,16 @@ def test_of_keys_and_metres_at_one_tick_the_last_counts(read):
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (key(8), "a key signature that is none"),
-        (meta(0x59, 0), "a key signature that is none"),
-        (key(0, 2), "a key signature that is none"),
-        (meta(0x51, 7, 161), "a tempo that is none"),
-        (meta(0x51, 0, 0, 0), "a tempo that is none"),
-        (meta(0x51), "a tempo that is none"),
-        (meter(0, 2), "a metre that is none"),
-        (meter(4, 7), "a metre that is none"),
-        (meter(4, 200), "a metre that is none"),
-        (meta(0x58, 3), "a metre that is none"),
+        (key(8), "no valid key signature"),
+        (meta(0x59, 0), "no valid key signature"),
+        (key(0, 2), "no valid key signature"),
+        (meta(0x51, 7, 161), "no valid tempo"),
+        (meta(0x51, 0, 0, 0), "no valid tempo"),
+        (meta(0x51), "no valid tempo"),
+        (meter(0, 2), "no valid metre"),
+        (meter(4, 7), "no valid metre"),
+        (meter(4, 200), "no valid metre"),
+        (meta(0x58, 3), "no valid metre"),
     ],
 )
 def test_a_bad_meta_event_is_named_and_the_piece_kept(tmp_path, event, words):

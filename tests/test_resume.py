@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,17 +150,20 @@ GAN_OPTIONS = {
 }
 
 
+def assert_killed_run_ends_in_the_same_weights(tmp_path, family, call, fit):
+    """Kill a training at a step, go on, and compare with one that nobody disturbed; `fit` is `train` but for `out`."""
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, family, "training_step", call)
+        with pytest.raises(Killed):
+            fit(out=tmp_path / "run", checkpoint_minutes=1e-9)
+    fit(out=tmp_path / "run", checkpoint_minutes=1e-9, resume=True)
+    assert_same(tmp_path / "run", fit(out=tmp_path / "whole").folder)
+
+
 @pytest.mark.parametrize("call", [3, 15, 23, 36])  # the generator's, and once the second of the discriminator's
 def test_gan_killed_between_two_phases_ends_in_the_same_weights(tmp_path, stripes, no_export, call):
-    def fit_gan(out, **changes):
-        return sdk.train("gan", stripes, out=tmp_path / out, seed=5, **(GAN_OPTIONS | changes))
-
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, GAN, "training_step", call)
-        with pytest.raises(Killed):
-            fit_gan("run", checkpoint_minutes=1e-9)
-    fit_gan("run", checkpoint_minutes=1e-9, resume=True)
-    assert_same(tmp_path / "run", fit_gan("whole").folder)
+    fit = partial(sdk.train, "gan", stripes, seed=5, **GAN_OPTIONS)
+    assert_killed_run_ends_in_the_same_weights(tmp_path, GAN, call, fit)
     assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line] == [3, 6, 9, 12]
 
 
@@ -169,16 +173,7 @@ def test_rnn_killed_in_the_middle_of_a_pass_ends_in_the_same_weights(tmp_path, n
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(list("abcd"), size)) for size in ([9000] if is_stream else [12] * 90)]
     options = {"width": 8, "layers": 1, "span": 32, "batch_size": 16, "epochs": 3, "max_length": 6, "min_count": 1}
-
-    def fit_rnn(out, **changes):
-        return sdk.train("rnn", texts, out=tmp_path / out, seed=5, **(options | changes))
-
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, RNN, "training_step", call)
-        with pytest.raises(Killed):
-            fit_rnn("run", checkpoint_minutes=1e-9)
-    fit_rnn("run", checkpoint_minutes=1e-9, resume=True)
-    assert_same(tmp_path / "run", fit_rnn("whole").folder)
+    assert_killed_run_ends_in_the_same_weights(tmp_path, RNN, call, partial(sdk.train, "rnn", texts, seed=5, **options))
 
 
 @pytest.mark.parametrize("call", [3, 6])
@@ -186,16 +181,8 @@ def test_music_rnn_killed_in_the_middle_of_a_pass_ends_in_the_same_weights(tmp_p
     pieces, _ = example_data("music")
     options = {"width": 8, "layers": 1, "batch_size": 16, "epochs": 4, "min_count": 1, "transpose": 2}
     options |= {"dropout": 0.2, "token_dropout": 0.3}  # both draw
-
-    def fit_music(out, **changes):
-        return sdk.train("music-rnn", pieces, out=tmp_path / out, seed=5, **(options | changes))
-
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, MusicRNN, "training_step", call)
-        with pytest.raises(Killed):
-            fit_music("run", checkpoint_minutes=1e-9)
-    fit_music("run", checkpoint_minutes=1e-9, resume=True)
-    assert_same(tmp_path / "run", fit_music("whole").folder)
+    fit = partial(sdk.train, "music-rnn", pieces, seed=5, **options)
+    assert_killed_run_ends_in_the_same_weights(tmp_path, MusicRNN, call, fit)
 
 
 def test_gan_exports_the_weights_of_the_least_distance(tmp_path, stripes, no_export, monkeypatch):

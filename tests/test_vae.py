@@ -440,6 +440,7 @@ def test_exported_item_alone_is_the_same_inside_the_graph_too(trained, task):
             rows = value.shape[0] if value.ndim else 0
             if rows and among[name].shape[0] == n * rows:
                 same = among[name][item * rows : (item + 1) * rows]
-                # A softmax adds in another order on some processors, as many rows as there are.
-                is_close = name.startswith("softmax") and np.allclose(value, same, rtol=1e-6, atol=1e-7)
-                assert is_close or np.array_equal(value, same), name
+                # On a Xeon a softmax of doubles differs by 1.4e-17 with the number of rows; what is drawn of it is
+                # compared with multiples of 2^-24.
+                is_close = value.dtype == np.float64 and np.allclose(value, same, rtol=0, atol=2**-53)
+                assert np.array_equal(value, same) or (is_close and name.startswith("softmax")), name

@@ -123,7 +123,7 @@ def event_name(event: int) -> str:
 
 
 def event_code(name: str) -> int:
-    """Undo `event_name`; raises ValueError for what is no event's name."""
+    """Return the code of an event by its name, as `event_name` gives it; raises ValueError for any other text."""
     kind, _, value = name.partition(" ")
     code = _BEGINS[kind] + int(value) if kind in _BEGINS and value.isdecimal() else -1
     if code < 0 or event_name(code) != name:
@@ -158,5 +158,5 @@ def to_words(events: NDArray[np.int32]) -> str:
 
 
 def from_words(words: str) -> NDArray[np.int32]:
-    """Undo `to_words`; raises ValueError for what is no event's name."""
+    """Return the events of words that `to_words` made; raises ValueError where a word names no event."""
     return np.array([event_code(word.strip()) for word in words.split(",") if word.strip()], np.int32)

@@ -143,7 +143,7 @@ def reading(what: str, broken: type[AigcError] = InvalidRequest) -> Iterator[Non
 
     Args:
         what: what messages call the image.
-        broken: the error for what is no image.
+        broken: the error to raise where the data is not an image.
 
     Raises:
         StorageError: the file cannot be read, and not because of what it holds.

@@ -77,7 +77,7 @@ class Music(Item):
     def _checked(self) -> NDArray[np.float32]:
         notes: NDArray[np.float32] = self.data
         if not (np.isfinite(notes).all() and (notes >= 0).all() and (notes <= _MOST).all() and self.tempo > 0):
-            raise GenerationFailed("The model made notes that are none: a pitch, time or program is out of range.")
+            raise GenerationFailed("The model made notes of which a pitch, a time or a program is out of range.")
         return notes
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -235,7 +235,7 @@ class _Voice:
 
     def _move_to(self, time: Fraction) -> None:
         if time.numerator > _LONGEST_TUNE * time.denominator or time.denominator > _FINEST:
-            raise NotRead("lengths that are none", f"a time of {time} whole notes")
+            raise NotRead("no valid length", f"a time of {time} whole notes")
         self.time = time
 
     def _sound(self, note: _Written, begin: Fraction, tied: list[_Sound]) -> _Sound:
@@ -326,7 +326,7 @@ class _Voice:
         if self.tuplet_left:
             raise NotRead("a tuplet in a tuplet", "write it in lengths")
         if not (2 <= p <= most and q <= 64 and r <= 64):
-            raise NotRead("a tuplet that is none", f"{r} notes, {p} in the time of {q}")
+            raise NotRead("no valid tuplet", f"{r} notes, {p} in the time of {q}")
         self.tuplet, self.tuplet_left = Fraction(q, p), r
 
     def bar(self, signs: str) -> None:
@@ -642,7 +642,7 @@ class _Tune:
         for voice in voices:
             voice.end()
         if not self.meter:
-            raise NotRead("a metre that is none", "none is written")
+            raise NotRead("no valid metre", "none is written")
         cuts = _Cuts(voices)
         _check_bars(voices)
         begin = _upbeat(voices, cuts, Fraction(self.meter))
@@ -671,7 +671,7 @@ def _length(number: str, slashes: str, divisor: str) -> Fraction:
     above, below = int(number[:_MOST_DIGITS] or 1), int(divisor[:_MOST_DIGITS] or 2)
     is_sound = max(len(number), len(divisor), len(slashes)) <= _MOST_DIGITS and (len(slashes) <= 1 or not divisor)
     if not (is_sound and above and below):
-        raise NotRead("a length that is none", f"{number}{slashes}{divisor}"[:20])
+        raise NotRead("no valid length", f"{number}{slashes}{divisor}"[:20])
     return Fraction(above, below ** (len(slashes) if slashes else 0))
 
 

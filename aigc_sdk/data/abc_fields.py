@@ -54,7 +54,7 @@ def read_details(text: str, what: str) -> Details:
     """Read accidentals, clef, octave and transposition; what says only how the score looks is passed over.
 
     Raises:
-        NotRead: a clef of percussion, a number that is none, or words of a key that have no meaning.
+        NotRead: a clef of percussion, a number that is not valid, or words of a key that have no meaning.
     """
     accidentals, changes, is_explicit = dict[str, int](), dict[str, int](), False
     for found in _DETAIL.finditer(text.rstrip()):
@@ -165,7 +165,7 @@ def read_meter(text: str) -> tuple[str, Fraction] | None:
     found = re.fullmatch(rf"\(?({NUMBER}(?:\+{NUMBER}){{0,20}})\)?/({NUMBER})", text)
     beats, unit = (sum(map(int, found[1].split("+"))), int(found[2])) if found else (0, 0)
     if not beats or not unit:
-        raise NotRead("a metre that is none", text)
+        raise NotRead("no valid metre", text)
     return f"{beats}/{unit}", Fraction(beats, unit)
 
 

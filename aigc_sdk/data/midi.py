@@ -254,12 +254,12 @@ def _flaw(kind: int, data: bytes) -> str:
     if kind == _TEMPO:
         tempo = int.from_bytes(data, "big")
         if len(data) != 3 or tempo < _LEAST_TEMPO:
-            return f"a tempo that is none ({data.hex(' ') or 'empty'})"
+            return f"no valid tempo ({data.hex(' ') or 'empty'})"
     elif kind == _METER:
         if len(data) < 2 or not 1 <= data[0] <= 64 or data[1] > 8 or 2 ** data[1] not in METER_UNITS:
-            return f"a metre that is none ({data.hex(' ') or 'empty'})"
+            return f"no valid metre ({data.hex(' ') or 'empty'})"
     elif len(data) != 2 or not -7 <= _signed(data[0]) <= 7 or data[1] > 1:
-        return f"a key signature that is none ({data.hex(' ') or 'empty'})"
+        return f"no valid key signature ({data.hex(' ') or 'empty'})"
     return ""
 
 

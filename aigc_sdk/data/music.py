@@ -489,16 +489,16 @@ def checked(read: Any) -> Any:
     beats, _, unit = meter.partition("/")
     is_meter = beats.isdecimal() and unit.isdecimal() and 1 <= int(beats) <= 64 and int(unit) in METER_UNITS
     if not is_meter:
-        return Rejected("a metre that is none", meter)
+        return Rejected("no valid metre", meter)
     if tempo is not None and not (isinstance(tempo, int | float | np.number) and 1 <= tempo <= 1000):
         told = "0 microseconds for a quarter note" if tempo == np.inf else f"{tempo} quarter notes a minute"
-        return Rejected("a tempo that is none", f"{told}; 1 to 1,000 quarter notes a minute are one")
+        return Rejected("no valid tempo", f"{told}; 1 to 1,000 quarter notes a minute are one")
     if not _are_notes(notes):
-        return Rejected("notes that are none", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
+        return Rejected("no valid notes", "give whole numbers (n, 6): pitch, velocity, onset, duration and so on")
     if not len(notes):
         return Rejected("no notes", ", ".join(flaws[0] if flaws else ()))
     if not isinstance(key, int | np.integer | None) or key not in (None, *range(len(KEYS))):
-        return Rejected("a key that is none", f"{key!r}; an index in aigc_sdk.contents.keys.KEYS is")
+        return Rejected("no valid key", f"{key!r}; an index in aigc_sdk.contents.keys.KEYS is")
     notes = notes.astype(np.int64)
     if (longest := int(notes[:, 3].max())) > LONGEST:
         return Rejected(

@@ -147,7 +147,7 @@ def _of_score(score: Any) -> Read | Rejected:
     meters = [*score.recurse().getElementsByClass("TimeSignature")]
     meter = f"{meters[0].numerator}/{meters[0].denominator}" if meters else ""
     if not meters:
-        return Rejected("a metre that is none", "none is written")
+        return Rejected("no valid metre", "none is written")
     if not parts or not meters[0].numerator:
         return np.zeros((0, 6), np.int64), None, meter, None
     bar = float(meters[0].barDuration.quarterLength)

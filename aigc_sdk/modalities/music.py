@@ -36,8 +36,8 @@ class MusicModality(Modality):
         return _PARTS
 
     def check_values(self, parts: Mapping[str, Array]) -> None:
-        """Raise ValueError for a metre that is none."""
+        """Raise ValueError where a metre is not valid."""
         beats, unit = parts["meter"][:, 0], parts["meter"][:, 1]
         is_meter = ((beats == 0) & (unit == 0)) | ((beats >= 1) & (beats <= 64) & np.isin(unit, METER_UNITS))
         if not is_meter.all():
-            raise ValueError("a metre that is none")
+            raise ValueError("a metre other than 1 to 64 beats of 1, 2, 4, 8, 16 or 32, or 0 and 0")

@@ -11,7 +11,7 @@ from aigc_sdk.contents.events import encode, event_code, from_words, to_words
 from aigc_sdk.contents.keys import KEYS
 from aigc_sdk.errors import InvalidRequest, printable, shown
 from aigc_sdk.files import as_path
-from aigc_sdk.kinds import EXAMPLES, Array, CodedKind, listed
+from aigc_sdk.kinds import NAMED, Array, CodedKind, listed
 
 if TYPE_CHECKING:
     from aigc_sdk.card import Control
@@ -89,7 +89,7 @@ class MusicKind(CodedKind):
             kinds = sorted({name.partition(" ")[0] for name in others} & by_kind.keys())
             known = [f"{kind} {', '.join(sorted(by_kind[kind], key=int)[:_SHOWN_NUMBERS])}" for kind in kinds]
             raise InvalidRequest(
-                f"{where} has {printable(', '.join(others[:EXAMPLES]))}, which the model does not know; give"
+                f"{where} has {printable(', '.join(others[:NAMED]))}, which the model does not know; give"
                 f" {self.allowed(control)}: {'; '.join(known) or ', '.join(by_kind)}."
             )
         given = f"{value.count(',') + 1:,} events" if found else shown(value)

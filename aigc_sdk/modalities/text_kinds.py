@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk.contents.codes import decode
-from aigc_sdk.errors import InvalidRequest, shown
-from aigc_sdk.kinds import Array, CodedKind, json_or_text, unknown
+from aigc_sdk.errors import InvalidRequest, printable, shown
+from aigc_sdk.kinds import NAMED, Array, CodedKind, json_or_text
 
 if TYPE_CHECKING:
     from aigc_sdk.card import Control
@@ -39,7 +39,10 @@ class TextKind(CodedKind):
         if self.accepts(control, value):
             return [*map(ord, value)]
         if isinstance(value, str) and len(value) <= self.bounds(control)[1]:
-            raise unknown(where, sorted(set(value).difference(control.choices)))
+            unknown = sorted(set(value).difference(control.choices))
+            some = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED])
+            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+            raise InvalidRequest(f"{where} has characters that the model does not know: {printable(some)}{more}.")
         found = f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
         raise InvalidRequest(f"{where} is {found}; give {self.allowed(control)}.")
 

@@ -54,9 +54,9 @@ def feeds_of(
 
     Example:
         >>> import aigc_sdk as sdk
-        >>> from aigc_sdk.kinds import padded
+        >>> from aigc_sdk.contents.codes import encode
         >>> prompt = sdk.load("names").card.control("prompt")
-        >>> feeds_of([prompt], {"prompt": padded([[74, 111], [74, 97, 99]])}, slice(0, 1))["prompt"].tolist()
+        >>> feeds_of([prompt], {"prompt": encode(["Jo", "Jac"])}, slice(0, 1))["prompt"].tolist()
         [[74, 111]]
     """
     fed = {name: values[rows] for name, values in feeds.items()}

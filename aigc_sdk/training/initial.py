@@ -154,10 +154,10 @@ def start_from(family: Family, source: Source) -> dict[str, Any]:
     # What lists the rows, such as an alphabet, is the family's own.
     fitting = {name: theirs[name] for name in common if theirs[name].shape == ours[name].shape and name not in named}
     fitting |= {name: tensor for name, tensor in by_row.items() if tensor is not None}
-    # Rows that stay as they are bring nothing, and neither do biases alone, or what lists the rows.
+    # Biases alone are no start, nor are rows of which none has the name of one of theirs.
+    foreign = {name for name, to, of in rows if set(to).isdisjoint(of)}
     matrices = {name for name, weights in family.named_parameters() if weights.ndim > 1}
-    changed = (name for name, tensor in fitting.items() if not torch.equal(tensor.to(ours[name]), ours[name]))
-    if matrices.isdisjoint(changed):
+    if matrices.isdisjoint(fitting.keys() - foreign):
         raise InvalidRequest(
             f"Nothing of init={source.name!r} fits: of {len(theirs)} tensors of the family {source.family},"
             f" {len(common)} have a name that this one has, and none of those the shape."
