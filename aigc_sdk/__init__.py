@@ -15,31 +15,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_sdk import errors
-from aigc_sdk.contents import Contents, Image, Music, Text
 from aigc_sdk.errors import missing_package
 from aigc_sdk.files import as_path
-from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins, stream
-from aigc_sdk.hookspecs import hookimpl
-from aigc_sdk.specs import (
-    EvaluatorSpec,
-    ExporterSpec,
-    FamilySpec,
-    GeneratorSpec,
-    MeasureSpec,
-    ModelFile,
-    ModelSpec,
-    ReaderSpec,
-    sdk_version,
-)
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
+    from aigc_sdk.contents import Contents, Image, Music, Text
     from aigc_sdk.evaluation import Report, evaluate, measure
     from aigc_sdk.evaluator import Score
     from aigc_sdk.exporter import ExportReport
+    from aigc_sdk.generation import Model, agenerate, generate, generate_iter, load, models, plugins, stream
+    from aigc_sdk.hookspecs import hookimpl
+    from aigc_sdk.specs import (
+        EvaluatorSpec,
+        ExporterSpec,
+        FamilySpec,
+        GeneratorSpec,
+        MeasureSpec,
+        ModelFile,
+        ModelSpec,
+        ReaderSpec,
+    )
     from aigc_sdk.training import Run
 
-__version__ = sdk_version()
+    __version__: str
 
 __all__ = [
     "Contents",
@@ -175,10 +174,10 @@ def export(
 def reproduce(
     path: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Model | None = None,
+    model: "str | os.PathLike[str] | Model | None" = None,
     device: str = "auto",
     **controls: Any,
-) -> Contents:
+) -> "Contents":
     """Make the item of a saved file again, from the provenance that it carries, and compare the two.
 
     A file of pixels that differ within the tolerance of golden samples, as another processor may make them, is
@@ -251,15 +250,38 @@ def run(recipe: str | os.PathLike[str], *, data: Any = None, out: str | os.PathL
     return recipes.run(recipe, data=data, out=out)
 
 
-# Imported when they are first used: importing the SDK has to be quick.
+# Where the rest is. It is imported when it is first used, so that a program pays for what it uses alone.
 _LATER = {
     "ModelCard": "aigc_sdk.card",
     "Score": "aigc_sdk.evaluator",
+    "hookimpl": "aigc_sdk.hookspecs",
+    **dict.fromkeys(("Contents", "Image", "Music", "Text"), "aigc_sdk.contents"),
     **dict.fromkeys(("Report", "evaluate", "measure"), "aigc_sdk.evaluation"),
+    **dict.fromkeys(
+        ("Model", "agenerate", "generate", "generate_iter", "load", "models", "plugins", "stream"),
+        "aigc_sdk.generation",
+    ),
+    **dict.fromkeys(
+        (
+            "EvaluatorSpec",
+            "ExporterSpec",
+            "FamilySpec",
+            "GeneratorSpec",
+            "MeasureSpec",
+            "ModelFile",
+            "ModelSpec",
+            "ReaderSpec",
+        ),
+        "aigc_sdk.specs",
+    ),
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from aigc_sdk.specs import sdk_version
+
+        return sdk_version()
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)

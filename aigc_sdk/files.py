@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import stat
 import sys
 import time
@@ -30,7 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = as_path(path, "the file to write")
     if os.path.isdir(target):
         raise StorageError(f"Cannot write {target}: it is a folder.")
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / f".{os.urandom(8).hex()}.tmp"
     try:
         yield temporary
         with open(temporary, "rb+") as file:

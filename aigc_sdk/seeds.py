@@ -5,7 +5,7 @@ The random bits come from Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Par
 as easy as 1, 2, 3"): a function of a key and a counter, with no state to carry.
 """
 
-import secrets
+import os
 from functools import lru_cache
 
 import numpy as np
@@ -93,7 +93,7 @@ def check_seeds(values: object, name: str = "seeds") -> NDArray[np.int64]:
 
 def draw_seed() -> int:
     """Return a new seed from the operating system's randomness."""
-    return secrets.randbits(53)
+    return int.from_bytes(os.urandom(7), "little") >> 3
 
 
 def item_seeds(seed: int, n: int, first: int = 0) -> NDArray[np.int64]:
