@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aigc_sdk import errors
 from aigc_sdk.errors import missing_package
 from aigc_sdk.files import as_path
+from aigc_sdk.forking import unforked
 
 if TYPE_CHECKING:
     from aigc_sdk.card import ModelCard
@@ -284,7 +285,8 @@ def __getattr__(name: str) -> Any:
         return sdk_version()
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    with unforked:
+        value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
     return value
 
 

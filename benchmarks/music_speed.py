@@ -29,7 +29,7 @@ from aigc_sdk.contents.events import (
     VELOCITY,
     event_code,
 )
-from aigc_sdk.contents.keys import KEYS
+from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data import Piece
 from aigc_sdk.data.music import bar_ticks
 from aigc_sdk.training import Run
@@ -92,6 +92,8 @@ class Events:
         self._label = np.stack([fed["key"], len(family.keys) + fed["meter"]], 1)
         self._bar, self._tempo = clock.bars.numpy()[fed["meter"]], fed["tempo"]
         self._whole = self._bar * fed["bars"]
+        # The network reads and makes every tune as if its tonic were C.
+        self._offset = np.array([tonic_offset(KEYS.index(family.keys[key])) for key in fed["key"].tolist()])
         self._places, self._lowest, self._ring = len(clock.places), clock.lowest, clock.ring
         self._back = np.maximum(self._bar[:, None] * clock.backs.numpy() // PLACE, 1)
 
@@ -164,7 +166,7 @@ class Events:
         """Return notes, float32 (n, t, 6)."""
         is_note, pitch, onset, lasts = (np.stack(parts, 1) for parts in zip(*self._made, strict=True))
         seconds = np.float32(60 / TICKS) / self._tempo[:, None]
-        columns = [pitch, np.full_like(pitch, 16 * FIRST_VELOCITY), onset * seconds, lasts * seconds]
+        columns = [pitch + self._offset[:, None], np.full_like(pitch, 16 * FIRST_VELOCITY), onset * seconds, lasts * seconds]
         rows, steps = np.nonzero(is_note)
         content = np.zeros((*is_note.shape, 6), np.float32)
         place = (is_note.cumsum(1) - 1)[rows, steps]

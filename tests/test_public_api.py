@@ -21,7 +21,7 @@ LIGHT = (
 
 
 def test_all_is_what_is_exported():
-    private = {"TYPE_CHECKING", "Any", "Path", "annotations", "as_path", "missing_package", "sdk_version"}
+    private = {"TYPE_CHECKING", "Any", "Path", "annotations", "as_path", "missing_package", "unforked"}
     lazy = set(aigc_sdk._LATER)
     found = {
         name
