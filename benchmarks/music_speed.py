@@ -166,7 +166,8 @@ class Events:
         """Return notes, float32 (n, t, 6)."""
         is_note, pitch, onset, lasts = (np.stack(parts, 1) for parts in zip(*self._made, strict=True))
         seconds = np.float32(60 / TICKS) / self._tempo[:, None]
-        columns = [pitch + self._offset[:, None], np.full_like(pitch, 16 * FIRST_VELOCITY), onset * seconds, lasts * seconds]
+        pitch = pitch + self._offset[:, None]
+        columns = [pitch, np.full_like(pitch, 16 * FIRST_VELOCITY), onset * seconds, lasts * seconds]
         rows, steps = np.nonzero(is_note)
         content = np.zeros((*is_note.shape, 6), np.float32)
         place = (is_note.cumsum(1) - 1)[rows, steps]
