@@ -20,8 +20,10 @@ from aigc_sdk.files import as_path
 from aigc_sdk.forking import unforked
 
 if TYPE_CHECKING:
+    from aigc_image.item import Image
+    from aigc_music.item import Music
     from aigc_sdk.card import ModelCard
-    from aigc_sdk.contents import Contents, Image, Music, Text
+    from aigc_sdk.contents import Contents
     from aigc_sdk.evaluation import Report, evaluate, measure
     from aigc_sdk.evaluator import Score
     from aigc_sdk.exporter import ExportReport
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
         FamilySpec,
         GeneratorSpec,
         MeasureSpec,
+        ModalitySpec,
         ModelFile,
         ModelSpec,
         ReaderSpec,
     )
     from aigc_sdk.training import Run
+    from aigc_text.item import Text
 
     __version__: str
 
@@ -49,6 +53,7 @@ __all__ = [
     "GeneratorSpec",
     "Image",
     "MeasureSpec",
+    "ModalitySpec",
     "Model",
     "ModelCard",
     "ModelFile",
@@ -256,7 +261,10 @@ _LATER = {
     "ModelCard": "aigc_sdk.card",
     "Score": "aigc_sdk.evaluator",
     "hookimpl": "aigc_sdk.hookspecs",
-    **dict.fromkeys(("Contents", "Image", "Music", "Text"), "aigc_sdk.contents"),
+    "Contents": "aigc_sdk.contents",
+    "Image": "aigc_image.item",
+    "Music": "aigc_music.item",
+    "Text": "aigc_text.item",
     **dict.fromkeys(("Report", "evaluate", "measure"), "aigc_sdk.evaluation"),
     **dict.fromkeys(
         ("Model", "agenerate", "generate", "generate_iter", "load", "models", "plugins", "stream"),
@@ -269,6 +277,7 @@ _LATER = {
             "FamilySpec",
             "GeneratorSpec",
             "MeasureSpec",
+            "ModalitySpec",
             "ModelFile",
             "ModelSpec",
             "ReaderSpec",

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.errors import InvalidModel, InvalidRequest, shown
+from aigc_sdk.errors import InvalidModel, InvalidRequest, UnknownName, shown
 from aigc_sdk.forking import unforked
 from aigc_sdk.kinds import find_kind, kind_of
 
@@ -98,7 +98,7 @@ class Control(_Part):
     is pixels of `shape`, a `mask` one channel of them, where 255 says keep; their default is a level
     for all pixels, or None: the caller has to give one. A `text` is code points (n, p), -1 after the end of each
     and p at least 1, of the characters in `choices`, at most `maximum` of them. `music` is the same of events, see
-    `aigc_sdk.contents.events`.
+    `aigc_music.events`.
     """
 
     name: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
@@ -114,7 +114,12 @@ class Control(_Part):
     def __post_init__(self) -> None:
         if self.name in RESERVED:
             raise ValueError(f"control name {self.name!r} is reserved")
-        kind = find_kind(self.kind)
+        try:
+            kind = find_kind(self.kind)
+        except UnknownName as error:
+            if not self.dtype:
+                raise ValueError(str(error)) from error
+            return  # a card from elsewhere can be looked at; its model is not loaded
         if not self.dtype:
             object.__setattr__(self, "dtype", kind.dtype)
         kind.check(self)
@@ -151,12 +156,20 @@ class OutputSpec(_Part):
     """An array of items, `content` or a measure's `value`: dtype and the shape of one item.
 
     `length` says that the items are of variable length: the first number of `shape` is then the most, an array is as
-    long as the longest item of a call, and a second output `length` int64 (n,) says where each ends.
+    long as the longest item of a call, and a second output `length` int64 (n,) says where each ends. `parts` are
+    further outputs, besides those that every model of the modality has; `attributes` are constants of the model, such
+    as `sample_rate`.
     """
 
     dtype: Literal["uint8", "int16", "int32", "int64", "float32", "float64"]
     shape: tuple[int, ...]
     length: bool = False
+    parts: tuple[OutputPart, ...] = field(default=(), repr=False)
+    attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if len({part.name for part in self.parts}) < len(self.parts):
+            raise ValueError("two parts of the output have one name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +301,7 @@ class ModelCard(_Part):
     family: Name
     task: Name
     modality: Annotated[str, Limit(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+    package: str = ""  # the distribution that brings the modality, where the SDK itself does not
     portable: bool = True
     controls: tuple[Control, ...]
     input: OutputSpec | None = None  # of a measure alone
@@ -328,15 +342,19 @@ class ModelCard(_Part):
             ("output", f"{'value' if self.input else self.modality}, {self.output.dtype} {self.output.shape}"),
             ("data", f"{self.data.name}, {self.data.n} items, {self.data.split}"),
             *(("score", _in_words(score)) for score in self.scores),
-            *(("control", f"{c.name} ({c.kind}): {c.help}; {c.allowed}; default {c.default}") for c in self.controls),
+            *(("control", f"{c.name} ({c.kind}): {c.help}; {_allowed(c)}; default {c.default}") for c in self.controls),
         ]
 
     def to_json(self) -> str:
         """Return the card as JSON, the same text for the same card.
 
-        An `input`, a `state`, and `parts` and `provider` of the golden items are left out where there are none.
+        An `input`, a `state`, a `package`, `parts` and `attributes` of the output, and `parts` and `provider` of the
+        golden items are left out where there are none.
         """
-        values = _without_empty(asdict(self), "input", "state")
+        values = _without_empty(asdict(self), "input", "state", "package")
+        for name in ("output", "input"):
+            if name in values:
+                values[name] = _without_empty(values[name], "parts", "attributes")
         if self.golden is not None:
             values["golden"] = _without_empty(values["golden"], "parts", "provider")
         return json.dumps(values, ensure_ascii=False, sort_keys=True)
@@ -351,9 +369,9 @@ class ModelCard(_Part):
         try:
             values = _with_tuples(json.loads(text))
             values["controls"] = tuple(Control(**_with_tuples(control)) for control in values["controls"])
-            values["output"] = OutputSpec(**_with_tuples(values["output"]))
+            values["output"] = _output(values["output"])
             if taken := values.get("input"):
-                values["input"] = OutputSpec(**_with_tuples(taken))
+                values["input"] = _output(taken)
             values["state"] = tuple(StatePart(**_with_tuples(part)) for part in values.get("state", ()))
             values["data"] = DataSummary(**values["data"])
             if golden := values.get("golden"):
@@ -396,6 +414,18 @@ class ModelCard(_Part):
             what = "there is no such field" if first["type"] == "unexpected_keyword_argument" else first["msg"]
             raise InvalidModel(f"The card of the model file is wrong at {where}: {what}.") from error
         return card
+
+
+def _output(values: dict[str, Any]) -> OutputSpec:
+    parts = tuple(OutputPart(**_with_tuples(part)) for part in values.get("parts", ()))
+    return OutputSpec(**_with_tuples(values | {"parts": parts}))
+
+
+def _allowed(control: Control) -> str:
+    try:
+        return control.allowed
+    except UnknownName:
+        return "its kind is known to no plugin that is installed"
 
 
 def _in_words(score: Mapping[str, Any]) -> str:

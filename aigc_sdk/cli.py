@@ -18,7 +18,7 @@ import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
-from aigc_sdk.files import atomic_pair, atomic_write
+from aigc_sdk.files import atomic_pair, write_bytes
 from aigc_sdk.kinds import json_or_text, kind_of
 from aigc_sdk.modality import find_modality
 
@@ -123,9 +123,8 @@ def generate(
         except KeyboardInterrupt:
             kept = "nothing was made" if not saved else "they were shown" if is_shown else f"they are in {folder}"
             click.echo(f"aigc: stopped after {saved} of {total} items; {kept}", err=True)
-    if len(shown) > 1 and loaded.card.modality == "image":
-        with atomic_write(folder / "grid.png") as temporary:
-            sdk.Contents(shown).grid().save(temporary, "PNG")
+    if len(shown) > 1 and not is_shown and (overview := sdk.Contents(shown).overview()):
+        write_bytes(folder / f"grid{overview.suffix}", overview.data)
     if as_json:
         click.echo("]" if saved else "[]")
     elif saved and not is_shown:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator as Generated
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -142,7 +142,7 @@ class Model:
         registry = default_registry()
         if registry.hooks("aigc_after_generate"):  # they have to see all of it before the caller sees any
             item = self._answer(request, ends_at(request.deadline_s))[0]
-            yield find_modality(self.card.modality).streamed(item.data)
+            yield find_modality(self.card.modality).streamed(item.data, self.card.output)
             return
         for before in registry.hooks("aigc_before_generate"):
             before(request=request)
@@ -188,9 +188,10 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         sdk_version(),
         generator.provider,
         tuple(request.controls),
+        replace(card, golden=None),
     )
     recorders = {control.name: kind_of(control).record for control in card.controls}
-    modality = find_modality(card.modality)
+    modality, none = find_modality(card.modality), repeat(dict[str, Any]())
     stop = current_stop()
     for start in range(0, request.n, request.batch_size):
         if stop.is_set:
@@ -201,7 +202,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
             content, parts = check_content(card, outputs, len(seeds)), check_parts(card, outputs, len(seeds))
-        of_each = zip(*parts, strict=True) if parts else repeat(())
+        of_each = (dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)) if parts else none
         items.extend(map(modality.make, content, seeds.tolist(), repeat(origin), record(batch, recorders), of_each))
     return Contents(items)
 
@@ -228,7 +229,7 @@ def _streamed(generator: Generator, request: Request, chunk_size: int) -> Iterat
             made = check_content(generator.card, outputs, 1)[0]
             is_finished, state = bool(outputs["finished"][0]), {name: outputs[f"{name}.next"] for name in state}
         if len(made):
-            yield find_modality(generator.card.modality).streamed(made)
+            yield find_modality(generator.card.modality).streamed(made, generator.card.output)
         if is_finished:
             return
         left -= size

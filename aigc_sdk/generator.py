@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.errors import GenerationFailed
+from aigc_sdk.likeness import Made
 from aigc_sdk.modality import find_modality
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -76,27 +76,10 @@ class Generator(ABC):
         """Release what the generator holds; it cannot run any more."""
 
 
-@dataclass(frozen=True)
-class Made:
-    """One item as arrays.
-
-    Attributes:
-        content: as long as the item is.
-        parts: what else was made with it, by name: of the output `content.NAME` the row of this item.
-    """
-
-    content: Array
-    parts: Mapping[str, Array]
-
-
 def check_items(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Made]:
     """Return the n items of what a generator returned; raises as `check_content` and `check_parts` do."""
     contents, parts = check_content(card, outputs, n), check_parts(card, outputs, n)
-    names = [part.name for part in parts_of(card)]
-    return [
-        Made(content, {name: part[i] for name, part in zip(names, parts, strict=True)})
-        for i, content in enumerate(contents)
-    ]
+    return [Made(content, {name: part[i] for name, part in parts.items()}) for i, content in enumerate(contents)]
 
 
 def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list[Array]:
@@ -125,7 +108,7 @@ def check_content(card: ModelCard, outputs: Mapping[str, Array], n: int) -> list
 
 def parts_of(card: ModelCard) -> tuple[OutputPart, ...]:
     """Return the outputs `content.NAME` that a model has."""
-    return find_modality(card.modality).implied_parts()
+    return (*find_modality(card.modality).implied_parts(card.output), *card.output.parts)
 
 
 def output_names(card: ModelCard) -> tuple[str, ...]:
@@ -134,8 +117,8 @@ def output_names(card: ModelCard) -> tuple[str, ...]:
     return ("content", *lengths, *(f"content.{part.name}" for part in parts_of(card)))
 
 
-def check_parts(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[Array, ...]:
-    """Return the outputs `content.NAME` of n items, (n, *shape) each, in the order of `parts_of`.
+def check_parts(card: ModelCard, outputs: Mapping[str, Array], n: int) -> dict[str, Array]:
+    """Return the outputs `content.NAME` of n items by NAME, (n, *shape) each, in the order of `parts_of`.
 
     Raises:
         GenerationFailed: one is missing, or is something else than it should be.
@@ -157,10 +140,10 @@ def check_parts(card: ModelCard, outputs: Mapping[str, Array], n: int) -> tuple[
         found[part.name] = array
     if found:
         try:
-            find_modality(card.modality).check_values(found)
+            find_modality(card.modality).check_values(card.output, found)
         except ValueError as error:
             raise GenerationFailed(f"{card.name} returned {error}.") from error
-    return tuple(found.values())
+    return found
 
 
 def start_state(card: ModelCard, n: int) -> dict[str, Array]:

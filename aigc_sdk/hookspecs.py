@@ -28,6 +28,7 @@ from aigc_sdk.specs import (
     FamilySpec,
     GeneratorSpec,
     MeasureSpec,
+    ModalitySpec,
     ModelSpec,
     ReaderSpec,
 )
@@ -40,6 +41,11 @@ GROUP = "aigc_sdk"
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def aigc_register_modalities(register: Callable[[ModalitySpec], None]) -> None:
+    """Declare kinds of content: what models may make, and be given. Call `register` once for each."""
 
 
 @hookspec

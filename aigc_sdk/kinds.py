@@ -9,18 +9,16 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import cache
-from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.codes import encode
-from aigc_sdk.contents.keys import respelled
+from aigc_sdk.codes import encode
 from aigc_sdk.errors import InvalidRequest, UnknownName, shown
 from aigc_sdk.names import composed
+from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
 
 if TYPE_CHECKING:  # a control checks itself by its kind
@@ -195,15 +193,14 @@ class ChoiceKind(IntegerKind):
         return f"one of {names}, its index from 0 to {last}, or -1 to leave it to the seed"
 
     def decode(self, control: "Control", value: Any, where: str) -> Any:
-        """Return the index; a key may be spelled in another way, and an accent be part of its letter or not."""
+        """Return the index; an accent may be part of its letter or not."""
         if not isinstance(value, str):
             return super().decode(control, value, where)
         if value in control.choices:
             return control.choices.index(value)
         names = [composed(name) for name in control.choices]  # cards of before may have them in another form
-        for name in (composed(value), respelled(value)):
-            if name in names:
-                return names.index(name)
+        if composed(value) in names:
+            return names.index(composed(value))
         raise UnknownName.of(f"choice for {where}", value, control.choices)
 
 
@@ -329,32 +326,26 @@ def json_or_text(words: str) -> Any:
         return words
 
 
-# Where each kind is. Those of contents are imported when a control of theirs is met.
-_TARGETS = {
-    "choice": f"{__name__}:ChoiceKind",
-    "number": f"{__name__}:NumberKind",
-    "integer": f"{__name__}:IntegerKind",
-    "flag": f"{__name__}:FlagKind",
-    "seed": f"{__name__}:SeedKind",
-    "text": "aigc_sdk.modalities.text_kinds:TextKind",
-    "music": "aigc_sdk.modalities.music_kinds:MusicKind",
-    "image": "aigc_sdk.modalities.image_kinds:ImageKind",
-    "mask": "aigc_sdk.modalities.image_kinds:MaskKind",
-}
+_PLAIN = {kind.name: kind() for kind in (ChoiceKind, NumberKind, IntegerKind, FlagKind, SeedKind)}
 
 
-@cache
 def find_kind(name: str) -> ControlKind:
-    """Return the kind of that name; raises ValueError where there is none.
+    """Return the kind of that name.
+
+    Raises:
+        UnknownName: there is none, and no plugin brings it.
+        PluginError: the plugin that brings it fails.
 
     Example:
         >>> find_kind("choice").dtype
         'int64'
     """
-    if name not in _TARGETS:
-        raise ValueError(f"control kind {name!r} is none of {', '.join(_TARGETS)}")
-    module, _, attribute = _TARGETS[name].partition(":")
-    kind: ControlKind = getattr(import_module(module), attribute)()
+    if plain := _PLAIN.get(name):
+        return plain
+    try:
+        kind: ControlKind = default_registry().kind(name)
+    except UnknownName:
+        raise UnknownName.of("control kind", name, [*_PLAIN, *default_registry().kinds()]) from None
     return kind
 
 

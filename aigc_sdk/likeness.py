@@ -5,14 +5,12 @@ step away, such as a level of a pixel. A float is within rounding if it is at mo
 where that is beyond 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from aigc_sdk.generator import Made
 
 Array = NDArray[Any]
 
@@ -25,6 +23,19 @@ GROSS_SHARE, GROSS_TIMES = 1e-2, 10
 
 _FLOAT_GAP = 1e-4
 _CONTENT = "content"
+
+
+@dataclass(frozen=True)
+class Made:
+    """One item as arrays.
+
+    Attributes:
+        content: as long as the item is.
+        parts: what else was made with it, by name: of the output `content.NAME` the row of this item.
+    """
+
+    content: Array
+    parts: Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,26 @@
-"""Modality: one kind of content, such as images: which arrays it is made of, and which items come of them."""
+"""Modality: one kind of content, such as images: which arrays it is made of, and which items come of them.
 
+A plugin brings one by the hook `aigc_register_modalities`; the core knows none by name.
+"""
+
+# ruff: noqa: ARG002 - a modality is asked with the card's output, whether that matters to it or not
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Item, Origin
-from aigc_sdk.errors import UnknownName
+from aigc_sdk.contents import Contents, Item, Origin
+from aigc_sdk.exhibits import Exhibit
+from aigc_sdk.files import write_bytes
+from aigc_sdk.likeness import Likeness, Made, compare_items
+from aigc_sdk.registry import default_registry
 
 if TYPE_CHECKING:  # what is looked at, which a modality does not make
     from aigc_sdk.card import OutputPart, OutputSpec
+    from aigc_sdk.kinds import ControlKind
 
 Array = NDArray[Any]
 
@@ -21,75 +28,111 @@ Array = NDArray[Any]
 class Modality(ABC):
     """One kind of content. Importing the module that defines it imports numpy at most.
 
-    `name` is what cards say, `plural` what messages call such items; `item` is the class of what comes out; `filler`
-    stands in arrays of variable length behind the end of each item; `has_words`: `str` of an item says all of it.
+    `name` is what cards say, `plural` what messages call such items; `item` is the class of what comes out; `kinds` are
+    the control kinds that it brings, `filler` stands in arrays of variable length behind the end of each item;
+    `has_words`: `str` of an item says all of it; `samples`: how many a training shows of itself.
     """
 
     name: ClassVar[str]
     plural: ClassVar[str]
     item: ClassVar[type[Item]]
-    filler: ClassVar[int] = 0
+    filler: ClassVar[float] = 0
     has_words: ClassVar[bool] = False
+    samples: ClassVar[int] = 8
+
+    @property
+    def kinds(self) -> "tuple[type[ControlKind], ...]":
+        """The control kinds that it brings."""
+        return ()
+
+    @property
+    def contents(self) -> type[Contents]:
+        """What many items are."""
+        return self.item.contents or Contents
 
     @abstractmethod
     def check_output(self, output: "OutputSpec") -> None:
-        """Raise ValueError, in words, where no content of this kind has such arrays."""
+        """Raise ValueError, in words, where no content of this kind has such arrays.
 
-    def implied_parts(self) -> tuple["OutputPart", ...]:
+        It is asked at every load, so that it has to be quick.
+        """
+
+    def implied_parts(self, output: "OutputSpec") -> tuple["OutputPart", ...]:
         """Return the outputs besides `content` that every model of this kind has, whatever its card says."""
         return ()
 
-    def check_values(self, parts: Mapping[str, Array]) -> None:  # noqa: B027 - most have no more to check
-        """Raise ValueError where parts of the right shapes hold values that cannot be.
+    def check_values(self, output: "OutputSpec", parts: Mapping[str, Array]) -> None:  # noqa: B027 - most have no more to check
+        """Raise ValueError where values of the right shapes and within their bounds cannot be.
 
         Args:
+            output: what the card says.
             parts: by name, (n, *shape) each.
         """
 
-    def make(self, data: Array, seed: int, origin: Origin, controls: tuple[Any, ...], parts: tuple[Any, ...]) -> Item:
+    def make(self, data: Array, seed: int, origin: Origin, controls: tuple[Any, ...], parts: Mapping[str, Any]) -> Item:
         """Return one item.
 
         Args:
             data: what the model made, as long as the item is.
             seed: the item's own.
-            origin: what made it.
+            origin: what made it; `origin.card.output.attributes` are the constants of the model.
             controls: the values of the origin's controls.
-            parts: its values of the implied parts, in their order.
+            parts: what was made besides, by name.
         """
-        return self.item(data, seed, origin, controls, *parts)
+        return self.item(data, seed, origin, controls, parts)
 
-    def streamed(self, data: Array) -> Any:
+    def likeness(self, made: Sequence[Made], wanted: Sequence[Made], output: "OutputSpec") -> Likeness:
+        """Compare items with those that they should be: those in the card, of eager torch, or of a stream.
+
+        Args:
+            made: the items.
+            wanted: as many, at least one; without parts they are compared by their contents.
+            output: what the card says.
+        """
+        return compare_items(made, wanted, has_length=output.length, plural=self.plural)
+
+    def streamed(self, data: Array, output: "OutputSpec") -> Any:
         """Return what `stream` yields of a part of an item."""
         return data
 
+    def respelled(self, choice: str) -> str:
+        """Return the name that a control's choice has, for another one that people give it."""
+        return choice
 
-# Where each modality is.
-_TARGETS = {
-    "image": "aigc_sdk.modalities.image:ImageModality",
-    "text": "aigc_sdk.modalities.text:TextModality",
-    "music": "aigc_sdk.modalities.music:MusicModality",
-}
+    def write_samples(self, contents: Contents, path: Path) -> None:
+        """Write the samples of a training: all in one picture, if there is one, or each as the file that it is.
+
+        Args:
+            contents: the samples.
+            path: without a suffix.
+        """
+        if overview := contents.overview():
+            write_bytes(path.with_suffix(overview.suffix), overview.data)
+            return
+        for i, item in enumerate(contents):
+            item.save(path.with_name(f"{path.name}-{i}{item.suffixes[0]}"))
+
+    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
+        """Return what a page shows of some items: one exhibit for all, or one for each."""
+        return []
 
 
-@cache
 def find_modality(name: str) -> Modality:
     """Return the modality of that name.
 
     Raises:
         UnknownName: no plugin brings it.
+        PluginError: the plugin that brings it fails.
 
     Example:
         >>> find_modality("text").plural
         'texts'
     """
-    if name not in _TARGETS:
-        raise UnknownName.of("modality", name, list(_TARGETS))
-    module, _, attribute = _TARGETS[name].partition(":")
-    modality: Modality = getattr(import_module(module), attribute)()
+    modality: Modality = default_registry().modality(name)
     return modality
 
 
-def lengths_of(contents: Array, filler: int) -> NDArray[np.int64]:
+def lengths_of(contents: Array, filler: float) -> NDArray[np.int64]:
     """Return how long contents of variable length are, by the filler behind the end of each.
 
     Args:
@@ -105,7 +148,7 @@ def lengths_of(contents: Array, filler: int) -> NDArray[np.int64]:
     return np.asarray((is_there * places).max(1, initial=0), np.int64)
 
 
-def trimmed(contents: Array, filler: int) -> Array:
+def trimmed(contents: Array, filler: float) -> Array:
     """Return contents of variable length without what is behind the end of the longest, but for one place.
 
     Example:

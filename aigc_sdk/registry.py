@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, distributions, entry_points
 from itertools import chain
@@ -24,7 +24,7 @@ import pluggy
 
 from aigc_sdk import hookspecs
 from aigc_sdk.contents import Contents
-from aigc_sdk.errors import AigcError, PluginError, UnknownName, reason, shown
+from aigc_sdk.errors import AigcError, PluginError, UnknownName, blamed, reason, shown
 from aigc_sdk.forking import unforked
 from aigc_sdk.specs import (
     API_VERSION,
@@ -33,6 +33,7 @@ from aigc_sdk.specs import (
     FamilySpec,
     GeneratorSpec,
     MeasureSpec,
+    ModalitySpec,
     ModelSpec,
     ReaderSpec,
 )
@@ -48,6 +49,7 @@ vars(_HOOKSPECS).update({name: hook for name, hook in vars(hookspecs).items() if
 # What a plugin can register: hook -> the kind that messages name, and the spec's class. Ready-made models,
 # generators and measures share their names: one name is one thing, for `sdk.load` as for `sdk.measure`.
 REGISTER_HOOKS: dict[str, tuple[str, type[Any]]] = {
+    "aigc_register_modalities": ("modality", ModalitySpec),
     "aigc_register_families": ("family", FamilySpec),
     "aigc_register_exporters": ("format", ExporterSpec),
     "aigc_register_readers": ("reader", ReaderSpec),
@@ -114,6 +116,8 @@ class Registry:
         plugins = [_load(entry, allowed) for entry in entries]
         self.plugins = sorted([*plugins, *damaged], key=_order)
         self._note_shared_names()
+        self._modalities: dict[str, Any] = {}
+        self._kinds: dict[str, Any] = {}
         # Every request asks for these, so that they are looked up once.
         self._policies = {name: self._callers(name) for name in POLICY_HOOKS}
 
@@ -144,6 +148,51 @@ class Registry:
         if failed := [plugin.name for plugin in self.plugins if plugin.state == "failed"]:
             raise UnknownName(f"{unknown} Plugins that failed: {', '.join(failed)}; `aigc plugins` says why.")
         raise unknown
+
+    def modality(self, name: str) -> Any:
+        """Return the modality of that name, which is made once.
+
+        Raises:
+            UnknownName, PluginError: as `find`; also where its class is not what its spec says.
+        """
+        if name not in self._modalities:
+            self._modalities[name] = self._make_modality(self.find("modality", name))
+        return self._modalities[name]
+
+    def kind(self, name: str) -> Any:
+        """Return the control kind of that name, which a modality brings.
+
+        Raises:
+            UnknownName, PluginError: as `modality`; also where several plugins bring it.
+        """
+        if name not in self._kinds:
+            self._kinds[name] = self._make_kind(name)
+        return self._kinds[name]
+
+    def _make_kind(self, name: str) -> Any:
+        owners = [(plugin, spec.name) for plugin, spec in self._offers("modality") if name in spec.kinds]
+        if not owners:
+            raise UnknownName.of("control kind", name, self.kinds())
+        built_in = [owner for owner in owners if owner[0].distribution == BUILT_IN]
+        if len(owners) > 1 and not built_in:
+            several = ", ".join(sorted(plugin.distribution for plugin, _ in owners))
+            raise PluginError(f"Several plugins bring the control kind {name!r}: {several}. Remove all but one.")
+        owner = (built_in or owners)[0][1]
+        modality = self.modality(owner)
+        with blamed(f"The modality {owner!r} has no control kind {name!r}, which its spec promises"):
+            return {kind.name: kind for kind in modality.kinds}[name]()
+
+    def kinds(self) -> list[str]:
+        """Return the names of the control kinds that modalities bring."""
+        return sorted({kind for _, spec in self._offers("modality") for kind in spec.kinds})
+
+    def _make_modality(self, spec: ModalitySpec) -> Any:
+        made = spec.resolve()
+        with blamed(f"The modality {spec.name!r} cannot start"):
+            modality = made()
+            if modality.name != spec.name:
+                raise ValueError(f"its spec says {spec.name!r}, and it is {modality.name!r}")
+        return modality
 
     def readers(self, file_name: str) -> list[tuple[Plugin, ReaderSpec]]:
         """Return the readers of files whose names end like this one, with their plugins; built-in ones alone if any."""
@@ -192,6 +241,23 @@ def default_registry() -> Registry:
         PluginError: a plugin asks while it is being loaded.
     """
     return _default or _load_default()
+
+
+def modality_specs() -> list[dict[str, Any]]:
+    """Return what `adopt` takes: the modalities that there are, as plain values."""
+    return [{"of": plugin.distribution, **asdict(spec)} for plugin, spec in default_registry()._offers("modality")]
+
+
+def adopt(specs: Iterable[Mapping[str, Any]]) -> None:
+    """Make a registry of these modalities alone the one of this process, so that it looks for no plugins."""
+    global _default
+    registry = Registry(())
+    for spec in specs:
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
+        plugin = Plugin(values["name"], values.pop("of"), "")
+        plugin.specs.append(("modality", ModalitySpec(**values)))
+        registry.plugins.append(plugin)
+    _default = registry
 
 
 def _load_default() -> Registry:

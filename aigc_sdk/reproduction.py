@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_image.item import FORMATS, Image
+from aigc_image.pixels import count_channels, read_pixels, reading
+from aigc_music.item import Music
 from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
-from aigc_sdk.contents import Contents, Image, Item, Music, Text, read_pixels
+from aigc_sdk.contents import Contents, Item
 from aigc_sdk.contents.base import PROVENANCE_KEY
-from aigc_sdk.contents.image import FORMATS, count_channels, reading
 from aigc_sdk.errors import (
     InvalidModel,
     InvalidProvenance,
@@ -31,6 +33,7 @@ from aigc_sdk.kinds import kind_of
 from aigc_sdk.likeness import compare_arrays
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
+from aigc_text.item import Text
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidRequest, UnknownName, shown
 from aigc_sdk.kinds import kind_of, listed
+from aigc_sdk.modality import find_modality
 from aigc_sdk.seeds import MAX_INDEX, check_seed, check_seeds, draw_seed, item_seeds
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -104,7 +105,7 @@ def build_requests(
     else:
         each = check_seeds(listed(seeds, "seeds", most))
         count = len(each)
-    given = _with_implied(card, given, count)
+    given = _with_implied(card, _respelled(card, given), count)
     size, deadline = _batch_size(card, batch_size), _deadline(deadline_s)
     span = count if is_whole else min(size, count)
     per_item = {control.name: isinstance(given.get(control.name), list) for control in card.controls}
@@ -151,6 +152,20 @@ def _with_implied(card: ModelCard, given: dict[str, Any], n: int) -> dict[str, A
                 values = [_or_default(other, each[other.name]) for each in told]
                 implied[other.name] = values if is_per_item else values[0]
     return implied | given
+
+
+def _respelled(card: ModelCard, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given, with choices under the names that the card has for them; people spell keys otherwise."""
+    modality = find_modality(card.modality)
+
+    def named(control: Control, value: Any) -> Any:
+        is_other = isinstance(value, str) and control.choices and value not in control.choices
+        return other if is_other and (other := modality.respelled(value)) in control.choices else value
+
+    def all_named(control: Control, value: Any) -> Any:
+        return [named(control, each) for each in value] if isinstance(value, list) else named(control, value)
+
+    return {name: all_named(_control(card, name), value) for name, value in given.items()}
 
 
 def _or_default(control: Control, value: Any) -> Any:

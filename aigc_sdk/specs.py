@@ -16,6 +16,9 @@ from aigc_sdk.forking import unforked
 
 API_VERSION = 1
 
+# The control kinds that are there without any plugin.
+PLAIN_KINDS = frozenset(("choice", "number", "integer", "flag", "seed", "vector"))
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TARGET = re.compile(r"\w+(\.\w+)*:\w+")
 
@@ -112,6 +115,29 @@ class FamilySpec(_CodeSpec):
         if not isinstance(tasks, tuple) or not tasks or not all(isinstance(task, str) for task in tasks):
             raise PluginError(f"The family {self.name!r} has the tasks {shown(tasks)}; give a tuple of names.")
         return family
+
+
+@dataclass(frozen=True)
+class ModalitySpec(_CodeSpec):
+    """A kind of content; the target is a subclass of `aigc_sdk.modality.Modality`, made without arguments.
+
+    `kinds` are the names of the control kinds that it brings.
+
+    Example:
+        >>> ModalitySpec(name="tones", target="my_package.modality:Tones", kinds=("tone",), api_version=1).kinds
+        ('tone',)
+    """
+
+    base: ClassVar[str] = "aigc_sdk.modality.Modality"
+
+    kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _are_texts(self.kinds):
+            raise ValueError(f"{self.name!r} has the kinds {shown(self.kinds)}; give a tuple of names")
+        if taken := sorted(PLAIN_KINDS.intersection(self.kinds)):
+            raise ValueError(f"{self.name!r} has the kind {taken[0]!r}, which is one of the SDK's own")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import mido
 import music21
 
-from aigc_sdk.contents.events import TICKS
+from aigc_music.events import TICKS
 from aigc_sdk.data.abc import read_abc
 from aigc_sdk.data.images import Rejected
 from timing import Report

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aigc_sdk.contents.events import TICKS, Notes, in_order
+from aigc_music.events import TICKS, Notes, in_order
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.scores import read_score
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName

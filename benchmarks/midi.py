@@ -29,7 +29,7 @@ from typing import Any
 import mido
 import numpy as np
 
-from aigc_sdk.contents.events import TICKS
+from aigc_music.events import TICKS
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.midi import read_midi
 from aigc_sdk.files import cache_folder

@@ -30,9 +30,9 @@ import numpy as np
 import aigc_sdk as sdk
 from aigc_metrics.music import RUN as RUN_OF_NOTES
 from aigc_metrics.music import longest_runs, scale_consistency, steps
-from aigc_sdk.contents import Music
-from aigc_sdk.contents.events import TICKS, Notes, decode, encode
-from aigc_sdk.contents.keys import KEYS
+from aigc_music.events import TICKS, Notes, decode, encode
+from aigc_music.item import Music
+from aigc_music.keys import KEYS
 from aigc_sdk.data import MusicDataset
 from aigc_sdk.data.abc import read_abc
 from aigc_sdk.data.images import Rejected

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
-from aigc_rnn.sampler import BEGIN, END, SPECIAL, UNKNOWN
-from aigc_sdk.contents.events import (
+from aigc_music.events import (
     DURATION,
     FIRST_DURATION,
     FIRST_VELOCITY,
@@ -29,7 +28,8 @@ from aigc_sdk.contents.events import (
     VELOCITY,
     event_code,
 )
-from aigc_sdk.contents.keys import KEYS, tonic_offset
+from aigc_music.keys import KEYS, tonic_offset
+from aigc_rnn.sampler import BEGIN, END, SPECIAL, UNKNOWN
 from aigc_sdk.data import Piece
 from aigc_sdk.data.music import bar_ticks
 from aigc_sdk.training import Run

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
+from aigc_music.events import TICKS
 from aigc_onnx.verify import (
     EAGER_SHARE,
     EAGER_TEXTS,
@@ -33,7 +34,6 @@ from aigc_onnx.verify import (
     example_feeds,
 )
 from aigc_sdk.card import ModelCard
-from aigc_sdk.contents.events import TICKS
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.generation import find_model, model_file
 from aigc_sdk.generator import Generator

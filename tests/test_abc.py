@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aigc_sdk.contents.keys import KEYS
+from aigc_music.keys import KEYS
 from aigc_sdk.data import load_music
 from aigc_sdk.data.abc import read_abc
 from aigc_sdk.data.images import Rejected

@@ -18,8 +18,8 @@ from aigc_sdk import testing
 from aigc_sdk.card import CARD_KEY, Golden, ModelCard, OutputSpec, Packed
 from aigc_sdk.errors import ContractBroken, DeviceUnavailable, ExportFailed, GenerationFailed, InvalidModel
 from aigc_sdk.generation import selftest
-from aigc_sdk.generator import Generator, Made
-from aigc_sdk.likeness import Gap, compare_arrays, compare_items, same_rows
+from aigc_sdk.generator import Generator
+from aigc_sdk.likeness import Gap, Made, compare_arrays, compare_items, same_rows
 from aigc_sdk.runtime import OnnxGenerator, session
 from aigc_sdk.runtime.devices import choose_providers
 from aigc_sdk.runtime.loading import made_by

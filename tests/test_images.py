@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import ImageCms, ImageOps
 
+from aigc_image.pixels import count_channels, read_pixels
 from aigc_sdk.cli import app
-from aigc_sdk.contents.image import count_channels, read_pixels
 from aigc_sdk.data import Dataset, ImageOptions, images, load_data, pixels
 from aigc_sdk.data import workers as worker_processes
 from aigc_sdk.data.images import Rejected, brought_to, decode, probe

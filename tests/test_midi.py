@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from aigc_sdk.contents.keys import KEYS
+from aigc_music.keys import KEYS
 from aigc_sdk.data import load_music
 from aigc_sdk.data.midi import read_midi
 from aigc_sdk.data.music import checked

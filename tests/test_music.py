@@ -20,15 +20,16 @@ from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
+from aigc_music.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
+from aigc_music.item import Music
+from aigc_music.keys import KEYS, key_sharps, respelled, scale
+from aigc_music.sound import RATE
 from aigc_rnn.music import MusicRNN
 from aigc_rnn.networks import RecurrentNetwork
 from aigc_rnn.notes import Clock, moved, product, timed
 from aigc_rnn.sampler import END, SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.cli import app
-from aigc_sdk.contents import Contents, Music, Origin
-from aigc_sdk.contents.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
-from aigc_sdk.contents.keys import KEYS, key_sharps, respelled, scale
-from aigc_sdk.contents.sound import RATE
+from aigc_sdk.contents import Contents, Origin
 from aigc_sdk.data import Piece, load_music, music
 from aigc_sdk.data.midi import read_midi
 from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
@@ -70,7 +71,7 @@ def random_notes(seed, n=40, voices=3):
 def piece_of(notes, tempo=90.0, meter=(6, 8), key="Dm"):
     data = notes.astype(np.float64)
     data[:, 2:4] *= 60 / tempo / TICKS
-    return Music(data.astype(np.float32), 1, ORIGIN, (90.0,), tempo, meter, KEYS.index(key))
+    return Music(data.astype(np.float32), 1, ORIGIN, (90.0,), {"tempo": tempo, "meter": meter, "key": KEYS.index(key)})
 
 
 def test_events_of_1000_pieces_are_the_same_notes_again():
@@ -1198,7 +1199,7 @@ def test_how_music_is_written_is_checked(trained_music, wrong, message):
     card = sdk.load(trained_music.folder).card
     right = {"tempo": np.float32([90]), "meter": np.array([[6, 8]]), "key": np.array([2])}
     outputs = {f"content.{name}": value for name, value in right.items()}
-    assert [each.tolist() for each in check_parts(card, outputs, 1)] == [[90], [[6, 8]], [2]]
+    assert [each.tolist() for each in check_parts(card, outputs, 1).values()] == [[90], [[6, 8]], [2]]
     outputs = {name: value for name, value in (outputs | wrong).items() if value is not None}
     with pytest.raises(GenerationFailed, match=message):
         check_parts(card, outputs, 1)
@@ -1247,7 +1248,7 @@ def test_prompt_is_a_piece_a_file_or_events(trained_music, tmp_path):
     flaw = r"not all of .*still\.mid was read: no valid tempo"
     with pytest.warns(UserWarning, match=flaw), suppress(InvalidRequest):  # a note that the model may not know
         model.generate(prompt=still)
-    empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, (90.0,), 120, (4, 4), 0)
+    empty = Music(np.zeros((0, 6), np.float32), 1, ORIGIN, (90.0,), {"tempo": 120, "meter": (4, 4), "key": 0})
     for wrong, message in (
         ("note 1", r"has note 1, which the model does not know.*: note [0-9, ]+\.$"),
         ("x", "does not know"),
@@ -1277,7 +1278,7 @@ def test_a_prompt_that_is_a_piece_says_key_metre_and_tempo(trained_music, tmp_pa
     assert found == [("G", "6/8", 75), ("C", "4/4", 90)]
     with pytest.raises(InvalidRequest, match="prompt has 2 values for 3 items"):
         model.generate(3, prompt=[begun, other])
-    unknown = Music(begun.data, 1, ORIGIN, (90.0,), 75, (5, 4), KEYS.index("Eb"))
+    unknown = Music(begun.data, 1, ORIGIN, (90.0,), {"tempo": 75, "meter": (5, 4), "key": KEYS.index("Eb")})
     assert {piece.key for piece in model.generate(20, seed=2, prompt=unknown)} == {"C", "G"}
 
 

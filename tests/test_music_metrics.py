@@ -27,9 +27,10 @@ from aigc_metrics.music import (
     steps,
     wasserstein,
 )
-from aigc_sdk.contents import Music, Origin
-from aigc_sdk.contents.events import TICKS, in_order
-from aigc_sdk.contents.keys import KEYS, scale
+from aigc_music.events import TICKS, in_order
+from aigc_music.item import Music
+from aigc_music.keys import KEYS, scale
+from aigc_sdk.contents import Origin
 from aigc_sdk.data import Piece, load_music
 from aigc_sdk.errors import InvalidData, InvalidRequest
 from aigc_sdk.evaluation.parts import find_parts
@@ -294,7 +295,7 @@ def made_of(piece):
     """Return a piece as if a model had made it."""
     notes = piece.notes.astype(np.float64)
     notes[:, 2:4] *= 60 / 100 / TICKS
-    return Music(notes.astype(np.float32), 1, ORIGIN, (), 100, (4, 4), piece.key)
+    return Music(notes.astype(np.float32), 1, ORIGIN, (), {"tempo": 100, "meter": (4, 4), "key": piece.key})
 
 
 def test_evaluate_measures_music_that_was_made(tmp_path):

@@ -10,6 +10,7 @@ import aigc_sdk
 from aigc_sdk import errors
 
 ROOT = Path(__file__).parents[1]
+PLUGINS = ("plugins", "plugins/modalities", "plugins/families", "exporters")
 HEAVY = ("torch", "onnxruntime", "onnx", "pandas", "scipy", "pydantic", "rich", "click", "PIL", "sklearn", "lightning")
 
 # `python -c` with these imports leaves nothing of HEAVY behind.
@@ -44,29 +45,27 @@ def test_import_loads_nothing_heavy():
         assert done.stdout.strip() == "[]", line
 
 
+def packages_of_plugins():
+    return [path for where in PLUGINS for path in (ROOT / where).glob("*/__init__.py")]
+
+
 def test_every_plugin_and_exporter_is_in_the_wheel():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
         "packages"
     ]
-    folders = {
-        path.parent.relative_to(ROOT).as_posix()
-        for where in ("plugins", "exporters")
-        for path in (ROOT / where).glob("*/__init__.py")
-    }
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in packages_of_plugins()}
     assert set(packages) == {"aigc_sdk", *folders}
     assert len(packages) == len(set(packages))
 
 
 def test_every_plugin_and_exporter_has_an_entry_point():
     entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["aigc_sdk"]
-    folders = {path.parent.name for where in ("plugins", "exporters") for path in (ROOT / where).glob("*/__init__.py")}
+    folders = {path.parent.name for path in packages_of_plugins()}
     assert set(entries.values()) == folders
 
 
 def test_folders_of_packages_are_no_packages():
-    assert [
-        name for name in ("plugins", "exporters", "tests", "benchmarks") if (ROOT / name / "__init__.py").exists()
-    ] == []
+    assert [name for name in (*PLUGINS, "tests", "benchmarks") if (ROOT / name / "__init__.py").exists()] == []
 
 
 def test_package_is_marked_as_typed():

@@ -369,8 +369,8 @@ def test_many_plugins_ten_of_them_broken_cost_little_and_harm_no_other(tmp_path)
     wanted = plugins_benchmark.install_all(tmp_path, 14)
     mistakes = plugins_benchmark.count_mistakes(tmp_path, wanted, 14)
     assert len(wanted) == 10 and {what: count for what, count in mistakes.items() if count} == {}
-    _, own_ms = plugins_benchmark.listing(tmp_path)()
-    assert own_ms <= plugins_benchmark.BOUND_MS
+    own_ms, without_ms = (min(plugins_benchmark.listing(folder)()[1] for _ in range(3)) for folder in (tmp_path, None))
+    assert own_ms <= 4 * without_ms
 
 
 def test_models_skips_a_name_that_two_strangers_claim(site, monkeypatch):

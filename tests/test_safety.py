@@ -274,7 +274,7 @@ def test_check_card_not_json_is_refused(text, message):
         (
             '"modality": "image"',
             '"modality": "smell"',
-            "no plugin that is installed: There is no modality 'smell'",
+            "no plugin that is installed knows what it makes or takes: There is no modality 'smell'",
         ),
         ('"name": "gain"', '"name": "batch_size"', "'batch_size' is reserved"),
     ],

@@ -1,42 +1,38 @@
 """What every modality shares: an item with its seed and provenance, and the batch."""
 
-import base64
 import copy
 import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidRequest, StorageError, shown
+from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.files import as_path, atomic_pair, make_folder
 from aigc_sdk.seeds import MAX_INDEX
 
 if TYPE_CHECKING:
-    from aigc_sdk.contents.image import Image
+    from aigc_sdk.card import ModelCard
 
 PROVENANCE_KEY = "aigc.provenance"
-
-# What a notebook shows: items, and pixels of the longer side of each.
-_SHOWN_ITEMS, _SHOWN_PIECES = 64, 4  # a piece brings its sound
-_SHOWN_SIDE = 56
-
-# A grid may have so many columns, even if there are fewer items.
-_FEWEST_COLUMNS = 64
 
 Array = NDArray[Any]
 
 
+_NO_PARTS: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class Origin:
-    """What all items of one request share: what made them, and the names of the controls."""
+    """What all items of one request share: what made them, the names of the controls, and the card, if it is known."""
 
     model: str
     version: str
@@ -45,6 +41,7 @@ class Origin:
     sdk_version: str
     provider: str
     controls: tuple[str, ...] = ()
+    card: "ModelCard | None" = field(default=None, compare=False, repr=False)
 
 
 class Item(ABC):
@@ -57,17 +54,33 @@ class Item(ABC):
         seed: the item's own.
         origin: what made it.
         controls: the values of the origin's controls, as the provenance shows them.
+        parts: what the model made besides, by name.
     """
 
-    __slots__ = ("_controls", "_origin", "data", "seed")
+    __slots__ = ("_controls", "_origin", "data", "parts", "seed")
 
     suffixes: ClassVar[tuple[str, ...]]  # of the files that it may be saved as, the usual one first
+    contents: "ClassVar[type[Contents] | None]" = None  # what many of them are, if more than Contents
+    shown: ClassVar[int] = 64  # how many of many a notebook shows
 
-    def __init__(self, data: Array, seed: int, origin: Origin, controls: tuple[Any, ...]) -> None:
+    def __init__(
+        self, data: Array, seed: int, origin: Origin, controls: tuple[Any, ...], parts: Mapping[str, Any] = _NO_PARTS
+    ) -> None:
         self.data = data if data.base is None else data.copy()
         self.seed = seed
+        self.parts = {name: np.array(part) for name, part in parts.items()} if parts else _NO_PARTS
         self._origin = origin
         self._controls = controls
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        self.parts = _NO_PARTS  # which an item that version 0.1 pickled has not
+        for name, value in state[1].items():
+            setattr(self, name, value)
+
+    @property
+    def card(self) -> "ModelCard | None":
+        """The card of the model that made the item, without its golden items; None where it is not known."""
+        return self._origin.card
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -96,15 +109,16 @@ class Item(ABC):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the item with its provenance, whole or not at all, and return the path."""
 
-    def _provenance_json(self, *, ascii_only: bool = False) -> str:
+    def provenance_json(self, *, ascii_only: bool = False) -> str:
+        """Return the provenance as the text that goes into a file's metadata, under PROVENANCE_KEY."""
         return json.dumps(self.provenance, ensure_ascii=ascii_only)
 
     @contextmanager
-    def _with_sidecar(self, path: Path) -> Iterator[Path]:
+    def with_sidecar(self, path: Path) -> Iterator[Path]:
         """Give a temporary path for a file of a format without a place for metadata; its provenance goes beside it."""
         with atomic_pair(path, path.with_name(path.name + ".json")) as (temporary, sidecar):
             yield temporary
-            sidecar.write_bytes(self._provenance_json().encode())
+            sidecar.write_bytes(self.provenance_json().encode())
 
 
 def record(controls: Mapping[str, Array], recorders: Mapping[str, Callable[[Array], Any]]) -> Iterator[tuple[Any, ...]]:
@@ -127,7 +141,8 @@ def _recorded(values: Array, recorder: Callable[[Array], Any]) -> Iterable[Any]:
     return map(recorder, values)
 
 
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raise InvalidRequest, which calls it `name`, where a value is no whole number from low to high."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise InvalidRequest(f"{name} is {shown(value)}; give a whole number from {low} to {high}.")
 
@@ -149,13 +164,24 @@ class Contents:
         <Contents: 4 x Image>
     """
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    _items: list[Item]
+
+    def __new__(cls, items: Iterable[Item] = ()) -> Self:
+        """Return Contents of the class that the items have for many of them, such as images, if it is one for all."""
         if not isinstance(items, Iterable):
             raise InvalidRequest(f"Contents cannot be made of {shown(items)}; give a list of generated items.")
-        self._items = list(items)
-        for i, item in enumerate(self._items):
+        found = list(items)
+        for i, item in enumerate(found):
             if not isinstance(item, Item):
                 raise InvalidRequest(f"Contents hold generated items; number {i} of these is {shown(item)}.")
+        kinds = {item.contents or Contents for item in found}
+        kind = kinds.pop() if len(kinds) == 1 else Contents
+        self = super().__new__(kind if issubclass(kind, cls) else cls)
+        self._items = found
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._items,)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -164,7 +190,7 @@ class Contents:
         return iter(self._items)
 
     def __getitem__(self, index: int | slice) -> Any:
-        return Contents(self._items[index]) if isinstance(index, slice) else self._items[index]
+        return type(self)(self._items[index]) if isinstance(index, slice) else self._items[index]
 
     def __add__(self, other: "Contents") -> "Contents":
         return Contents([*self, *other]) if isinstance(other, Contents) else NotImplemented
@@ -201,9 +227,9 @@ class Contents:
             MissingPackage: of music, mido is not installed.
             StorageError: the folder cannot be made, or a file cannot be written.
         """
-        _check_whole("start", start, 0, MAX_INDEX)
+        check_whole("start", start, 0, MAX_INDEX)
         if total is not None:
-            _check_whole("total", total, 0, MAX_INDEX)
+            check_whole("total", total, 0, MAX_INDEX)
         n = total or start + len(self)
         target = as_path(folder, "folder")
         if self._items and target.suffix.lower() in self._items[0].suffixes and not os.path.isdir(target):
@@ -220,45 +246,15 @@ class Contents:
                 raise StorageError(f"{error} Of {max(n, start + len(self))} items {i} were written before.") from error
         return paths
 
-    def grid(self, columns: int | None = None) -> Any:
-        """Return all items side by side as one PIL image, row by row; for images.
-
-        Args:
-            columns: items in a row, at most as many as there are, or 64 of fewer; without it, as square as can be.
-
-        Raises:
-            InvalidRequest: the items are not images of one size, or columns is not possible.
-        """
-        from aigc_sdk.contents.image import paste_grid
-
-        if columns is not None:  # of more, most of the sheet would be empty, and it might not fit in memory
-            _check_whole("columns", columns, 1, max(len(self), _FEWEST_COLUMNS))
-        return paste_grid([image.to_pil() for image in self._images()], columns)
-
-    def _images(self) -> "list[Image]":
-        from aigc_sdk.contents.image import Image
-
-        images = [item for item in self._items if isinstance(item, Image)]
-        if not images or len(images) < len(self) or len({image.data.shape for image in images}) > 1:
-            raise InvalidRequest(f"{self!r} has no grid; only images of one size have one.")
-        return images
+    def overview(self) -> Exhibit | None:
+        """Return all items in one picture; None for what has none. `aigc generate` writes it as grid.png."""
+        return None
 
     def _repr_html_(self) -> str | None:
         """Show the first items in a notebook, and say how many more there are; None leaves it to `repr`."""
-        from aigc_sdk.contents.image import paste_grid, png_bytes, scaled
-        from aigc_sdk.contents.music import Music
-        from aigc_sdk.contents.text import Text
-
-        most = _SHOWN_PIECES if self._items and isinstance(self._items[0], Music) else _SHOWN_ITEMS
-        if singles := [item for item in self._items[:most] if isinstance(item, Text | Music)]:
-            return "<hr>".join(item._repr_html_() for item in singles) + f"<hr>{self._counted(len(singles))}"
-        try:
-            images = self[:_SHOWN_ITEMS]._images()
-        except InvalidRequest:
-            return None
-        sheet = png_bytes(paste_grid([scaled(image.to_pil(), _SHOWN_SIDE) for image in images]))
-        source = f"data:image/png;base64,{base64.b64encode(sheet).decode()}"
-        return f'<img alt="generated images" src="{source}"><br>{self._counted(len(images))}'
+        first = self._items[: self._items[0].shown] if self._items else []
+        pages = [item._repr_html_() for item in first if hasattr(item, "_repr_html_")]
+        return "<hr>".join([*pages, self._counted(len(pages))]) if pages else None
 
     def _counted(self, shown: int) -> str:
         more = f"; {len(self) - shown} more are not shown" if len(self) > shown else ""

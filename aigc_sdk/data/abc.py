@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aigc_sdk.contents.events import TICKS, VOICES, Notes
+from aigc_music.events import TICKS, VOICES, Notes
 from aigc_sdk.data.abc_fields import (
     ACCIDENTALS,
     STEPS,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from aigc_sdk.contents.keys import MAJOR, MODE_WORDS, MODES
+from aigc_music.keys import MAJOR, MODE_WORDS, MODES
 
 # Semitones of a letter above C, and of an accidental.
 STEPS = dict(zip("CDEFGAB", MAJOR, strict=True))

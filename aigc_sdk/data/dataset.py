@@ -29,7 +29,7 @@ class MusicSpec:
         tempo: what most pieces are played at, quarter notes a minute.
         bars: how often pieces have so many bars; one that is begun counts.
         relative: how often each event occurs in the training part if every piece is moved so that its tonic is C
-            (`aigc_sdk.contents.keys.tonic_offset`); events are the characters of their codes, as in `DataSpec`.
+            (`aigc_music.keys.tonic_offset`); events are the characters of their codes, as in `DataSpec`.
     """
 
     keys: Mapping[str, float]

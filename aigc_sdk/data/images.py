@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.image import BROKEN, as_seen, count_channels, over_white, to_channels
-from aigc_sdk.contents.orientation import upright_size
+from aigc_image.orientation import upright_size
+from aigc_image.pixels import as_seen, count_channels, over_white, to_channels
+from aigc_sdk.broken import BROKEN
 from aigc_sdk.errors import InvalidConfig
 
 if TYPE_CHECKING:

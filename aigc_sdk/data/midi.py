@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aigc_sdk.contents.events import DRUMS, METER_UNITS, TICKS, VOICES, Notes, bar_ticks
-from aigc_sdk.contents.keys import MODES
-from aigc_sdk.contents.music import DRUMS_CHANNEL
+from aigc_music.events import DRUMS, METER_UNITS, TICKS, VOICES, Notes, bar_ticks
+from aigc_music.item import DRUMS_CHANNEL
+from aigc_music.keys import MODES
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.errors import reason
 
@@ -36,7 +36,7 @@ class MidiRead(NamedTuple):
     """What a MIDI file says.
 
     Attributes:
-        notes: int64 (n, 6), see `aigc_sdk.contents.events`; time 0 is a bar line.
+        notes: int64 (n, 6), see `aigc_music.events`; time 0 is a bar line.
         key: index in KEYS, or None.
         meter: for example "6/8".
         tempo: quarter notes a minute, or None.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import (
+from aigc_music.events import (
     DRUMS,
     LONGEST,
     METER_UNITS,
@@ -32,7 +32,7 @@ from aigc_sdk.contents.events import (
     in_order,
     transposed,
 )
-from aigc_sdk.contents.keys import KEYS, tonic_offset
+from aigc_music.keys import KEYS, tonic_offset
 from aigc_sdk.data.abc import is_music
 from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
 from aigc_sdk.data.encodings import read_text
@@ -78,8 +78,8 @@ class Piece(NamedTuple):
 
     Attributes:
         name: where it came from.
-        notes: int64 (n, 6), see `aigc_sdk.contents.events`; time 0 is a bar line.
-        key: index in `aigc_sdk.contents.keys.KEYS`, or None where none is written.
+        notes: int64 (n, 6), see `aigc_music.events`; time 0 is a bar line.
+        key: index in `aigc_music.keys.KEYS`, or None where none is written.
         meter: for example "6/8".
         tempo: quarter notes a minute, or None.
     """
@@ -498,7 +498,7 @@ def checked(read: Any) -> Any:
     if not len(notes):
         return Rejected("no notes", ", ".join(flaws[0] if flaws else ()))
     if not isinstance(key, int | np.integer | None) or key not in (None, *range(len(KEYS))):
-        return Rejected("no valid key", f"{key!r}; an index in aigc_sdk.contents.keys.KEYS is")
+        return Rejected("no valid key", f"{key!r}; an index in aigc_music.keys.KEYS is")
     notes = notes.astype(np.int64)
     if (longest := int(notes[:, 3].max())) > LONGEST:
         return Rejected(

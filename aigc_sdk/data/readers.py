@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.image import BROKEN
+from aigc_sdk.broken import BROKEN
 from aigc_sdk.data.cleaning import check_names, cleaned, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, Dataset
 from aigc_sdk.data.folders import csv_source, folder_source, parquet_source

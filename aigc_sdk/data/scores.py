@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import DRUMS, TICKS, VOICES, Notes
-from aigc_sdk.contents.keys import MODE_WORDS, MODES
-from aigc_sdk.contents.music import DRUMS_CHANNEL
+from aigc_music.events import DRUMS, TICKS, VOICES, Notes
+from aigc_music.item import DRUMS_CHANNEL
+from aigc_music.keys import MODE_WORDS, MODES
 from aigc_sdk.data.abc import Read, read_abc
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.tonality import find_key

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aigc_sdk.contents.events import DRUMS, Notes
+from aigc_music.events import DRUMS, Notes
 
 # How well each degree of the twelve fits a major and a minor key (Krumhansl & Kessler 1982, figure 2).
 _PROFILES = np.array(
@@ -23,7 +23,7 @@ def find_key(notes: Notes, among: Sequence[int] = range(24)) -> int:
         among: the keys that it may be, indices in KEYS, of 0 to 23.
 
     Example:
-        >>> from aigc_sdk.contents.keys import KEYS
+        >>> from aigc_music.keys import KEYS
         >>> KEYS[find_key(np.array([[57, 80, 0, 48, 0, 0], [60, 80, 48, 24, 0, 0], [64, 80, 72, 48, 0, 0]]))]
         'Am'
     """

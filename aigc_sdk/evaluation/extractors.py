@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Item, Music, Text
-from aigc_sdk.contents.codes import encode
+from aigc_music.item import Music
+from aigc_sdk.codes import encode
+from aigc_sdk.contents import Contents, Item
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.generation import open_any
+from aigc_text.item import Text
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime import OnnxMeasure

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.image import BROKEN
+from aigc_sdk.broken import BROKEN
 from aigc_sdk.errors import AigcError, InvalidData, InvalidModel, InvalidRequest, StorageError, reason, shown
 from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
 from aigc_sdk.evaluation.parts import Part

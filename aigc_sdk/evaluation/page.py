@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.contents.image import paste_grid, png_bytes
+from aigc_image.item import paste_grid, png_bytes
 from aigc_sdk.errors import StorageError, missing_package, printable
 from aigc_sdk.evaluator import Score
 

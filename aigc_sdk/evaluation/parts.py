@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import events
-from aigc_sdk.contents.codes import decode
+from aigc_music import events
+from aigc_sdk.codes import decode
 from aigc_sdk.data import (
     Dataset,
     ImageOptions,

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_music.sound import piano_roll
 from aigc_sdk.contents import Contents
-from aigc_sdk.contents.sound import piano_roll
 from aigc_sdk.data import Piece
 from aigc_sdk.errors import InvalidData, InvalidRequest, MissingPackage, PluginError, blamed, shown
 from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing

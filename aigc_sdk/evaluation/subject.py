@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents import Contents, Item, Music
-from aigc_sdk.contents.codes import decode
-from aigc_sdk.contents.keys import KEYS
+from aigc_music.item import Music
+from aigc_music.keys import KEYS
+from aigc_sdk.codes import decode
+from aigc_sdk.contents import Contents, Item
 from aigc_sdk.data import Piece
 from aigc_sdk.data.images import Rejected
 from aigc_sdk.data.music import checked

@@ -16,7 +16,7 @@ from aigc_sdk.forking import unforked
 from aigc_sdk.likeness import Likeness
 from aigc_sdk.runtime.devices import CPU
 from aigc_sdk.runtime.folding import may_fold
-from aigc_sdk.runtime.safety import Verdict, read_model
+from aigc_sdk.runtime.safety import Verdict, check_known, read_model
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime.session import Session
@@ -136,4 +136,9 @@ def load_bytes(
     session = Session(data, device=device, name=name, fold=fold, threads=threads)
     if CARD_KEY not in session.metadata:
         raise InvalidModel(f"{name} has no card (metadata {CARD_KEY!r}).")
-    return session, ModelCard.from_checked_json(session.metadata[CARD_KEY])
+    card = ModelCard.from_checked_json(session.metadata[CARD_KEY])
+    try:
+        check_known(card)
+    except InvalidModel as error:
+        raise InvalidModel(f"{name} cannot be used: {error}") from error
+    return session, card

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import GenerationFailed, InvalidModel
-from aigc_sdk.generator import Generator, Made, check_content, check_items, parts_of, start_state
-from aigc_sdk.likeness import Likeness, compare_items
+from aigc_sdk.generator import Generator, check_content, check_items, parts_of, start_state
+from aigc_sdk.likeness import Likeness, Made
 from aigc_sdk.modality import find_modality, lengths_of
 from aigc_sdk.runtime.loading import GOLDEN_DEADLINE_S, load_bytes, open_file
 from aigc_sdk.runtime.session import Session
@@ -80,7 +80,7 @@ class OnnxGenerator(Generator):
         seeds, controls, wanted = golden_items(card)
         outputs = self.run(seeds, controls, deadline=time.monotonic() + GOLDEN_DEADLINE_S)
         made = check_items(card, outputs, len(seeds))
-        return compare_items(made, wanted, has_length=card.output.length, plural=find_modality(card.modality).plural)
+        return find_modality(card.modality).likeness(made, wanted, card.output)
 
     def close(self) -> None:
         """Release the session."""

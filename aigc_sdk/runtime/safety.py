@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -283,15 +284,27 @@ def _read_card(model: "onnx.ModelProto") -> ModelCard:
     return ModelCard.from_json(cards[0])
 
 
-def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
-    """Compare the declared inputs and outputs with the card's."""
+def check_known(card: ModelCard) -> None:
+    """Raise InvalidModel where no plugin here knows what a model makes or takes, or its arrays are no such content.
+
+    It is asked at each load: a plugin may be gone, or be of another version than when the file was checked.
+    """
     content = card.input or card.output
     try:
         find_modality(card.modality).check_output(content)
+        for control in card.controls:
+            kind_of(control)
     except UnknownName as error:
-        raise InvalidModel(f"what it makes is known to no plugin that is installed: {error}") from error
+        how = f" Run: pip install {card.package}" if re.fullmatch(r"[A-Za-z0-9._-]+", card.package) else ""
+        raise InvalidModel(f"no plugin that is installed knows what it makes or takes: {error}{how}") from error
     except ValueError as error:
         raise InvalidModel(f"its card says {error}") from error
+
+
+def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
+    """Compare the declared inputs and outputs with the card's."""
+    content = card.input or card.output
+    check_known(card)
     inputs: list[Any]
     outputs: list[Any]
     contents: list[Any] = [("content", content.dtype, content.shape)]

@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING
 from aigc_sdk import errors
 from aigc_sdk.errors import AigcError, DeadlineExceeded, GenerationFailed, InvalidModel, InvalidRequest
 from aigc_sdk.forking import unforked
+from aigc_sdk.registry import adopt, modality_specs
 from aigc_sdk.runtime.folding import MAX_CONSTANT_VALUES, folded_values
 from aigc_sdk.runtime.safety import Verdict, check_model
 from aigc_sdk.stopping import current_stop
@@ -151,7 +152,7 @@ def _start(name: str, limits: Limits) -> "subprocess.Popen[bytes] | None":
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     try:
         return subprocess.Popen(  # noqa: S603  # this interpreter, with our own code
-            [str(python), "-c", code, json.dumps([name, asdict(limits)])],
+            [str(python), "-c", code, json.dumps([name, asdict(limits), modality_specs()])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -230,7 +231,8 @@ def main() -> None:
     report = _take_stdout()
     import onnx  # noqa: F401  # imported before the limits hold
 
-    name, values = json.loads(sys.argv[1])
+    name, values, modalities = json.loads(sys.argv[1])
+    adopt(modalities)
     limits = Limits(**values)
     report.write(_READY)
     data = sys.stdin.buffer.read()

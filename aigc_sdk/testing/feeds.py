@@ -54,7 +54,7 @@ def feeds_of(
 
     Example:
         >>> import aigc_sdk as sdk
-        >>> from aigc_sdk.contents.codes import encode
+        >>> from aigc_sdk.codes import encode
         >>> prompt = sdk.load("names").card.control("prompt")
         >>> feeds_of([prompt], {"prompt": encode(["Jo", "Jac"])}, slice(0, 1))["prompt"].tolist()
         [[74, 111]]

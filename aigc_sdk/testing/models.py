@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidRequest, UnknownName
 from aigc_sdk.generation import make_contents
-from aigc_sdk.generator import Generator, Made, check_items
+from aigc_sdk.generator import Generator, check_items
 from aigc_sdk.kinds import kind_of
+from aigc_sdk.likeness import Made
 from aigc_sdk.request import Request, build_request
 from aigc_sdk.testing.checks import Check, require
 from aigc_sdk.testing.feeds import beside, example_feeds, feeds_of

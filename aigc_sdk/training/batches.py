@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import transposed
+from aigc_music.events import transposed
 from aigc_sdk.data import Dataset, MusicDataset, TextDataset
 from aigc_sdk.data.music import moved_key
 from aigc_sdk.training.family import Batch

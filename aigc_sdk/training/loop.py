@@ -24,9 +24,10 @@ from aigc_sdk.errors import (
     TrainingFailed,
     blamed,
 )
-from aigc_sdk.files import TEMPORARY, atomic_write, make_folder, storage_error, write_bytes
+from aigc_sdk.files import TEMPORARY, make_folder, storage_error, write_bytes
 from aigc_sdk.generation import make_contents
 from aigc_sdk.generator import Generator
+from aigc_sdk.modality import find_modality
 from aigc_sdk.registry import default_registry
 from aigc_sdk.request import build_request
 from aigc_sdk.seeds import check_seed
@@ -54,8 +55,7 @@ from aigc_sdk.training.trainer import Data, Split, Trainer, prepare
 SAMPLES = "samples"
 LEFT_OUT = "left_out.txt"
 
-# Samples are so many items of each modality, always from the same seed.
-_SAMPLES = {"image": 64, "text": 8, "music": 4}
+# Samples come always from the same seed.
 _SAMPLES_SEED = 0
 
 # Samples come after so many minutes and then at doubling times, but none beyond this share of the training.
@@ -474,7 +474,8 @@ def _write_samples(run: Run, trainer: Trainer, averaged: Family, step: int) -> N
     with torch.random.fork_rng():
         copied = copy.deepcopy(averaged).cpu().eval()
         eager = run.exportable(copied.tasks[0], copied).eager
-        n = _SAMPLES[averaged.modality]
+        modality = find_modality(averaged.modality)
+        n = modality.samples
         try:
             fed = feed_samples(eager.card, trainer.data, trainer.split["validation"], n)
         except NoSamples as error:
@@ -485,15 +486,7 @@ def _write_samples(run: Run, trainer: Trainer, averaged: Family, step: int) -> N
         )
         contents = make_contents(eager, request)  # of no concern to policy plugins
     path = run.folder / SAMPLES / f"step-{step:07d}"
-    if averaged.modality == "text":
-        write_bytes(path.with_suffix(".txt"), f"\n\n{'-' * 8}\n\n".join(map(str, contents)).encode())
-        return
-    if averaged.modality == "music":
-        for i, piece in enumerate(contents):
-            write_bytes(path.with_name(f"{path.name}-{i}.mid"), piece.midi_bytes())
-        return
-    with atomic_write(path.with_suffix(".png")) as temporary:
-        contents.grid().save(temporary, "PNG")
+    modality.write_samples(contents, path)
 
 
 def _export_all(run: Run, family: Family) -> None:

@@ -62,7 +62,7 @@ def _has_length(card: ModelCard) -> bool:
     return card.input is not None and card.input.length
 
 
-def _filler(card: ModelCard) -> int:
+def _filler(card: ModelCard) -> float:
     return find_modality(card.modality).filler
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from aigc_sdk.card import ModelCard
 from aigc_sdk.errors import ExportFailed
 from aigc_sdk.exporter import Check
-from aigc_sdk.generator import Generator, Made, check_items, output_names, start_state
-from aigc_sdk.likeness import Gap, same_rows
+from aigc_sdk.generator import Generator, check_items, output_names, start_state
+from aigc_sdk.likeness import Gap, Made, same_rows
 from aigc_sdk.modality import find_modality
 from aigc_sdk.runtime import OnnxGenerator
 from aigc_sdk.testing.feeds import beside, example_feeds, feeds_of

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_metrics.runs import Codes, found
-from aigc_sdk.contents.events import PROGRAMS, TICKS, Notes, in_order
-from aigc_sdk.contents.keys import KEYS, scale
+from aigc_music.events import PROGRAMS, TICKS, Notes, in_order
+from aigc_music.keys import KEYS, scale
 from aigc_sdk.data import Piece
 from aigc_sdk.evaluator import Evaluator, Measured, MusicSamples
 
@@ -39,7 +39,7 @@ def pitch_classes(notes: Notes, tonic: int = 0) -> Floats:
     This is the pitch class histogram (Yang & Lerch 2020), weighted by duration. All 0 without a note.
 
     Args:
-        notes: int64 (n, 6), in ticks, see `aigc_sdk.contents.events`; drums do not count.
+        notes: int64 (n, 6), in ticks, see `aigc_music.events`; drums do not count.
         tonic: semitones above C, 0 to 11.
 
     Example:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from aigc_music.events import event_code, event_name
+from aigc_music.keys import KEYS, tonic_offset
 from aigc_rnn.config import NETWORK_OPTIONS, MusicRNNConfig
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.networks import MASKED, RecurrentNetwork
@@ -26,8 +28,6 @@ from aigc_rnn.tokens import (
     usual_steps,
 )
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.contents.events import event_code, event_name
-from aigc_sdk.contents.keys import KEYS, tonic_offset
 from aigc_sdk.data import DataSpec, MusicSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size

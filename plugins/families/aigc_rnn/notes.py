@@ -1,6 +1,6 @@
 """Events of music read in torch: where the clock is at each of them, and the notes that they are.
 
-The same reading as `aigc_sdk.contents.events.decode`, once for whole sequences and once a step at a time.
+The same reading as `aigc_music.events.decode`, once for whole sequences and once a step at a time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aigc_sdk.contents.events import (
+from aigc_music.events import (
     DRUMS,
     DURATION,
     FIRST_DURATION,
@@ -26,7 +26,7 @@ from aigc_sdk.contents.events import (
     VOICES,
     bar_ticks,
 )
-from aigc_sdk.contents.keys import tonic_offset
+from aigc_music.keys import tonic_offset
 
 # The network is told where in a bar it is in steps of so many ticks, which bar of a phrase it is, and which phrase, of
 # which all from the last one of these on are the same.

@@ -1,13 +1,14 @@
 """The control kinds `image` and `mask`: pixels that a model is given."""
 
-# ruff: noqa: ARG002 - a kind is asked with its control, whether that matters to it or not
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_sdk.contents import Contents, Image, read_pixels
+from aigc_image.item import Image
+from aigc_image.pixels import read_pixels
+from aigc_sdk.contents import Contents
 from aigc_sdk.errors import InvalidRequest
 from aigc_sdk.kinds import Array, ControlKind
 

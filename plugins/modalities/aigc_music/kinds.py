@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aigc_sdk.contents import Music
-from aigc_sdk.contents.events import encode, event_code, from_words, to_words
-from aigc_sdk.contents.keys import KEYS
+from aigc_music.events import encode, event_code, from_words, to_words
+from aigc_music.item import Music
+from aigc_music.keys import KEYS
 from aigc_sdk.errors import InvalidRequest, printable, shown
 from aigc_sdk.files import as_path
 from aigc_sdk.kinds import NAMED, Array, CodedKind, listed
@@ -33,7 +33,7 @@ class Opening:
 
 
 class MusicKind(CodedKind):
-    """Events of music, int32 (p,), of the kinds in `choices`; see `aigc_sdk.contents.events`."""
+    """Events of music, int32 (p,), of the kinds in `choices`; see `aigc_music.events`."""
 
     name, implies = "music", ("key", "meter", "tempo")
 

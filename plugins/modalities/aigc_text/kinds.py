@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from aigc_sdk.contents.codes import decode
+from aigc_sdk.codes import decode
 from aigc_sdk.errors import InvalidRequest, printable, shown
 from aigc_sdk.kinds import NAMED, Array, CodedKind, json_or_text
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.contents.events import DRUMS, TICKS, Notes, bar_ticks
-from aigc_sdk.contents.keys import KEYS, MODE_NAMES, MODES, key_sharps, note_name
+from aigc_music.events import DRUMS, TICKS, Notes, bar_ticks
+from aigc_music.keys import KEYS, MODE_NAMES, MODES, key_sharps, note_name
 from aigc_sdk.errors import missing_package
 from aigc_sdk.files import storage_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-    from aigc_sdk.contents.music import Music
+    from aigc_music.item import Music
 
 RATE = 22_050
 _PARTIALS = (1.0, 0.5, 0.3, 0.15, 0.1, 0.05)

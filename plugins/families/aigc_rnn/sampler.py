@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 
+from aigc_music.events import DRUMS, PROGRAMS
 from aigc_rnn.networks import MASKED, RecurrentNetwork, State
 from aigc_rnn.notes import Clock, moved
-from aigc_sdk.contents.events import DRUMS, PROGRAMS
 from aigc_sdk.training.random import Stream, draw_choices, uniform_at
 from aigc_sdk.training.sampling import cumulative
 

@@ -1,1 +1,0 @@
-"""What kinds of content bring to the core; each is found by its name."""

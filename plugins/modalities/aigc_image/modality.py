@@ -1,0 +1,36 @@
+"""Images: uint8 (height, width, channels)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aigc_image.item import Image, ImageContents
+from aigc_sdk.contents import Item
+from aigc_sdk.exhibits import Exhibit
+from aigc_sdk.modality import Modality
+
+if TYPE_CHECKING:
+    from aigc_sdk.card import OutputSpec
+    from aigc_sdk.kinds import ControlKind
+
+
+class ImageModality(Modality):
+    """Images of one size: grey, colour, or colour and alpha."""
+
+    name, plural, item, samples = "image", "images", Image, 64
+
+    @property
+    def kinds(self) -> "tuple[type[ControlKind], ...]":
+        """Pixels, and which of them to keep."""
+        from aigc_image.kinds import ImageKind, MaskKind
+
+        return ImageKind, MaskKind
+
+    def check_output(self, output: "OutputSpec") -> None:
+        """Raise ValueError for another dtype or shape."""
+        if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
+            raise ValueError(f"{output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
+
+    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
+        """Return all side by side."""
+        sheet = ImageContents(items).overview()
+        return [] if sheet is None else [sheet]
