@@ -214,9 +214,10 @@ def reproduce(
         True
     """
     from aigc_sdk import reproduction
+    from aigc_sdk.likeness import IDENTICAL
 
     contents, measured = reproduction.reproduce(path, model=model, device=device, controls=controls)
-    if measured != reproduction.IDENTICAL:
+    if measured != IDENTICAL:
         logging.getLogger("aigc_sdk").warning("%s was reproduced within the tolerance: %s", path, measured)
     return contents
 

@@ -24,6 +24,8 @@ GROSS_SHARE, GROSS_TIMES = 1e-2, 10
 _FLOAT_GAP = 1e-4
 _CONTENT = "content"
 
+IDENTICAL = "identical"
+
 
 @dataclass(frozen=True)
 class Made:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents, Item, Origin
+from aigc_sdk.errors import PluginError
 from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.files import write_bytes
 from aigc_sdk.likeness import Likeness, Made, compare_items
@@ -115,6 +116,43 @@ class Modality(ABC):
     def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
         """Return what a page shows of some items: one exhibit for all, or one for each."""
         return []
+
+    @property
+    def reproduction(self) -> "ModalityReproduction":
+        """What compares files with items that are made again; raises PluginError where there is none."""
+        raise lacking(self, "reproduced")
+
+
+class ModalityReproduction(ABC):
+    """How a saved item is compared with the one that is made again."""
+
+    def provenance(self, path: Path) -> str | bytes | None:
+        """Return the provenance inside of a file that has one of the item's suffixes; None: it lies beside.
+
+        Raises:
+            InvalidProvenance: the file is no such item.
+        """
+        return None
+
+    @abstractmethod
+    def compare(self, path: Path, made: Item) -> str:
+        """Return what was measured: IDENTICAL, or in words what differs within rounding.
+
+        Args:
+            path: of a file that says how it was made.
+            made: the item that was made again.
+
+        Raises:
+            NotReproduced: it is another item.
+            InvalidProvenance: such a file cannot be compared.
+        """
+
+
+def lacking(modality: Modality, what: str) -> PluginError:
+    """Return the error for what a modality cannot do."""
+    return PluginError(
+        f"{modality.plural.capitalize()} cannot be {what}: the modality {modality.name!r} does not say how."
+    )
 
 
 def find_modality(name: str) -> Modality:

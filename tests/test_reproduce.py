@@ -50,7 +50,7 @@ def ready_made(tmp_path, monkeypatch):
     write_tiny_model(package / "tiny.onnx")
     write_tiny_model(package / "mirror.onnx", task="mirror")
     monkeypatch.syspath_prepend(tmp_path)
-    registry = Registry([EntryPoint("tiny", "reproduce_plugin", "aigc_sdk")])
+    registry = Registry([EntryPoint(name, name, "aigc_sdk") for name in ("reproduce_plugin", "aigc_image")])
     monkeypatch.setattr(generation, "default_registry", lambda: registry)
     monkeypatch.setattr(reproduction, "default_registry", lambda: registry)
     yield
@@ -425,12 +425,12 @@ def test_reproduce_without_the_image_or_with_another_raises(filled):
         sdk.reproduce(path, model=model, image=given["image"])
     with pytest.raises(InvalidRequest, match="was made from another image than this one"):
         sdk.reproduce(path, model=model, image=given["image"] ^ 1, mask=given["mask"])
-    with pytest.raises(UnknownName, match="no image or mask control"):
+    with pytest.raises(UnknownName, match="no control to be given for"):
         sdk.reproduce(path, model=model, label=3, **given)
 
 
 def test_reproduce_scalar_control_cannot_be_given(saved, tiny_path):
-    with pytest.raises(UnknownName, match="no image or mask control of tiny 'label'"):
+    with pytest.raises(UnknownName, match="no control to be given for tiny 'label'"):
         sdk.reproduce(saved[1], model=tiny_path, label=2)
 
 

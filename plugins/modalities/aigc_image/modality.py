@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from aigc_image.item import Image, ImageContents
 from aigc_sdk.contents import Item
 from aigc_sdk.exhibits import Exhibit
-from aigc_sdk.modality import Modality
+from aigc_sdk.modality import Modality, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -34,3 +34,10 @@ class ImageModality(Modality):
         """Return all side by side."""
         sheet = ImageContents(items).overview()
         return [] if sheet is None else [sheet]
+
+    @property
+    def reproduction(self) -> ModalityReproduction:
+        """Comparing files with what is made again."""
+        from aigc_image.reproduction import ImageReproduction
+
+        return ImageReproduction()

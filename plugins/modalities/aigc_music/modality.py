@@ -11,7 +11,7 @@ from aigc_music.keys import KEYS, respelled
 from aigc_sdk.card import OutputPart
 from aigc_sdk.contents import Item
 from aigc_sdk.exhibits import Exhibit
-from aigc_sdk.modality import Array, Modality
+from aigc_sdk.modality import Array, Modality, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -59,3 +59,10 @@ class MusicModality(Modality):
     def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
         """Return the piano roll of each, and its sound."""
         return [exhibit for item in items if isinstance(item, Music) for exhibit in item.exhibits()]
+
+    @property
+    def reproduction(self) -> ModalityReproduction:
+        """Comparing files with what is made again."""
+        from aigc_music.reproduction import MusicReproduction
+
+        return MusicReproduction()

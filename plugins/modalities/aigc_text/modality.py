@@ -8,7 +8,7 @@ from aigc_sdk.codes import decode
 from aigc_sdk.contents import Contents, Item
 from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.files import write_bytes
-from aigc_sdk.modality import Array, Modality
+from aigc_sdk.modality import Array, Modality, ModalityReproduction
 from aigc_text.item import Text
 
 if TYPE_CHECKING:
@@ -45,3 +45,10 @@ class TextModality(Modality):
     def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
         """Return each."""
         return [Exhibit("text/plain", str(item).encode()) for item in items]
+
+    @property
+    def reproduction(self) -> ModalityReproduction:
+        """Comparing files with what is made again."""
+        from aigc_text.reproduction import TextReproduction
+
+        return TextReproduction()
