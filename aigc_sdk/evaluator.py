@@ -1,17 +1,15 @@
 """Evaluator: measures how good generated items are. Score: what it measured, and under which protocol."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.errors import InvalidRequest, shown
-
-if TYPE_CHECKING:
-    from aigc_sdk.data import Piece
 
 Direction = Literal["lower", "higher"]
 
@@ -37,37 +35,24 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class TextSamples:
-    """What an evaluator of texts compares.
+class ItemSamples:
+    """What an evaluator compares that asks for the items themselves, in the form that their modality gives them.
+
+    Images are arrays uint8 (height, width, channels), texts `str`, pieces of music `Piece`.
 
     Attributes:
-        fake: generated texts, in the order in which they were made or given.
-        real: texts of the reference, which the model was not trained on, in random order.
-        train: the texts that it was trained on, in their order; those of a stream joined to one. None when nobody said.
-        baseline: as many of the training texts, or pieces of the stream, as there are generated ones, in random order.
+        fake: generated items, in the order in which they were made or given.
+        real: items of the reference, which the model was not trained on, in random order.
+        train: what it was trained on, in its order; of a stream of text, one text. None when nobody said.
+        baseline: as many of the training items as there are generated ones, in random order.
+        controls: what each generated item was asked for, by control; nothing where the contents were given.
     """
 
-    fake: tuple[str, ...]
-    real: tuple[str, ...]
-    train: tuple[str, ...] | None = None
-    baseline: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class MusicSamples:
-    """What an evaluator of music compares; a piece has its `notes`, in ticks, and its `key`, which may be None.
-
-    Attributes:
-        fake: generated pieces, in the order in which they were made or given.
-        real: pieces of the reference, which the model was not trained on, in random order.
-        train: the pieces that it was trained on, in their order, not transposed. None when nobody said.
-        baseline: as many of them as there are generated ones, in random order.
-    """
-
-    fake: "tuple[Piece, ...]"
-    real: "tuple[Piece, ...]"
-    train: "tuple[Piece, ...] | None" = None
-    baseline: "tuple[Piece, ...] | None" = None
+    fake: Sequence[Any]
+    real: Sequence[Any]
+    train: Sequence[Any] | None = None
+    baseline: Sequence[Any] | None = None
+    controls: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,25 +79,37 @@ class Evaluator(ABC):
 
     `direction` says which values are better, `explanation` what is measured, in plain words for the report;
     `min_items` is how many generated and how many real items it needs. One with `needs_train` is not measured when
-    nobody knows what the model was trained on. `modality` is what it measures: "image", by features, "text" or
-    "music".
+    nobody knows what the model was trained on. `modality` is what it measures, or empty: features of whatever has
+    them. Its spec says it too, so that a metric of something else is not imported. One with `needs_items` gets
+    ItemSamples; the others of a modality that has features get these, as Samples.
     """
 
     direction: ClassVar[Direction]
     explanation: ClassVar[str]
     min_items: ClassVar[int] = 2
     needs_train: ClassVar[bool] = False
-    modality: ClassVar[str] = "image"
+    needs_items: ClassVar[bool] = False
+    modality: ClassVar[str] = ""
 
     @abstractmethod
     def measure(self, samples: Any, seed: int) -> Measured:
         """Measure; the same samples and seed give the same figures.
 
         Args:
-            samples: a Samples of finite features, a TextSamples or a MusicSamples, with at least `min_items` generated
-                and as many real items.
+            samples: Samples of finite features, or ItemSamples, with at least `min_items` generated and as many real
+                items.
             seed: of the bootstrap and of every other random act.
         """
+
+
+_RENAMED = {"TextSamples": ItemSamples, "MusicSamples": ItemSamples}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is ItemSamples now, and will be gone in the next version", DeprecationWarning, 2)
+    return _RENAMED[name]
 
 
 @dataclass(frozen=True, kw_only=True)

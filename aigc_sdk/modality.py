@@ -113,14 +113,88 @@ class Modality(ABC):
         for i, item in enumerate(contents):
             item.save(path.with_name(f"{path.name}-{i}{item.suffixes[0]}"))
 
-    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
-        """Return what a page shows of some items: one exhibit for all, or one for each."""
-        return []
-
     @property
     def reproduction(self) -> "ModalityReproduction":
         """What compares files with items that are made again; raises PluginError where there is none."""
         raise lacking(self, "reproduced")
+
+    @property
+    def data(self) -> "ModalityData":
+        """What reads such items to train on; raises PluginError where there is nothing."""
+        raise lacking(self, "read")
+
+    @property
+    def evaluation(self) -> "ModalityEvaluation":
+        """What brings items to the form in which they are compared; raises PluginError where there is nothing."""
+        raise lacking(self, "evaluated")
+
+
+class ModalityData(ABC):
+    """How data of a kind of content is read."""
+
+    @abstractmethod
+    def read(self, source: Any, config: Mapping[str, Any] | None, *, trains: bool = False) -> Any:
+        """Read a data set.
+
+        Args:
+            source: what a user gives: a path, or the items themselves.
+            config: the options of a family, as its card or run keeps them; None where there is no model.
+            trains: for a training, which may take what only a training needs, such as items in several forms.
+
+        Raises:
+            InvalidData, InvalidRequest, MissingPackage, StorageError, PluginError: as `aigc_sdk.train`.
+        """
+
+
+class ModalityEvaluation(ABC):
+    """How generated items are compared with real ones: by features, numbers that a measure makes of each, or as such.
+
+    `has_features`: by features, where a metric does not ask for the items. `on_page`: items of each side on a page.
+    """
+
+    has_features: ClassVar[bool] = False
+    on_page: ClassVar[int] = 8
+
+    @abstractmethod
+    def items_of(self, given: Any) -> Any:
+        """Return contents as metrics compare them: an array (n, ...) or a tuple; None where they are of another kind.
+
+        Args:
+            given: Contents, a list or a tuple of items, or an array; never empty.
+
+        Raises:
+            InvalidRequest: they are of this kind, and cannot be compared.
+        """
+
+    @abstractmethod
+    def to_array(self, given: Any) -> Array | None:
+        """Return contents as a measure takes them, (n, ...); None where they are of another kind."""
+
+    def known(self, items: Sequence[Any], dataset: Any) -> Sequence[Any]:
+        """Return training items as copies are looked for in them."""
+        return items
+
+    def check_form(self, dataset: Any, shape: tuple[int, ...] | None, what: str) -> None:  # noqa: B027 - most have none
+        """Raise InvalidData where a data set is not of the form of the generated items.
+
+        Args:
+            dataset: the reference, or what the model was trained on.
+            shape: of one generated item; None where they are of no one shape.
+            what: what messages call the data set.
+        """
+
+    def extractor(self, shape: tuple[int, ...]) -> str:
+        """Return the name of the measure that makes features of items of a shape, where nobody asks for another."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
+        """Return what a page shows of some items.
+
+        Args:
+            items: as `items_of` returns them, or a data set has them.
+            what: "generated", "real", or what else they are, for captions.
+        """
 
 
 class ModalityReproduction(ABC):

@@ -55,6 +55,7 @@ from aigc_sdk.evaluation.scores import add_scores
 from aigc_sdk.files import as_path, atomic_pair, make_folder, read_file, write_bytes
 from aigc_sdk.generation import Model, find_model, load, open_any
 from aigc_sdk.generator import Generator
+from aigc_sdk.modality import find_modality
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
 
@@ -275,7 +276,7 @@ def _evaluate(run: "Run", stage: EvaluateStage, path: Path, source: Any) -> None
     model = run.models[next(iter(run.models))]
     card = load(model).card
     own = stage.reference is None
-    shape = card.output.shape if card.modality == "image" else None
+    shape = card.output.shape if find_modality(card.modality).evaluation.has_features else None
     reference = source
     if not own:
         reference = read_like(card, card.modality, shape, "reference", path.parent / str(stage.reference))

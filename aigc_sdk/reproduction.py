@@ -128,9 +128,7 @@ def _recorded_controls(provenance: Provenance, file: Path, card: ModelCard, give
         )
     missing = {control.name for control in card.controls if not kind_of(control).is_recorded}
     if given.keys() - missing:
-        raise UnknownName.of(
-            f"control of {card.name} that its provenance does not hold", min(given.keys() - missing), missing
-        )
+        raise UnknownName.of(f"control to be given for {card.name}", min(given.keys() - missing), missing)
     return {name: value for name, value in provenance.controls.items() if name not in missing}
 
 

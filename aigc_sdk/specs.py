@@ -218,12 +218,16 @@ class ReaderSpec(_CodeSpec):
 class EvaluatorSpec(_CodeSpec):
     """A metric; the target is a subclass of `aigc_sdk.evaluator.Evaluator`, made without arguments.
 
+    `modality` is what it measures, or "": features of whatever has them. None: the target is imported to find out.
+
     Example:
-        >>> EvaluatorSpec(name="sharpness", target="my_package.sharpness:Sharpness").name
+        >>> EvaluatorSpec(name="sharpness", target="my_package.sharpness:Sharpness", modality="image").name
         'sharpness'
     """
 
     base: ClassVar[str] = "aigc_sdk.evaluator.Evaluator"
+
+    modality: str | None = None
 
 
 @dataclass(frozen=True)

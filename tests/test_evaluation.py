@@ -198,9 +198,9 @@ def test_evaluate_with_a_reference_of_another_kind_says_so(tiny, reference, word
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        ([1], r"The contents are \[1\]; give at least one"),
-        (sdk.Contents([]), "give at least one"),
-        (np.zeros((3, 8, 8, 1)), "The contents are float64"),
+        ([1], r"The contents are \[1\]; give some of what sdk.generate makes"),
+        (sdk.Contents([]), "give some of what sdk.generate makes"),
+        (np.zeros((3, 8, 8, 1)), "The contents are an array float64"),
         (None, r"is None; give a model \(its name"),
     ],
 )
@@ -667,7 +667,7 @@ def test_report_shows_its_scores_in_a_line_and_in_a_table(report):
 
 
 def test_reports_compare_by_what_they_say(report):
-    assert report == replace(report, pictures=report.pictures.__class__(report.pictures.real, report.pictures.fake))
+    assert report == replace(report, pictures=replace(report.pictures, fake=report.pictures.real))
     assert report != replace(report, scores=())
 
 
@@ -682,7 +682,7 @@ def test_report_without_the_metric_says_which_there_are(report):
 @pytest.fixture
 def aigc(monkeypatch):
     """Run `aigc evaluate`, with pixels in the place of the extractor for this size."""
-    monkeypatch.setattr("aigc_sdk.evaluation.features.choose_extractor", lambda shape: Pixels())
+    monkeypatch.setattr("aigc_sdk.evaluation.features.open_measure", lambda given, shape: Pixels())
 
     def run(*arguments):
         return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments)], catch_exceptions=False)

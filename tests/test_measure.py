@@ -24,7 +24,8 @@ from aigc_sdk.errors import (
     PluginError,
     UnknownName,
 )
-from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
+from aigc_sdk.evaluation.extractors import open_measure
+from aigc_sdk.evaluation.features import find_extractor
 from aigc_sdk.generation import open_any, selftest
 from aigc_sdk.runtime import OnnxGenerator, OnnxMeasure
 from aigc_sdk.runtime.loading import made_by
@@ -326,7 +327,7 @@ def test_efficientnet_is_made_once_and_passes_its_golden_items(kept, monkeypatch
     made = {path: path.stat().st_mtime_ns for path in (kept / "measures").iterdir()}
     # Without its package, what is in the cache is still there.
     monkeypatch.setattr("aigc_metrics.efficientnet.PACKAGE", "no_such_package")
-    again = choose_extractor(shape)
+    again = find_extractor(None, shape, "image")
     assert again.card == first.card
     assert {path: path.stat().st_mtime_ns for path in (kept / "measures").iterdir()} == made
     (file,) = [path for path in made if path.name == "efficientnet-lite0-1.0.0-40x28x3.onnx"]
@@ -393,8 +394,8 @@ def test_resize_matrix_is_pillows_bicubic(size_in, size_out):
 
 
 def test_choose_extractor_goes_by_the_shape(kept):
-    assert choose_extractor((28, 28, 1)).card.name == "digits-features"
-    assert choose_extractor((40, 28, 3)).card.name == "efficientnet-lite0"
+    assert find_extractor(None, (28, 28, 1), "image").card.name == "digits-features"
+    assert find_extractor(None, (40, 28, 3), "image").card.name == "efficientnet-lite0"
 
 
 def test_models_tell_measures_from_models():

@@ -34,7 +34,7 @@ from aigc_sdk.contents import Origin
 from aigc_sdk.data import Piece, load_music
 from aigc_sdk.errors import InvalidData, InvalidRequest
 from aigc_sdk.evaluation.parts import find_parts
-from aigc_sdk.evaluator import MusicSamples
+from aigc_sdk.evaluator import ItemSamples
 
 C, G, A_MINOR = (KEYS.index(name) for name in ("C", "G", "Am"))
 ORIGIN = Origin("m", "1.0", "0" * 64, "generate", "0.1.0", "none")
@@ -200,7 +200,7 @@ def test_quotes_is_the_share_of_pieces_with_a_long_run():
     just = Piece("", np.concatenate([fake[2].notes[:10], np.add(train[5].notes[:RUN], later)]), C)
     short = Piece("", np.concatenate([fake[3].notes[:10], np.add(train[6].notes[: RUN - 2], later)]), C)
     mixed = (moved(train[0], 4), just, short, *fake[:17])
-    measured = Quotes().measure(MusicSamples(mixed, real, train), 0)
+    measured = Quotes().measure(ItemSamples(mixed, real, train), 0)
     assert measured.value == 2 / 20 and measured.details["longest_run"] == 40
     assert measured.interval[0] <= measured.value <= measured.interval[1]
     assert measured.details["held_out"] == 0 and measured.details["mean_run"] > measured.details["held_out_mean_run"]
@@ -209,15 +209,15 @@ def test_quotes_is_the_share_of_pieces_with_a_long_run():
 def test_quotes_catches_copies_alone():
     train, real, fake = tunes(100, 0), tunes(50, 1), tunes(50, 2)
     copies = (*(moved(piece, 5) for piece in train[:15]), *fake[15:])
-    assert Quotes().measure(MusicSamples(copies, real, train), 0).verdict.startswith("It copies")
-    assert Quotes().measure(MusicSamples(fake, real, train), 0).verdict.startswith("No sign of copying")
+    assert Quotes().measure(ItemSamples(copies, real, train), 0).verdict.startswith("It copies")
+    assert Quotes().measure(ItemSamples(fake, real, train), 0).verdict.startswith("No sign of copying")
     # What everybody borrows is no copy.
     common = train[0].notes[:30]
     borrowing = [
         tuple(Piece("", np.concatenate([common, np.add(each.notes, [0, 0, 9999, 0, 0, 0])]), C) for each in part)
         for part in (fake, real, train)
     ]
-    measured = Quotes().measure(MusicSamples(*borrowing), 0)
+    measured = Quotes().measure(ItemSamples(*borrowing), 0)
     assert measured.value == measured.details["held_out"] == 1 and measured.verdict.startswith("No sign of copying")
 
 
@@ -227,19 +227,19 @@ def test_quotes_catches_copies_alone():
 @pytest.mark.parametrize("metric", [PitchClasses, Durations, Density, Polyphony])
 def test_distance_of_pieces_to_themselves_is_0(metric):
     real, train = tunes(30, 0), tunes(30, 1)
-    same = metric().measure(MusicSamples(real, real, train, train), 0)
+    same = metric().measure(ItemSamples(real, real, train, train), 0)
     assert same.value == pytest.approx(0, abs=1e-12) and same.interval[0] == 0
     assert same.baseline is not None and (same.baseline > 0 or metric is Polyphony)  # of tunes it is 1
-    assert metric().measure(MusicSamples(real, real), 0).baseline is None
+    assert metric().measure(ItemSamples(real, real), 0).baseline is None
 
 
 def test_pitches_are_compared_from_the_tonic_where_there_are_keys():
     real = tunes(30, 0)
     in_g = tuple(moved(piece, 7)._replace(key=G) for piece in real)
     without = tuple(piece._replace(key=None) for piece in in_g)
-    assert PitchClasses().measure(MusicSamples(in_g, real), 0).value == pytest.approx(0, abs=1e-12)
+    assert PitchClasses().measure(ItemSamples(in_g, real), 0).value == pytest.approx(0, abs=1e-12)
     c, g = (np.mean([pitch_classes(piece.notes) for piece in part], 0) for part in (real, in_g))
-    measured = PitchClasses().measure(MusicSamples(without, real), 0)
+    measured = PitchClasses().measure(ItemSamples(without, real), 0)
     assert measured.value == pytest.approx(np.abs(c - g).sum() / 2) and measured.value > 0.05
     assert measured.interval[0] < measured.value < measured.interval[1]
 
@@ -248,14 +248,14 @@ def test_durations_are_compared_tick_by_tick():
     real = (Piece("", line([60] * 4, [24, 24, 24, 48])), Piece("", line([60] * 100, 24)))
     fake = (Piece("", line([60] * 2, [48, 96])),)
     # Each piece weighs the same: of real ones 7/8 are eighths and 1/8 quarters, of the other half each.
-    assert Durations().measure(MusicSamples(fake, real), 0).value == pytest.approx(7 / 8)
-    assert Durations().measure(MusicSamples((Piece("", line([])),) * 2, real), 0).value == pytest.approx(1)
+    assert Durations().measure(ItemSamples(fake, real), 0).value == pytest.approx(7 / 8)
+    assert Durations().measure(ItemSamples((Piece("", line([])),) * 2, real), 0).value == pytest.approx(1)
 
 
 def test_density_and_polyphony_tell_both_means():
     fake = tuple(Piece("", np.concatenate([line([60] * n, 24), line([64] * n, 24, voice=1)])) for n in (4, 8))
     real = tuple(Piece("", line([60] * n, 48)) for n in (4, 8))
-    dense, many = (metric().measure(MusicSamples(fake, real), 0) for metric in (Density, Polyphony))
+    dense, many = (metric().measure(ItemSamples(fake, real), 0) for metric in (Density, Polyphony))
     assert (dense.value, dict(dense.details)) == (3, {"mean": 4, "real_mean": 1})
     assert (many.value, dict(many.details)) == (1, {"mean": 2, "real_mean": 1})
     assert "4 notes per quarter note" in dense.verdict and "2 notes at once" in many.verdict
@@ -270,13 +270,13 @@ def test_scale_is_the_share_that_reaches_the_reference_percentile():
         piece._replace(notes=_out_of_key(line(piece.notes[:, 0]), [0] * (i < 3)))
         for i, piece in enumerate(tunes(20, 1))
     ]
-    measured = ScaleConsistency().measure(MusicSamples(tuple(fake), real), 0)
+    measured = ScaleConsistency().measure(ItemSamples(tuple(fake), real), 0)
     assert measured.details["real_percentile_10"] == pytest.approx(39 / 40)
     assert measured.value == 1 and measured.details["mean"] == pytest.approx(1 - 3 / 800)
     fake[0] = fake[0]._replace(notes=_out_of_key(fake[0].notes, [5]))
     fake[1] = fake[1]._replace(key=KEYS.index("F#"))
     fake[2] = fake[2]._replace(key=A_MINOR)
-    measured = ScaleConsistency().measure(MusicSamples(tuple(fake), real, real, real), 0)
+    measured = ScaleConsistency().measure(ItemSamples(tuple(fake), real, real, real), 0)
     assert measured.value == pytest.approx(18 / 20) and measured.baseline == pytest.approx(19 / 20)
     assert measured.interval[0] < measured.value < measured.interval[1]
 
@@ -335,9 +335,9 @@ def test_evaluate_reads_the_reference_as_the_training_read_its_data():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"metrics": ["frechet"]}, InvalidRequest, "measures images, and these are pieces of music"),
-        ({"metrics": ["ngrams"]}, InvalidRequest, "measures texts, and these are pieces of music"),
-        ({"extractor": "digits-features"}, InvalidRequest, "Pieces of music are compared as they are"),
+        ({"metrics": ["frechet"]}, InvalidRequest, "measures what has features, and these are pieces"),
+        ({"metrics": ["ngrams"]}, InvalidRequest, "measures texts, and these are pieces"),
+        ({"extractor": "digits-features"}, InvalidRequest, "Pieces are compared as they are"),
         ({"train": "nowhere.mid"}, InvalidData, "train: There is no data at"),
         ({"n": 200}, InvalidRequest, "from 1 to 12"),
     ],
@@ -348,5 +348,5 @@ def test_evaluate_refuses_what_does_not_fit_music(options, error, message):
 
 
 def test_evaluate_refuses_metrics_of_music_for_texts():
-    with pytest.raises(InvalidRequest, match="The metric quotes measures pieces of music, and these are texts"):
+    with pytest.raises(InvalidRequest, match="The metric quotes measures pieces, and these are texts"):
         sdk.evaluate(["a", "b"], ["c", "d"], metrics=["quotes"])

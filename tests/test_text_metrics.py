@@ -9,7 +9,7 @@ from aigc_metrics.runs import found
 from aigc_metrics.texts import WINDOW, NGrams, Verbatim, characters_of, longest_run
 from aigc_sdk import cli
 from aigc_sdk.errors import InvalidData, InvalidRequest
-from aigc_sdk.evaluator import TextSamples
+from aigc_sdk.evaluator import ItemSamples
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz ")
 
@@ -55,7 +55,7 @@ def test_verbatim_is_the_share_of_windows():
     mixed = (*fake[:18], train[0], fake[18][:50] + train[1][:60], "short", train[2][:20])
     windows = [text[i : i + WINDOW] for text in mixed for i in range(len(text) - WINDOW + 1)]
     hits = sum(stands_in(window, train) for window in windows)
-    measured = Verbatim().measure(TextSamples(mixed, real, train), 0)
+    measured = Verbatim().measure(ItemSamples(mixed, real, train), 0)
     assert measured.value == pytest.approx(hits / (len(windows) + 2))  # the two short ones are a window each
     assert measured.interval[0] <= measured.value <= measured.interval[1]
     assert measured.details["longest_run"] == len(train[0]) and repr(train[0][:10])[:-1] in measured.verdict
@@ -66,15 +66,15 @@ def test_verbatim_is_the_share_of_windows():
 def test_verbatim_catches_copies_alone(size, letters):
     train, real, fake = (random_texts(300, size, seed, letters) for seed in range(3))
     copies = (*np.random.default_rng(3).choice(train, 20), *fake[20:])
-    assert Verbatim().measure(TextSamples(copies, real, train), 0).verdict.startswith("It copies")
-    assert Verbatim().measure(TextSamples(fake, real, train), 0).verdict.startswith("No sign of copying")
+    assert Verbatim().measure(ItemSamples(copies, real, train), 0).verdict.startswith("It copies")
+    assert Verbatim().measure(ItemSamples(fake, real, train), 0).verdict.startswith("No sign of copying")
 
 
 def test_short_texts_that_any_model_makes_are_no_copies():
     kinds = ["Anna", "Ben", "Carla", "Dora"]
     rng = np.random.default_rng(0)
     train, real, fake = (tuple(rng.choice(kinds, n)) for n in (400, 100, 100))
-    measured = Verbatim().measure(TextSamples(fake, real, train), 0)
+    measured = Verbatim().measure(ItemSamples(fake, real, train), 0)
     assert measured.value == 1 and measured.verdict.startswith("No sign of copying")
 
 
@@ -85,11 +85,11 @@ def test_ngrams_agree_with_scipy():
     grams = [[text[i : i + 3] for text in texts for i in range(len(text) - 2)] for texts in (real, fake)]
     kinds = sorted({*grams[0], *grams[1]})
     p, q = ([each.count(kind) for kind in kinds] for each in grams)
-    measured = NGrams().measure(TextSamples(fake, real, train, train), 0)
+    measured = NGrams().measure(ItemSamples(fake, real, train, train), 0)
     assert measured.value == pytest.approx(jensenshannon(p, q, base=2) ** 2)
     assert measured.interval[0] < measured.value < measured.interval[1]
     assert measured.baseline is not None and measured.baseline < measured.interval[0]
-    same = NGrams().measure(TextSamples(real, real), 0)
+    same = NGrams().measure(ItemSamples(real, real), 0)
     assert same.value == 0 and same.baseline is None
 
 
@@ -125,7 +125,11 @@ def test_evaluate_reads_a_stream_whole(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"metrics": ["frechet"]}, InvalidRequest, "The metric frechet measures images, and these are texts"),
+        (
+            {"metrics": ["frechet"]},
+            InvalidRequest,
+            "frechet measures what has features, and these are texts",
+        ),
         ({"extractor": "digits-features"}, InvalidRequest, "Texts are compared as they are"),
         ({"train": ["a", "b", 3]}, InvalidData, r"data\[2\] is 3, of type int; a text is a str"),
         ({"train": "nowhere.txt"}, InvalidData, "train: There is no data at"),

@@ -173,6 +173,10 @@ class Dataset:
         """
         return self.images[rows]
 
+    def items(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of these rows, as metrics compare them."""
+        return self.pixels(rows)
+
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """`pixel_digest` of each image, uint64 (n,)."""

@@ -117,6 +117,19 @@ class MusicDataset(Sequences):
     label_names: ClassVar[tuple[str, ...]] = ()
     is_stream: ClassVar[bool] = False
 
+    def items(self, rows: NDArray[np.int64]) -> tuple[Piece, ...]:
+        """Return the pieces of these rows, not moved to other keys."""
+        return tuple(
+            Piece(
+                f"{self.name}, {row}",
+                decode(self.row_codes(row)),
+                int(self.keys[row]),
+                self.meter_names[self.meters[row]],
+                self.tempo,
+            )
+            for row in rows.tolist()
+        )
+
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """64 bits that tell pieces apart but for their key, uint64 (n,): by them they are split."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_sdk.codes import decode
 from aigc_sdk.data.cleaning import check_names, label_notes, named_labels
 from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, frequencies_of, split_by_digest
 from aigc_sdk.data.encodings import read_text
@@ -55,6 +56,10 @@ class TextDataset(Sequences):
     label_names: tuple[str, ...]
     is_stream: bool = False
     report: DataReport = field(default_factory=DataReport)
+
+    def items(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the texts of these rows; of a stream its pieces."""
+        return tuple(decode(self.row_codes(row)) for row in rows.tolist())
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_music.item import Music
-from aigc_sdk.codes import encode
 from aigc_sdk.contents import Contents, Item
 from aigc_sdk.errors import InvalidRequest, shown
 from aigc_sdk.generation import open_any
-from aigc_text.item import Text
+from aigc_sdk.modality import find_modality
+from aigc_sdk.registry import default_registry
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime import OnnxMeasure
-
-# The extractor that was trained for contents of one shape; all others are left to the general one.
-SPECIAL_EXTRACTORS: dict[tuple[int, ...], str] = {(28, 28, 1): "digits-features"}
-GENERAL_EXTRACTOR = "efficientnet-lite0"
 
 
 def measure(
@@ -30,8 +25,8 @@ def measure(
     Args:
         measure: the name of a ready-made measure (`digits-features`, `digits-features:classify`,
             `efficientnet-lite0`), the path of an `.onnx` file of that kind, or an OnnxMeasure.
-        contents: what was generated, or images uint8 (n, height, width, channels), all of one size, or texts, or
-            notes float32 (n, t, 6), zeros behind the end of each piece.
+        contents: what was generated, or an array as the measure's card describes it: (n, ...), of variable length with
+            the modality's filler behind the end of each.
 
     Returns:
         float32 (n, K); row i depends on item i alone.
@@ -74,38 +69,14 @@ def open_measure(
     return opened
 
 
-def choose_extractor(shape: tuple[int, ...]) -> "OnnxMeasure":
-    """Return the feature extractor for images of one shape, (height, width, channels).
-
-    Raises:
-        MissingPackage: it needs the `evaluate` extra; says the pip line.
-
-    Example:
-        >>> choose_extractor((28, 28, 1)).card.name
-        'digits-features'
-    """
-    return open_measure(SPECIAL_EXTRACTORS.get(shape, GENERAL_EXTRACTOR), shape)
-
-
 def as_array(contents: Any) -> NDArray[Any]:
     """Return contents as one array (n, ...); raises InvalidRequest when they are none, or of several shapes."""
     if isinstance(contents, np.ndarray):
         return contents
     items = list(contents) if isinstance(contents, Contents | list | tuple) else []
-    if items and all(isinstance(item, str | Text) for item in items):
-        return encode(list(map(str, items)))
-    if not items or not all(isinstance(item, Item) for item in items):
-        raise InvalidRequest(
-            f"The contents are {shown(contents)}; give at least one of what sdk.generate makes, or an array."
-        )
-    if all(isinstance(item, Music) for item in items):
-        return _notes(items)
-    return Contents(items).to_numpy()
-
-
-def _notes(pieces: list[Any]) -> NDArray[np.float32]:
-    """Return the notes of all pieces, float32 (n, t, 6), zeros behind the end of each."""
-    notes = np.zeros((len(pieces), max(1, *(len(piece.data) for piece in pieces)), 6), np.float32)
-    for row, piece in zip(notes, pieces, strict=True):
-        row[: len(piece.data)] = piece.data
-    return notes
+    for name in default_registry().names("modality") if items else ():
+        if (array := find_modality(name).evaluation.to_array(items)) is not None:
+            return array
+    raise InvalidRequest(
+        f"The contents are {shown(contents)}; give at least one of what sdk.generate makes, or an array."
+    )

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from aigc_sdk.broken import BROKEN
 from aigc_sdk.errors import AigcError, InvalidData, InvalidModel, InvalidRequest, StorageError, reason, shown
-from aigc_sdk.evaluation.extractors import choose_extractor, open_measure
+from aigc_sdk.evaluation.extractors import open_measure
 from aigc_sdk.evaluation.parts import Part
 from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused
+from aigc_sdk.modality import find_modality
 
 Array = NDArray[Any]
 Features = NDArray[np.float32]
@@ -37,19 +38,20 @@ class Extractor(Protocol):
         """Return float32 (n, K) for content (n, ...); row i depends on item i alone."""
 
 
-def find_extractor(given: Any, shape: tuple[int, ...]) -> Extractor:
+def find_extractor(given: Any, shape: tuple[int, ...], modality: str) -> Extractor:
     """Return the extractor: what was given, loaded if it is a name or a path, or else the one for this shape.
 
     Args:
         given: a name, a path, an Extractor, or None.
-        shape: (height, width, channels) of an item.
+        shape: of an item.
+        modality: what the items are.
 
     Raises:
         InvalidRequest: what was given is no extractor, or has a card that cannot be used.
         UnknownName, InvalidModel, StorageError, MissingPackage: as in `aigc_sdk.measure`.
     """
     if given is None:
-        return choose_extractor(shape)
+        return open_measure(find_modality(modality).evaluation.extractor(shape), shape)
     if callable(getattr(given, "run", None)) and hasattr(given, "card"):
         _check_card(given.card)
         return given  # type: ignore[no-any-return]  # it has what an Extractor has

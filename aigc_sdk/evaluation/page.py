@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aigc_image.item import paste_grid, png_bytes
 from aigc_sdk.errors import StorageError, missing_package, printable
 from aigc_sdk.evaluator import Score
+from aigc_sdk.modality import find_modality
 
 if TYPE_CHECKING:
-    from aigc_sdk.evaluation.report import Image, Report
+    from aigc_sdk.evaluation.report import Report
 
 # Lines of a run's metrics.jsonl hold these beside the losses.
 _NO_LOSS = {"step", "validation", "epoch", "minutes", "items_per_s", "learning_rate"}
 _MOST_LINES = 200_000
 _MOST_CURVES = 9
-# What is shown of a longer text.
-_MOST_CHARACTERS = 600
-# And of a longer piano roll: some eight bars.
-_MOST_PIXELS = 800
 # Matplotlib cannot draw what is much larger; a loss that is not finite leaves a gap as well.
 _LARGEST = 1e100
 
@@ -85,41 +81,33 @@ def _bar(score: Score) -> str:
     )
 
 
+_SIDES = (("fake", "generated"), ("real", "real"))
+
+
 def _samples(report: "Report") -> str:
-    fake, real = (_some(*each) for each in ((report.pictures.fake, "generated"), (report.pictures.real, "real")))
+    fake, real = (
+        _some(report, *each) for each in ((report.pictures.fake, "generated"), (report.pictures.real, "real"))
+    )
     return (
         f"<section><h2>Samples</h2><div class=two><figure>{fake}<figcaption>Generated</figcaption></figure>"
         f"<figure>{real}<figcaption>Real</figcaption></figure></div></section>\n"
     )
 
 
-def _some(items: "Image | tuple[str | Image, ...]", what: str) -> str:
-    """Show some items: images in a grid, texts and piano rolls one below the other."""
-    if isinstance(items, tuple):
-        return "".join(
-            f"<pre>{escape(_shortened(item))}</pre>" if isinstance(item, str) else _roll(item, what) for item in items
-        )
-    return _picture(_grid(items), f"{what} items")
-
-
-def _roll(pixels: "Image", what: str) -> str:
-    import PIL.Image
-
-    roll = png_bytes(PIL.Image.fromarray(pixels[:, :_MOST_PIXELS]))
-    return f"<p>{_picture(roll, f'piano roll of a {what} piece')}</p>"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
+def _some(report: "Report", items: Any, what: str) -> str:
+    """Show some items, one exhibit below the other."""
+    exhibits = find_modality(report.pictures.modality).evaluation.exhibits(items, what)
+    shown = [exhibit.to_html() for exhibit in exhibits]
+    return shown[0] if len(shown) == 1 else "".join(f"<div>{each}</div>" for each in shown)
 
 
 def _pairs(report: "Report") -> str:
     """Show the generated items that look most like copies beside what they would be copies of."""
     if not report.pictures.pairs:
         return ""
-    words = "a generated item and the training item nearest to it"
+    words = "a generated item and the training item nearest to it:"
     figures = "".join(
-        f"<figure>{_picture(_grid(np.stack([pair.fake, pair.train]), 2), words)}"
+        f"<figure>{_some(report, np.stack([pair.fake, pair.train]), words)}"
         f"<figcaption>{pair.distance:.3g}</figcaption></figure>"
         for pair in report.pictures.pairs
     )
@@ -145,20 +133,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {each}" for key, each in value.items()) or "none"
     return "none" if value is None else str(value)
-
-
-def _grid(images: "Image", columns: int | None = None) -> bytes:
-    """Return the images side by side, small ones enlarged, as PNG."""
-    import PIL.Image
-
-    scale = max(1, 64 // images.shape[1])
-    large = images.repeat(scale, 1).repeat(scale, 2)
-    sheet = paste_grid(
-        [PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in large], columns
-    )
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
 
 
 def _picture(data: bytes, words: str, kind: str = "png") -> str:

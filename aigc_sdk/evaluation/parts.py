@@ -8,25 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_music import events
-from aigc_sdk.codes import decode
-from aigc_sdk.data import (
-    Dataset,
-    ImageOptions,
-    MusicDataset,
-    Piece,
-    TextDataset,
-    load_data,
-    load_music,
-    load_texts,
-)
 from aigc_sdk.errors import InvalidData, InvalidRequest
+from aigc_sdk.modality import find_modality
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
 
 Array = NDArray[Any]
-Data = Dataset | TextDataset | MusicDataset
 
 _SPLIT = ("validation_fraction", "test_fraction")
 
@@ -41,7 +29,7 @@ class Part:
         name: for people, for example "mnist (test)".
     """
 
-    dataset: Data
+    dataset: Any
     rows: NDArray[np.int64]
     name: str
 
@@ -49,37 +37,19 @@ class Part:
         return len(self.rows)
 
     @property
-    def is_stream(self) -> bool:
-        """Whether the items are pieces of one text."""
-        return isinstance(self.dataset, TextDataset) and self.dataset.is_stream
-
-    @property
     def fingerprint(self) -> str:
         """The data set's own when it is the whole of it, and else the sha256 of that and the rows."""
         if len(self) == self.dataset.n:
-            return self.dataset.fingerprint
+            return str(self.dataset.fingerprint)
         return hashlib.sha256(self.dataset.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
-    def __getitem__(self, index: slice | Array) -> NDArray[np.uint8]:
-        """Return some of the images, uint8 (k, height, width, channels)."""
-        assert isinstance(self.dataset, Dataset)
-        return self.dataset.pixels(self.rows[index])
+    def __getitem__(self, index: slice | Array) -> Any:
+        """Return some of the items."""
+        return self.dataset.items(self.rows[index])
 
-    def items(self) -> tuple[Any, ...]:
-        """Return the texts, of a stream its pieces; or the pieces of music."""
-        assert not isinstance(self.dataset, Dataset)
-        make = self._piece if isinstance(self.dataset, MusicDataset) else self._text
-        return tuple(map(make, self.rows.tolist()))
-
-    def _text(self, row: int) -> str:
-        assert isinstance(self.dataset, TextDataset)
-        return decode(self.dataset.row_codes(row))
-
-    def _piece(self, row: int) -> Piece:
-        data = self.dataset
-        assert isinstance(data, MusicDataset)
-        notes, meter = events.decode(data.row_codes(row)), data.meter_names[data.meters[row]]
-        return Piece(f"{data.name}, {row}", notes, int(data.keys[row]), meter, data.tempo)
+    def items(self) -> Any:
+        """Return all items, as metrics compare them."""
+        return self.dataset.items(self.rows)
 
     def take(self, n: int, seed: int) -> "Part":
         """Return n of the items, drawn with the seed, or all when there are no more."""
@@ -101,8 +71,8 @@ def find_parts(
     Args:
         card: of the model; None when nobody knows which model made the contents.
         modality: what the generated items are.
-        shape: (height, width, channels) of a generated image, or None.
-        reference: as `load_data`, `load_texts` or `load_music` takes it.
+        shape: of one generated item, where they are compared by features.
+        reference: what `ModalityData.read` takes.
         train: the same, or None.
 
     Raises:
@@ -120,29 +90,21 @@ def find_parts(
     return _part(card, real, "test"), None if known is None else _part(card, known, "train")
 
 
-def read_like(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, what: str, source: Any) -> Data:
+def read_like(card: "ModelCard | None", modality: str, shape: tuple[int, ...] | None, what: str, source: Any) -> Any:
     """Read data as the training of the card's model read its own; takes and raises what `find_parts` does.
 
     `what` is what messages call it.
     """
-    config: Any = {} if card is None else card.config
+    kind = find_modality(modality)
     try:
-        if modality == "text":
-            return load_texts(source, config.get("documents", "file"))
-        if modality == "music":
-            return load_music(source, full_bars=config.get("full_bars", False), pedal=config.get("pedal", False))
-        dataset = load_data(source, None if card is None else ImageOptions.of_config(config))
+        dataset = kind.data.read(source, None if card is None else card.config)
     except (InvalidData, InvalidRequest) as error:
         raise type(error)(f"{what}: {error}") from error
-    if dataset.images.shape[1:] != shape:
-        raise InvalidData(
-            f"{what}: the images of {dataset.name} are {dataset.images.shape[1:]}, the generated ones {shape}"
-            " (height, width, channels); bring them to one size first."
-        )
+    kind.evaluation.check_form(dataset, shape, what)
     return dataset
 
 
-def _part(card: "ModelCard | None", dataset: Data, name: str) -> Part:
+def _part(card: "ModelCard | None", dataset: Any, name: str) -> Part:
     if card is None or dataset.fingerprint != card.data.fingerprint:
         return Part(dataset, np.arange(dataset.n), dataset.name)
     fractions = [value for key in _SPLIT if isinstance(value := card.config.get(key), int | float)]

@@ -7,22 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.evaluator import Score
 from aigc_sdk.files import atomic_pair, make_folder
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Pair:
     """A generated item, the training item nearest to it, and how far apart their features are."""
 
-    fake: Image
-    train: Image
+    fake: Any
+    train: Any
     distance: float
 
 
@@ -31,15 +26,16 @@ class Pictures:
     """What a report shows beside the figures.
 
     Attributes:
-        fake: some generated items, uint8 (n, height, width, channels), or texts; of music piano rolls, each uint8
-            (height, width, 3).
+        fake: some generated items, in the form in which they are compared.
         real: the same of the reference.
+        modality: what they are.
         pairs: the generated items that look most like copies.
         metrics_file: the losses of the run, one JSON object in a line; may be missing.
     """
 
-    fake: Image | tuple[str | Image, ...]
-    real: Image | tuple[str | Image, ...]
+    fake: Any
+    real: Any
+    modality: str
     pairs: tuple[Pair, ...] = ()
     metrics_file: Path | None = None
 

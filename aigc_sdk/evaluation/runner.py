@@ -3,27 +3,26 @@
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_music.sound import piano_roll
 from aigc_sdk.contents import Contents
-from aigc_sdk.data import Piece
 from aigc_sdk.errors import InvalidData, InvalidRequest, MissingPackage, PluginError, blamed, shown
 from aigc_sdk.evaluation.features import Extractor, check_features, extract, extract_cached, find_extractor, resizing
 from aigc_sdk.evaluation.neighbours import nearest
 from aigc_sdk.evaluation.parts import Part, find_parts
 from aigc_sdk.evaluation.report import Pair, Pictures, Report
 from aigc_sdk.evaluation.subject import Subject, find_subject
-from aigc_sdk.evaluator import Direction, Evaluator, Measured, MusicSamples, Samples, Score, TextSamples
+from aigc_sdk.evaluator import Direction, Evaluator, ItemSamples, Measured, Samples, Score
 from aigc_sdk.generation import Model
+from aigc_sdk.modality import find_modality
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
-from aigc_sdk.specs import sdk_version
+from aigc_sdk.specs import EvaluatorSpec, sdk_version
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
@@ -32,8 +31,6 @@ Rows = NDArray[np.int64]
 MOST_ITEMS = 10_000
 # Of larger training sets so many are looked at, drawn with the seed.
 MOST_TRAIN = 100_000
-_SHOWN = 64
-_SHOWN_WHOLE = 8  # texts and pieces of music
 _PAIRS = 8
 _PAIRS_OF = 1000
 _NO_TRAIN = "nobody said what the model was trained on; give train=, or a reference that is the training data itself"
@@ -93,12 +90,12 @@ def evaluate(
     whole, train_part = find_parts(subject.card, subject.modality, subject.shape, reference, train)
     n = subject.count(n, default=min(len(whole), MOST_ITEMS))
     real = whole.take(n, seed)
-    is_image = subject.modality == "image"
-    known = train_part.take(MOST_TRAIN, seed) if train_part and is_image else train_part
+    by_features = find_modality(subject.modality).evaluation.has_features
+    known = train_part.take(MOST_TRAIN, seed) if train_part and by_features else train_part
     left_out = _left_out(evaluators, n, len(real), known is not None, are_named=metrics is not None)
     not_measured |= left_out
-    compare = _compare_images if is_image else _compare_whole
-    samples, extraction, pictures = compare(subject, real, known, n, seed, controls, extractor)
+    compare = _compare_features if by_features else _compare_items
+    samples, extraction, pictures, items = compare(subject, real, known, n, seed, controls, extractor)
     common = {
         "n_real": len(real),
         "n_fake": n,
@@ -112,7 +109,7 @@ def evaluate(
             continue
         try:
             about = {"train": known.fingerprint} if known and each.needs_train else {}
-            scores.append(_score(name, each, samples, common | about))
+            scores.append(_score(name, each, items() if each.needs_items else samples, common | about))
         except PluginError as error:
             if metrics is not None:
                 raise
@@ -170,10 +167,10 @@ def _check_extractor(extractor: Any, subject: Subject) -> None:
     """Raise InvalidRequest where an extractor is given and none is used, or one of another size."""
     if subject.shape is None:
         if extractor is not None:
-            what = _plural(subject.modality).capitalize()
+            what = find_modality(subject.modality).plural.capitalize()
             raise InvalidRequest(f"{what} are compared as they are; leave out the extractor {shown(extractor)}.")
         return
-    card = find_extractor(extractor, subject.shape).card
+    card = find_extractor(extractor, subject.shape, subject.modality).card
     taken = getattr(card, "input", None)  # somebody's own extractor says nothing of it
     if taken is not None and (taken.dtype, taken.shape) != ("uint8", subject.shape):
         raise InvalidRequest(
@@ -182,58 +179,56 @@ def _check_extractor(extractor: Any, subject: Subject) -> None:
         )
 
 
-def _compare_images(
+def _compare_features(
     subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
-) -> tuple[Samples, dict[str, str], Pictures]:
-    """Make images; return the features of all, by what they were made, and what the report shows."""
+) -> tuple[Samples, dict[str, str], Pictures, Callable[[], ItemSamples]]:
+    """Make items; return the features of all, what made these, what the report shows, and what gives the items."""
     assert subject.shape is not None
-    measure = find_extractor(extractor, subject.shape)
-    fake: Any = subject.make(n, seed, controls)
+    shown_n = find_modality(subject.modality).evaluation.on_page
+    measure = find_extractor(extractor, subject.shape, subject.modality)
+    fake, asked = subject.make(n, seed, controls)
     rng = np.random.default_rng(seed)
     order = rng.permutation(0 if train is None else len(train))
     real_order = rng.permutation(len(real))
     samples = _samples(measure, fake, real, real_order, train, order)
     pictures = Pictures(
-        fake=fake[:_SHOWN],
-        real=real[real_order[:_SHOWN]],
+        fake=fake[:shown_n],
+        real=real[real_order[:shown_n]],
+        modality=subject.modality,
         pairs=() if train is None else _pairs(samples, fake, train, order),
         metrics_file=subject.metrics_file,
     )
     card = measure.card
     names = {"extractor": card.name, "extractor_sha256": card.graph_sha256, "resizing": resizing(measure)}
-    return samples, names, pictures
+    return samples, names, pictures, lambda: _items(subject, fake, asked, real, train, n, seed)
 
 
-def _compare_whole(
+def _compare_items(
     subject: Subject, real: Part, train: Part | None, n: int, seed: int, controls: dict[str, Any], extractor: Any
-) -> tuple[TextSamples | MusicSamples, dict[str, str], Pictures]:
-    """Make texts or music; return all, which are compared as they are, and what the report shows."""
-    is_music = subject.modality == "music"
+) -> tuple[ItemSamples, dict[str, str], Pictures, Callable[[], ItemSamples]]:
+    """Make items; return all, which are compared as they are, what the report shows, and what gives them."""
     _check_extractor(extractor, subject)
-    fake: Any = subject.make(n, seed, controls)
+    fake, asked = subject.make(n, seed, controls)
+    samples = _items(subject, fake, asked, real, train, n, seed)
+    first = slice(0, find_modality(subject.modality).evaluation.on_page)
+    pictures = Pictures(fake[first], samples.real[first], subject.modality, metrics_file=subject.metrics_file)
+    none = {"extractor": "none", "extractor_sha256": "", "resizing": "none"}
+    return samples, none, pictures, lambda: samples
+
+
+def _items(
+    subject: Subject, fake: Any, asked: dict[str, list[Any]], real: Part, train: Part | None, n: int, seed: int
+) -> ItemSamples:
+    """Return the items themselves; real ones, and training items for the baseline, in random order."""
     rng = np.random.default_rng(seed)
     items = real.items()
     held_out = tuple(items[i] for i in rng.permutation(len(items)))
     known = baseline = None
     if train is not None:
-        known = train.items()
-        baseline = tuple(known[i] for i in rng.permutation(len(known))[:n])
-        known = ("".join(known),) if train.is_stream else known
-    samples = (MusicSamples if is_music else TextSamples)(fake, held_out, known, baseline)
-    made, given = (
-        tuple(map(_roll, part)) if is_music else part for part in (fake[:_SHOWN_WHOLE], held_out[:_SHOWN_WHOLE])
-    )
-    pictures = Pictures(made, given, metrics_file=subject.metrics_file)
-    return samples, {"extractor": "none", "extractor_sha256": "", "resizing": "none"}, pictures
-
-
-def _roll(piece: Piece) -> Images:
-    """Return the piano roll of a piece, uint8 (height, width, 3)."""
-    return np.asarray(piano_roll(piece.notes, piece.meter))
-
-
-def _plural(modality: str) -> str:
-    return "pieces of music" if modality == "music" else f"{modality}s"
+        given = train.items()
+        baseline = tuple(given[i] for i in rng.permutation(len(given))[:n])
+        known = find_modality(subject.modality).evaluation.known(given, train.dataset)
+    return ItemSamples(fake, held_out, known, baseline, asked)
 
 
 def _evaluators(metrics: Iterable[str] | None, modality: str) -> tuple[dict[str, Evaluator], dict[str, str]]:
@@ -251,20 +246,27 @@ def _evaluators(metrics: Iterable[str] | None, modality: str) -> tuple[dict[str,
             raise InvalidRequest(f"metrics is {shown(metrics)}; give a list of names, some of {', '.join(names)}.")
         names = list(dict.fromkeys(asked))
     evaluators, failed = {}, {}
+    kind = find_modality(modality)
+    wanted = {modality, ""} if kind.evaluation.has_features else {modality}
     for name in names:
         try:
-            made = _started(name)
-            if made.modality == modality:
-                evaluators[name] = made
+            if _measures(name) in wanted:
+                evaluators[name] = _started(name)
             elif metrics is not None:
-                raise InvalidRequest(
-                    f"The metric {name} measures {_plural(made.modality)}, and these are {_plural(modality)}."
-                )
+                measured = _measures(name)
+                what = find_modality(measured).plural if measured else "what has features"
+                raise InvalidRequest(f"The metric {name} measures {what}, and these are {kind.plural}.")
         except (PluginError, MissingPackage) as error:
             if metrics is not None:
                 raise
             failed[name] = str(error).rstrip(".")
     return evaluators, failed
+
+
+def _measures(name: str) -> str:
+    """Return the modality that a metric is for; it is imported only where its spec does not say it."""
+    spec: EvaluatorSpec = default_registry().find("metric", name)
+    return str(spec.resolve().modality if spec.modality is None else spec.modality)
 
 
 def _started(name: str) -> Evaluator:

@@ -2,31 +2,21 @@
 
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aigc_music.item import Music
-from aigc_music.keys import KEYS
-from aigc_sdk.codes import decode
 from aigc_sdk.contents import Contents, Item
-from aigc_sdk.data import Piece
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.music import checked
 from aigc_sdk.errors import InvalidRequest, shown
-from aigc_sdk.evaluation.extractors import as_array
 from aigc_sdk.generation import Model, load, model_file
+from aigc_sdk.modality import find_modality
+from aigc_sdk.registry import default_registry
 from aigc_sdk.request import check_names
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
     from aigc_sdk.card import ModelCard
-
-# Images, uint8 (n, height, width, channels), texts, or pieces of music.
-Items = NDArray[np.uint8] | tuple[str, ...] | tuple[Piece, ...]
 
 _log = logging.getLogger("aigc_sdk")
 
@@ -38,7 +28,7 @@ class Subject:
     Attributes:
         name: for people.
         modality: what the items are.
-        shape: (height, width, channels) of an image, or None.
+        shape: of one item, where they are compared by features, or None.
         model: what makes the items, if they are not made yet.
         items: the items, if they are.
         origin: what identifies the model; None when nobody knows it, or several models made the items.
@@ -49,7 +39,7 @@ class Subject:
     modality: str
     shape: tuple[int, ...] | None = None
     model: Model | None = None
-    items: Items | None = None
+    items: Any = None
     origin: dict[str, str] | None = None
     folder: Path | None = None
 
@@ -73,16 +63,15 @@ class Subject:
         """The losses of the run, if there is one."""
         return None if self.folder is None else self.folder / "metrics.jsonl"
 
-    def make(self, n: int, seed: int, controls: dict[str, Any]) -> Items:
-        """Return n items; raises as `aigc_sdk.generate` does."""
+    def make(self, n: int, seed: int, controls: dict[str, Any]) -> tuple[Any, dict[str, list[Any]]]:
+        """Return n items, and what each was asked for, by control; raises as `aigc_sdk.generate` does."""
         if self.model is None:
-            assert self.items is not None
-            return self.items[:n]
+            return self.items[:n], {}
         _log.info("generating %d items with %s", n, self.name)
         made = self.model.generate(n, seed=seed, deadline_s=None, **controls)
-        if self.modality == "music":
-            return _pieces(made)
-        return tuple(map(str, made)) if self.modality == "text" else made.to_numpy()
+        asked = [item.provenance["controls"] for item in made]
+        per_item = {name: [each[name] for each in asked] for name in asked[0]}
+        return find_modality(self.modality).evaluation.items_of(made), per_item
 
 
 def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
@@ -96,7 +85,8 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
         card = model.card
         check_names(card, controls)
         origin = _origin(card.name, card.version, card.task, card.graph_sha256)
-        shape = tuple(card.output.shape) if card.modality == "image" else None
+        has_features = find_modality(card.modality).evaluation.has_features
+        shape = tuple(card.output.shape) if has_features else None
         return Subject(card.name, card.modality, shape, model, origin=origin, folder=_run_folder(given))
     if controls:
         raise InvalidRequest(f"The contents are made already; {min(controls)} is for a model.")
@@ -107,33 +97,14 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
     return Subject("contents", modality, shape, items=items, origin=maker)
 
 
-def _made(given: Any) -> tuple[str, tuple[int, ...] | None, Items]:
+def _made(given: Any) -> tuple[str, tuple[int, ...] | None, Any]:
     """Return the modality, the shape and the items of contents; raises InvalidRequest when they are none."""
-    if not isinstance(given, np.ndarray) and len(given) and all(isinstance(item, Music | Piece) for item in given):
-        return "music", None, _pieces(given)
-    array = as_array(given)
-    if array.dtype == np.int32 and array.ndim == 2 and len(array):
-        return "text", None, tuple(map(decode, array))
-    if array.dtype != np.uint8 or array.ndim != 4 or not len(array):
-        raise InvalidRequest(
-            f"The contents are {array.dtype} {array.shape}; give texts, pieces, or uint8 (n, height, width, channels)."
-        )
-    return "image", array.shape[1:], array
-
-
-def _pieces(items: Iterable[Any]) -> tuple[Piece, ...]:
-    """Return generated items, or Pieces, with their notes in ticks; raises InvalidRequest for what is none."""
-    return tuple(_piece(item, i) for i, item in enumerate(items))
-
-
-def _piece(item: Music | Piece, i: int) -> Piece:
-    if isinstance(item, Music):
-        key = None if item.key is None else KEYS.index(item.key)
-        return Piece(f"item {i}", item.to_ticks(), key, item.meter or "4/4", item.tempo)
-    read = checked((item.notes, item.key, str(item.meter), item.tempo))
-    if isinstance(read, Rejected):
-        raise InvalidRequest(f"Piece {i} of what to evaluate cannot be used: {': '.join(filter(None, read))}.")
-    return Piece(item.name, *read[:4])
+    for name in default_registry().names("modality") if len(given) else ():
+        evaluation = find_modality(name).evaluation
+        if (items := evaluation.items_of(given)) is not None:
+            return name, items.shape[1:] if evaluation.has_features else None, items
+    words = f"an array {given.dtype} {given.shape}" if isinstance(given, np.ndarray) else shown(given)
+    raise InvalidRequest(f"The contents are {words}; give some of what sdk.generate makes, all of one kind.")
 
 
 def _origin(name: str, version: str, task: str, graph_sha256: str) -> dict[str, str]:

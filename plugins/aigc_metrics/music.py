@@ -11,7 +11,7 @@ from aigc_metrics.runs import Codes, found
 from aigc_music.events import PROGRAMS, TICKS, Notes, in_order
 from aigc_music.keys import KEYS, scale
 from aigc_sdk.data import Piece
-from aigc_sdk.evaluator import Evaluator, Measured, MusicSamples
+from aigc_sdk.evaluator import Evaluator, ItemSamples, Measured
 
 # Notes of a run that counts as copied: of eighths, three bars in 4/4 and four in 6/8.
 RUN = 24
@@ -175,7 +175,7 @@ class Histogram(Evaluator):
     modality = "music"
     min_items = _MIN_ITEMS
 
-    def measure(self, samples: MusicSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         fake, real, known = self.histograms(samples)
         value, spread = _variation(fake, real, np.random.default_rng(seed))
@@ -184,7 +184,7 @@ class Histogram(Evaluator):
         return Measured(value, (max(0.0, value - spread), min(value + spread, 1.0)), baseline, verdict=compared)
 
     @abstractmethod
-    def histograms(self, samples: MusicSamples) -> tuple[Floats, Floats, Floats | None]:
+    def histograms(self, samples: ItemSamples) -> tuple[Floats, Floats, Floats | None]:
         """Return the histograms of generated, of real and of training pieces, float64 (n, bins), of the same bins."""
 
 
@@ -214,7 +214,7 @@ class PitchClasses(Histogram):
         " key, is from that in real pieces: 0 is the same, 1 is nothing in common."
     )
 
-    def histograms(self, samples: MusicSamples) -> tuple[Floats, Floats, Floats | None]:
+    def histograms(self, samples: ItemSamples) -> tuple[Floats, Floats, Floats | None]:
         """See `Histogram.histograms`."""
         parts = (samples.fake, samples.real, samples.baseline)
         are_in_keys = all(piece.key is not None for part in parts for piece in part or ())
@@ -234,7 +234,7 @@ class Durations(Histogram):
         " nothing in common."
     )
 
-    def histograms(self, samples: MusicSamples) -> tuple[Floats, Floats, Floats | None]:
+    def histograms(self, samples: ItemSamples) -> tuple[Floats, Floats, Floats | None]:
         """See `Histogram.histograms`."""
         parts = [part for part in (samples.fake, samples.real, samples.baseline) if part is not None]
         kinds = np.unique(np.concatenate([piece.notes[:, 3] for part in parts for piece in part]))
@@ -259,7 +259,7 @@ class PieceFigure(Evaluator):
     min_items = _MIN_ITEMS
     unit: ClassVar[str]
 
-    def measure(self, samples: MusicSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         fake, real = (_each(self.figure, part) for part in (samples.fake, samples.real))
         value, rng = wasserstein(fake, real), np.random.default_rng(seed)
@@ -329,7 +329,7 @@ class ScaleConsistency(Evaluator):
     )
     min_items = _MIN_ITEMS
 
-    def measure(self, samples: MusicSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         fake, real = _consistencies(samples.fake), _consistencies(samples.real)
         bound = float(np.percentile(real, 10, method="lower"))
@@ -373,7 +373,7 @@ class Quotes(Evaluator):
     min_items = _MIN_ITEMS
     needs_train = True
 
-    def measure(self, samples: MusicSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         assert samples.train is not None  # needs_train
         fake, held_out = ([piece.notes for piece in part] for part in (samples.fake, samples.real))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_metrics.runs import Codes, found
-from aigc_sdk.evaluator import Evaluator, Measured, TextSamples
+from aigc_sdk.evaluator import Evaluator, ItemSamples, Measured
 
 # Characters of a window. People quote less by heart, and by chance nobody writes as many again.
 WINDOW = 30
@@ -53,7 +53,7 @@ class Verbatim(Evaluator):
     min_items = 10
     needs_train = True
 
-    def measure(self, samples: TextSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         assert samples.train is not None  # needs_train
         train, real = characters_of(samples.train), characters_of(samples.real)
@@ -108,7 +108,7 @@ class NGrams(Evaluator):
     )
     min_items = 10
 
-    def measure(self, samples: TextSamples, seed: int) -> Measured:
+    def measure(self, samples: ItemSamples, seed: int) -> Measured:
         """See `Evaluator.measure`."""
         rng = np.random.default_rng(seed)
         value, spread = _divergence(samples.fake, samples.real, rng)

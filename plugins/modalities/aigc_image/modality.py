@@ -1,12 +1,9 @@
 """Images: uint8 (height, width, channels)."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aigc_image.item import Image, ImageContents
-from aigc_sdk.contents import Item
-from aigc_sdk.exhibits import Exhibit
-from aigc_sdk.modality import Modality, ModalityReproduction
+from aigc_image.item import Image
+from aigc_sdk.modality import Modality, ModalityData, ModalityEvaluation, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -30,14 +27,23 @@ class ImageModality(Modality):
         if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
             raise ValueError(f"{output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
 
-    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
-        """Return all side by side."""
-        sheet = ImageContents(items).overview()
-        return [] if sheet is None else [sheet]
-
     @property
     def reproduction(self) -> ModalityReproduction:
         """Comparing files with what is made again."""
         from aigc_image.reproduction import ImageReproduction
 
         return ImageReproduction()
+
+    @property
+    def data(self) -> ModalityData:
+        """Reading."""
+        from aigc_image.data import ImageData
+
+        return ImageData()
+
+    @property
+    def evaluation(self) -> ModalityEvaluation:
+        """Comparing."""
+        from aigc_image.evaluation import ImageEvaluation
+
+        return ImageEvaluation()

@@ -1,6 +1,6 @@
 """Music: notes, float32 (length, 6), with tempo, metre and key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +9,7 @@ from aigc_music.events import METER_UNITS
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, respelled
 from aigc_sdk.card import OutputPart
-from aigc_sdk.contents import Item
-from aigc_sdk.exhibits import Exhibit
-from aigc_sdk.modality import Array, Modality, ModalityReproduction
+from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -56,13 +54,23 @@ class MusicModality(Modality):
         """Return the name that KEYS has for a key."""
         return respelled(choice)
 
-    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
-        """Return the piano roll of each, and its sound."""
-        return [exhibit for item in items if isinstance(item, Music) for exhibit in item.exhibits()]
-
     @property
     def reproduction(self) -> ModalityReproduction:
         """Comparing files with what is made again."""
         from aigc_music.reproduction import MusicReproduction
 
         return MusicReproduction()
+
+    @property
+    def data(self) -> ModalityData:
+        """Reading."""
+        from aigc_music.data import MusicData
+
+        return MusicData()
+
+    @property
+    def evaluation(self) -> ModalityEvaluation:
+        """Comparing."""
+        from aigc_music.evaluation import MusicEvaluation
+
+        return MusicEvaluation()

@@ -1,14 +1,12 @@
 """Texts: Unicode code points, int32 (length,)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aigc_sdk.codes import decode
-from aigc_sdk.contents import Contents, Item
-from aigc_sdk.exhibits import Exhibit
+from aigc_sdk.contents import Contents
 from aigc_sdk.files import write_bytes
-from aigc_sdk.modality import Array, Modality, ModalityReproduction
+from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityReproduction
 from aigc_text.item import Text
 
 if TYPE_CHECKING:
@@ -42,13 +40,23 @@ class TextModality(Modality):
         """Write all into one file."""
         write_bytes(path.with_suffix(".txt"), f"\n\n{'-' * 8}\n\n".join(map(str, contents)).encode())
 
-    def exhibits(self, items: Sequence[Item]) -> list[Exhibit]:
-        """Return each."""
-        return [Exhibit("text/plain", str(item).encode()) for item in items]
-
     @property
     def reproduction(self) -> ModalityReproduction:
         """Comparing files with what is made again."""
         from aigc_text.reproduction import TextReproduction
 
         return TextReproduction()
+
+    @property
+    def data(self) -> ModalityData:
+        """Reading."""
+        from aigc_text.data import TextData
+
+        return TextData()
+
+    @property
+    def evaluation(self) -> ModalityEvaluation:
+        """Comparing."""
+        from aigc_text.evaluation import TextEvaluation
+
+        return TextEvaluation()
