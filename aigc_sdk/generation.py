@@ -550,7 +550,7 @@ def plugins() -> list[Plugin]:
     Example:
         >>> import aigc_sdk as sdk
         >>> [plugin.name for plugin in sdk.plugins() if plugin.distribution == "aigc-sdk"]
-        ['gan', 'metrics', 'onnx', 'rnn', 'vae', 'zoo']
+        ['gan', 'image', 'metrics', 'music', 'onnx', 'rnn', 'text', 'vae', 'zoo']
     """
     return list(default_registry().plugins)
 

@@ -29,9 +29,14 @@ Array = NDArray[Any]
 class Modality(ABC):
     """One kind of content. Importing the module that defines it imports numpy at most.
 
-    `name` is what cards say, `plural` what messages call such items; `item` is the class of what comes out; `kinds` are
-    the control kinds that it brings, `filler` stands in arrays of variable length behind the end of each item;
-    `has_words`: `str` of an item says all of it; `samples`: how many a training shows of itself.
+    Attributes:
+        name: what cards say.
+        plural: what messages call such items.
+        item: the class of what comes out.
+        filler: what stands in arrays of variable length behind the end of each item.
+        has_words: `str` of an item says all of it.
+        has_labels: data of this kind may have labels.
+        samples: how many items a training shows of itself.
     """
 
     name: ClassVar[str]
@@ -39,6 +44,7 @@ class Modality(ABC):
     item: ClassVar[type[Item]]
     filler: ClassVar[float] = 0
     has_words: ClassVar[bool] = False
+    has_labels: ClassVar[bool] = True
     samples: ClassVar[int] = 8
 
     @property
@@ -112,6 +118,11 @@ class Modality(ABC):
             return
         for i, item in enumerate(contents):
             item.save(path.with_name(f"{path.name}-{i}{item.suffixes[0]}"))
+
+    @property
+    def examples(self) -> "ModalityExamples":
+        """What makes small items for checks; raises PluginError where there is nothing."""
+        raise lacking(self, "made for checks")
 
     @property
     def reproduction(self) -> "ModalityReproduction":
@@ -195,6 +206,24 @@ class ModalityEvaluation(ABC):
             items: as `items_of` returns them, or a data set has them.
             what: "generated", "real", or what else they are, for captions.
         """
+
+
+class ModalityExamples(ABC):
+    """Small items for the checks of `aigc_sdk.testing`."""
+
+    @abstractmethod
+    def data(self, n: int, size: int, classes: int) -> tuple[Any, NDArray[np.int64]]:
+        """Return n different items to train on, as `aigc_sdk.train` takes them, and labels int64 (n,).
+
+        Args:
+            n: how many.
+            size: about how long or wide an item is.
+            classes: of the labels, by how the items were made.
+        """
+
+    @abstractmethod
+    def contents(self, output: "OutputSpec", n: int, random: np.random.Generator) -> Array:
+        """Return n different contents as a measure takes them, (n, ...)."""
 
 
 class ModalityReproduction(ABC):

@@ -115,7 +115,7 @@ def test_golden_parts_of_an_image_are_refused():
 
 def test_a_model_of_a_modality_that_nothing_brings_is_refused_by_name():
     graph = make_graph()
-    with pytest.raises(InvalidModel, match=r"no plugin that is installed: .*'smell'.*image, music, text"):
+    with pytest.raises(InvalidModel, match=r"no plugin that is installed knows what .*'smell'.*image, music, text"):
         check_model(to_bytes(graph, replace(make_card(graph), modality="smell")), "tiny.onnx")
 
 

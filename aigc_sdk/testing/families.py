@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.card import DataSummary, ModelCard, checked
-from aigc_sdk.data import Dataset, MusicDataset, Piece, TextDataset, load_data, load_music, load_texts
+from aigc_sdk.modality import find_modality
 from aigc_sdk.specs import FamilySpec, sdk_version
 from aigc_sdk.testing.checks import Check, require, run_checks
 from aigc_sdk.testing.measures import MEASURE_CHECKS, MeasureCase
@@ -33,37 +33,16 @@ Look = Callable[[str, "Losses", "Optimizer"], None]
 STEPS = 3
 
 
-def example_data(modality: str = "image", n: int = 48, size: int = 16, classes: int = 3) -> tuple[Any, Array]:
-    """Return n different items of a modality, and labels int64 (n,) by how they were made.
+def example_data(modality: str, n: int = 48, size: int = 16, classes: int = 3) -> tuple[Any, Array]:
+    """Return n different small items of a modality, and labels int64 (n,) by how they were made.
 
-    Images are stripes, uint8 (n, size, size, 1), labelled by their direction; texts of at most `size` letters; pieces
-    of music of at most `size` chords of two, in two keys and metres.
+    Args:
+        modality: its name.
+        n: how many.
+        size: about how long or wide an item is.
+        classes: of the labels.
     """
-    if modality == "music":
-        return [_example_piece(i, 4 + i % (size - 3)) for i in range(n)], np.arange(n) % classes
-    if modality == "text":
-        letters = np.random.default_rng(0).integers(0, 4, (n, size))
-        labels = np.arange(n) % classes
-        texts = [
-            "".join(map(chr, 97 + row[: 3 + i % (size - 2)] + label))
-            for i, (row, label) in enumerate(zip(letters, labels, strict=True))
-        ]
-        return texts, labels
-    rows, columns = np.indices((size, size))
-    labels = np.arange(n) % classes
-    images = [(rows * (1 + i) + columns * label * 5) % 16 * 17 for i, label in enumerate(labels)]
-    return np.stack(images).astype(np.uint8)[..., None], labels
-
-
-def _example_piece(i: int, size: int) -> Piece:
-    ticks = (24, 48)[i % 2]
-    steps = np.random.default_rng(i).integers(0, 5, size)
-    notes = [
-        (60 + 2 * int(step) + 12 * above, 80 + 16 * (k % 2), k * ticks, ticks, above, 40 * above)
-        for k, step in enumerate(steps)
-        for above in (0, 1)
-    ]
-    return Piece(f"piece {i}", np.array(notes), key=(0, 7)[i % 2], meter=("4/4", "6/8")[i % 2])
+    return find_modality(modality).examples.data(n, size, classes)
 
 
 @dataclass(frozen=True)
@@ -102,12 +81,16 @@ class FamilyCase:
         """The data."""
         return example_data(self.family_class.modality) if self.data is None else self.data
 
+    @property
+    def source(self) -> Any:
+        """The data as `aigc_sdk.train` takes it: without labels where such items have none."""
+        return self.items if find_modality(self.family_class.modality).has_labels else self.items[0]
+
     @cached_property
-    def dataset(self) -> Dataset | TextDataset | MusicDataset:
+    def dataset(self) -> Any:
         """The data, read."""
-        if self.family_class.modality == "music":
-            return load_music(self.items[0], transpose=1)
-        return load_texts(self.items) if self.family_class.modality == "text" else load_data(self.items)
+        modality = find_modality(self.family_class.modality)
+        return modality.data.read(self.source, self.options.model_dump(), trains=True)
 
     @cached_property
     def batch(self) -> Batch:
@@ -271,8 +254,7 @@ def check_every_task_exports(case: FamilyCase) -> None:
     with TemporaryDirectory() as folder:
         if case.run_folder is None:
             config = {**case.config, "steps": STEPS}
-            items = case.items[0] if case.family_class.modality == "music" else case.items
-            run = train(case.asked or case.spec.name, items, out=Path(folder) / "run", seed=0, config=config)
+            run = train(case.asked or case.spec.name, case.source, out=Path(folder) / "run", seed=0, config=config)
         else:
             run = Run.open(case.run_folder)
         require(set(run.models) == set(case.family_class.tasks), "a file for every task", sorted(run.models))

@@ -24,19 +24,10 @@ class MeasureCase:
     path: Path
 
     def contents(self, n: int) -> NDArray[Any]:
-        """Return noise of the size that the measure takes, or texts of a few letters, or pieces of a few notes."""
-        taken, random = self.measure.card.input, np.random.default_rng(7)
+        """Return n contents that the measure takes, small and different ones."""
+        taken = self.measure.card.input
         assert taken is not None
-        if self.measure.card.modality == "text":
-            letters = random.integers(97, 123, (n, min(12, *taken.shape)), np.int32)
-            return np.where(np.arange(letters.shape[1]) <= np.arange(n)[:, None] % letters.shape[1], letters, -1)
-        if self.measure.card.modality == "music":
-            length = min(12, taken.shape[0])
-            columns = [random.integers(low, high, (n, length)) for low, high in ((48, 72), (60, 100))]
-            onset, ones = np.arange(length) / 2 + np.zeros((n, 1)), np.ones((n, length))
-            notes = np.stack([*columns, onset, ones / 2, ones * 0, ones * 0], 2).astype(np.float32)
-            return np.where((np.arange(length) <= np.arange(n)[:, None] % length)[..., None], notes, np.float32(0))
-        return random.integers(0, 256, (n, *taken.shape), np.uint8)
+        return find_modality(self.measure.card.modality).examples.contents(taken, n, np.random.default_rng(7))
 
 
 def check_measure_file_keeps_the_rules(case: MeasureCase) -> None:

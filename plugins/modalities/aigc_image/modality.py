@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from aigc_image.item import Image
-from aigc_sdk.modality import Modality, ModalityData, ModalityEvaluation, ModalityReproduction
+from aigc_sdk.modality import Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -47,3 +47,10 @@ class ImageModality(Modality):
         from aigc_image.evaluation import ImageEvaluation
 
         return ImageEvaluation()
+
+    @property
+    def examples(self) -> ModalityExamples:
+        """For checks."""
+        from aigc_image.examples import ImageExamples
+
+        return ImageExamples()

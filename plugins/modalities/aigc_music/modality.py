@@ -9,7 +9,7 @@ from aigc_music.events import METER_UNITS
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, respelled
 from aigc_sdk.card import OutputPart
-from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityReproduction
+from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -26,6 +26,7 @@ class MusicModality(Modality):
     """Pieces of notes, of variable length."""
 
     name, plural, item, samples = "music", "pieces", Music, 4
+    has_labels = False
 
     @property
     def kinds(self) -> "tuple[type[ControlKind], ...]":
@@ -74,3 +75,10 @@ class MusicModality(Modality):
         from aigc_music.evaluation import MusicEvaluation
 
         return MusicEvaluation()
+
+    @property
+    def examples(self) -> ModalityExamples:
+        """For checks."""
+        from aigc_music.examples import MusicExamples
+
+        return MusicExamples()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from aigc_sdk.codes import decode
 from aigc_sdk.contents import Contents
 from aigc_sdk.files import write_bytes
-from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityReproduction
+from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
 from aigc_text.item import Text
 
 if TYPE_CHECKING:
@@ -60,3 +60,10 @@ class TextModality(Modality):
         from aigc_text.evaluation import TextEvaluation
 
         return TextEvaluation()
+
+    @property
+    def examples(self) -> ModalityExamples:
+        """For checks."""
+        from aigc_text.examples import TextExamples
+
+        return TextExamples()
