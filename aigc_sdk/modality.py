@@ -7,7 +7,7 @@ A plugin brings one by the hook `aigc_register_modalities`; the core knows none 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +135,85 @@ class Modality(ABC):
         raise lacking(self, "read")
 
     @property
+    def training(self) -> "ModalityTraining":
+        """What makes batches of such items; raises PluginError where there is nothing."""
+        raise lacking(self, "learned from")
+
+    @property
     def evaluation(self) -> "ModalityEvaluation":
         """What brings items to the form in which they are compared; raises PluginError where there is nothing."""
         raise lacking(self, "evaluated")
+
+
+class Dataset(Protocol):
+    """Items to learn from, with labels or without.
+
+    Attributes:
+        name: what people call it.
+        n: how many items.
+        labels: int64 (n,), indices in label_names, or None.
+        label_names: the names of the classes.
+        is_stream: whether the items are pieces of one long sequence, `codes` int32, of which each begins at `starts`.
+        fingerprint: the sha256 of all that it holds.
+        report: what reading it found, a `DataReport`.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    @property
+    def labels(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+    @property
+    def label_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def is_stream(self) -> bool: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def report(self) -> Any: ...  # noqa: D102
+
+    def split(self, validation: float, test: float) -> Mapping[str, NDArray[np.int64]]:
+        """Return the rows of "train", "validation" and "test"; copies of an item stay on one side."""
+
+    def spec(self, train: NDArray[np.int64]) -> Any:
+        """Return the `DataSpec` of the training part, of these rows."""
+
+    def items(self, rows: NDArray[np.int64]) -> Any:
+        """Return the items of these rows, as metrics compare them."""
+
+
+class ModalityTraining(ABC):
+    """How items become what a family learns from. It may import torch.
+
+    `unit` is what the log of a training counts.
+    """
+
+    unit: ClassVar[str] = "items"
+
+    @abstractmethod
+    def batch(self, data: Any, rows: NDArray[np.int64], device: Any, options: Any, *, varied: bool) -> dict[str, Any]:
+        """Return the tensors of some items, without their labels.
+
+        Args:
+            data: the data set.
+            rows: int64 (n,), which items.
+            device: torch's, to put them on.
+            options: of the family; None for none.
+            varied: vary them as the options say, by torch's random numbers.
+        """
+
+    def weight(self, batch: Mapping[str, Any]) -> int:
+        """Return how much a batch counts in a mean of validations: its items, or what they are made of."""
+        return len(next(iter(batch.values())))
+
+    def fed(self, control: Any, data: Any, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return what to feed a control that has no default, made of these items; None where the data has nothing.
+
+        Raises:
+            ValueError: it has what the control does not take; says in words why.
+        """
+        return None
 
 
 class ModalityData(ABC):

@@ -114,6 +114,8 @@ class FamilySpec(_CodeSpec):
             raise PluginError(f"The family {self.name!r} does not implement {', '.join(left) or 'Config'}.")
         if not isinstance(tasks, tuple) or not tasks or not all(isinstance(task, str) for task in tasks):
             raise PluginError(f"The family {self.name!r} has the tasks {shown(tasks)}; give a tuple of names.")
+        if not isinstance(modality := getattr(family, "modality", None), str):
+            raise PluginError(f"The family {self.name!r} has the modality {shown(modality)}; give its name.")
         return family
 
 

@@ -218,7 +218,7 @@ def network_nats(family: Any, data: MusicDataset) -> float:
     unknown = sum(code not in known for code in data.codes.tolist())
     if unknown:
         print(f"{unknown} events that training never saw: each costs what is unknown, and one draw among all events")
-    for batch in batches(data, np.arange(data.n), 16, torch.device("cpu")):
+    for batch in batches(data, np.arange(data.n), 16, torch.device("cpu"), "music"):
         total += family.read(batch).nats.double().sum().item()
     return (total + unknown * float(np.log(TIME + 20 * TICKS))) / frames_in(data)
 

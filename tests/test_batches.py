@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from aigc_image.training import vary
 from aigc_sdk.data import load_data
-from aigc_sdk.training.batches import batches, epoch_rows, vary
+from aigc_sdk.training.batches import batches, epoch_rows
 
 ROWS = np.arange(100, 200)
 
@@ -37,7 +38,7 @@ def test_epoch_rows_balanced_have_every_class_equally_often(n):
 
 def test_batches_are_pixels_from_zero_to_one_with_their_labels(stripes):
     data = load_data(stripes)
-    found = list(batches(data, np.array([5, 3, 299]), 2, torch.device("cpu")))
+    found = list(batches(data, np.array([5, 3, 299]), 2, torch.device("cpu"), "image"))
     assert [batch["images"].shape for batch in found] == [(2, 1, 8, 8), (1, 1, 8, 8)]
     assert torch.equal(found[1]["images"][0, 0], torch.from_numpy(stripes[0][299]) / 255)
     assert torch.equal(torch.cat([batch["labels"] for batch in found]), torch.from_numpy(stripes[1][[5, 3, 299]]))

@@ -343,6 +343,8 @@ class MixingSampler(Sampler):
 class Small(Family):
     """Learns the mean image."""
 
+    modality = "image"
+
     Config = SmallConfig
     tasks = ("generate",)
     sampler_class = Sampler

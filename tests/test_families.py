@@ -216,7 +216,7 @@ def test_measure_of_music_refuses_images(counting):
     ("family", "evaluate", "error", "message"),
     [
         ("rnn", 'reference = "bad.csv"', InvalidData, "reference: "),
-        ("rnn", 'metrics = ["frechet"]', InvalidRequest, "frechet measures images, and these are texts"),
+        ("rnn", 'metrics = ["frechet"]', InvalidRequest, "frechet measures what has features, and these are texts"),
         ("rnn", 'extractor = "digits-features"', InvalidRequest, "Texts are compared as they are"),
         ("rnn", 'metrics = ["ngrams"]\nreference = "few.csv"', InvalidData, "ngrams needs at least"),
         ("vae", 'metrics = ["ngrams"]', InvalidRequest, "ngrams measures texts, and these are images"),
@@ -224,7 +224,12 @@ def test_measure_of_music_refuses_images(counting):
         ("vae", 'reference = "large.npy"', InvalidData, r"the generated ones \(8, 8, 1\)"),
         ("vae", 'metrics = ["recall"]\nconfig_test = 0', InvalidData, "recall needs at least 20"),
         ("music-rnn", 'reference = "bad.csv"', InvalidData, "reference: "),
-        ("music-rnn", 'metrics = ["recall"]', InvalidRequest, "recall measures images, and these are pieces of music"),
+        (
+            "music-rnn",
+            'metrics = ["recall"]',
+            InvalidRequest,
+            "recall measures what has features, and these are pieces",
+        ),
     ],
 )
 def test_recipe_whose_evaluation_cannot_be_made_trains_nothing(

@@ -363,7 +363,7 @@ def test_runs_from_before_keep_their_pitches():
     family = MusicRNN(MusicRNN.Config(width=16, layers=1, min_count=1))
     family.build(replace(spec, music=replace(spec.music, relative={})))
     assert family.events() == family.codes.tolist() == sorted(map(ord, spec.characters))
-    batch = next(batches(data, np.arange(1), 1, torch.device("cpu")))
+    batch = next(batches(data, np.arange(1), 1, torch.device("cpu"), "music"))
     assert torch.equal(family.relative(batch), batch["codes"])
 
 
@@ -923,7 +923,7 @@ def test_a_piece_is_moved_with_its_key():
     assert [KEYS[key] for key in data.keys] == ["C", "Am"]
     seen = set()
     for _ in range(60):
-        (batch,) = batches(data, np.array([0]), 1, torch.device("cpu"), augment=("transpose",))
+        (batch,) = batches(data, np.array([0]), 1, torch.device("cpu"), "music", varied=True)
         pitches = {code % 12 for code in batch["codes"][0].tolist() if 0 <= code < 256}
         key = int(batch["keys"][0])
         assert pitches == set(scale(KEYS[key]).tolist())

@@ -21,6 +21,7 @@ from torch import nn
 
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
+from aigc_image.training import ImageFamilyConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
 from aigc_sdk.data import load_data
@@ -34,7 +35,7 @@ from aigc_sdk.errors import (
     UnknownName,
 )
 from aigc_sdk.testing.families import example_data
-from aigc_sdk.training import Family, ImageFamilyConfig, Losses, Run, loop
+from aigc_sdk.training import Family, Losses, Run, loop
 from aigc_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from aigc_sdk.training.eager import weights_sha256
 from aigc_sdk.training.trainer import prepare
@@ -369,6 +370,8 @@ def test_checkpoint_of_other_objects_raises(tmp_path):
 
 class Pair(Family):
     """Two optimizers and phases, a recurrent carry, dropout, and running statistics."""
+
+    modality = "image"
 
     Config = ImageFamilyConfig
     tasks = ("generate",)

@@ -37,6 +37,8 @@ class Sampler(nn.Module):
 class Sharpen(Family):
     """Images of 8 x 8 from their halves in size."""
 
+    modality = "image"
+
     Config = FamilyConfig
     tasks = ("sharpen",)
 
@@ -115,7 +117,7 @@ def test_feed_samples_are_the_validation_images_in_the_size_of_the_control(strip
     data = load_data(stripes)
     card = make_card(make_graph(), controls=(SMALL_IMAGE,), golden=None)
     rows = np.array([7, 3, 5])
-    fed = feed_samples(card, data, rows, 4)["image"]
+    fed = feed_samples(card, data, rows, 4, "image")["image"]
     assert len(fed) == 4 and all(image.dtype == np.uint8 and image.shape == (4, 4, 1) for image in fed)
     mean = data.pixels(rows).astype(float).reshape(3, 4, 2, 4, 2, 1).mean((2, 4))
     for image, wanted in zip(fed, [*mean, mean[0]], strict=True):
@@ -133,8 +135,8 @@ def test_feed_samples_are_the_validation_images_in_the_size_of_the_control(strip
 def test_feed_samples_that_the_data_does_not_have_says_why(stripes, control, rows, message):
     card = make_card(make_graph(), controls=(control,), golden=None)
     with pytest.raises(NoSamples, match=message):
-        feed_samples(card, load_data(stripes), np.array(rows, np.int64), 4)
+        feed_samples(card, load_data(stripes), np.array(rows, np.int64), 4, "image")
 
 
 def test_feed_samples_of_controls_with_defaults_is_nothing(stripes):
-    assert feed_samples(make_card(make_graph()), load_data(stripes), np.arange(0), 4) == {}
+    assert feed_samples(make_card(make_graph()), load_data(stripes), np.arange(0), 4, "image") == {}

@@ -303,6 +303,8 @@ def test_run_broken_checkpoint_raises(tmp_path, stripes, no_export):
 class Slope(Family):
     """One weight on a slope of -100, down which SGD goes by the learning rate."""
 
+    modality = "image"
+
     Config = FamilyConfig
     tasks = ("generate",)
 
@@ -350,6 +352,8 @@ def test_train_text_that_cannot_be_written_is_refused(tmp_path, stripes, name):
 
 class Unfinished(Family):
     """A family that lacks most of what one has."""
+
+    modality = "image"
 
     Config = FamilyConfig
     tasks = ("generate",)
@@ -451,7 +455,7 @@ def test_train_that_cannot_write_is_no_fault_of_the_family(tmp_path, stripes, mo
 
 
 def test_train_into_a_full_folder_or_from_nothing_reads_no_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("aigc_sdk.training.loop.load_data", pytest.fail)
+    monkeypatch.setattr("aigc_image.data.load_data", pytest.fail)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(StorageError, match="not an empty folder"):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,8 @@ class Dataset:
     label_names: tuple[str, ...]
     report: DataReport = field(default_factory=DataReport)
     known_digests: NDArray[np.uint64] | None = None
+
+    is_stream: ClassVar[bool] = False
 
     @property
     def n(self) -> int:

@@ -100,7 +100,9 @@ class FamilyCase:
         from aigc_sdk.training.batches import batches
 
         n = self.dataset.n
-        return next(batches(self.dataset, np.arange(n), n, torch.device("cpu")))
+        return next(
+            batches(self.dataset, np.arange(n), n, torch.device("cpu"), self.family_class.modality, self.options)
+        )
 
     def build(self) -> Family:
         """Make the family for the data; its weights are drawn from torch's generator."""

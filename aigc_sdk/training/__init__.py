@@ -1,16 +1,14 @@
 """Stage 2, training (extra `train`): families, the loop, checkpoints, runs, and random bits in torch."""
 
+from aigc_sdk.moved import moved
 from aigc_sdk.training.eager import EagerGenerator
 from aigc_sdk.training.family import (
     Batch,
     Carry,
     Family,
     FamilyConfig,
-    ImageFamilyConfig,
     Losses,
-    MusicFamilyConfig,
     Size,
-    TextFamilyConfig,
     split_at_commas,
 )
 from aigc_sdk.training.loop import train
@@ -24,16 +22,20 @@ __all__ = [
     "EagerGenerator",
     "Family",
     "FamilyConfig",
-    "ImageFamilyConfig",
     "Losses",
-    "MusicFamilyConfig",
     "Plan",
     "Run",
     "Size",
     "Stream",
-    "TextFamilyConfig",
     "export",
     "plan",
     "split_at_commas",
     "train",
 ]
+
+__getattr__ = moved(
+    __name__,
+    ImageFamilyConfig="aigc_image.training",
+    MusicFamilyConfig="aigc_music.training",
+    TextFamilyConfig="aigc_text.training",
+)

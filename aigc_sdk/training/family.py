@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -13,10 +13,9 @@ from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
 from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
-# What `training_step` and `validate` get: "images" float32 (n, channels, height, width) from 0 to 1, or "codes" of
-# texts or events of music, int32 (n, t), -1 after the end; "labels" int64 (n,) when the data has labels; and of music
-# "keys" int64 (n,), indices in KEYS, and "meters" int64 (n,), those of the data. Training on a stream also
-# gets "begins", bool (n,): whether the codes do not go on where those of the batch before ended.
+# What `training_step` and `validate` get: what `ModalityTraining.batch` of the modality makes, "labels" int64 (n,) when
+# the data has labels, and where it is a stream "begins", bool (n,): whether the codes do not go on where those of the
+# batch before ended.
 Batch = dict[str, Tensor]
 
 # What a family hands from one batch to the next: the state of a recurrent network, nothing otherwise. It may hold
@@ -66,8 +65,7 @@ def split_at_commas(value: Any) -> Any:
 class FamilyConfig(BaseModel):
     """The options that every family has. Flags, help and the card are made from them.
 
-    Families of images have those of `ImageFamilyConfig`, families of texts those of `TextFamilyConfig`, and
-    those of music those of `MusicFamilyConfig`.
+    A modality may have more, such as `aigc_image.training.ImageFamilyConfig`, for the families that learn from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -130,50 +128,6 @@ class FamilyConfig(BaseModel):
         return self.keep_best or self.early_stop_epochs is not None
 
 
-class ImageFamilyConfig(FamilyConfig):
-    """The options that every family of images has."""
-
-    image_size: int | tuple[int, int] | None = Field(
-        None, description="pixels a side, or [height, width], to bring images to; if left out, all must be of one size"
-    )
-    image_fit: Literal["crop", "pad", "stretch"] = Field(
-        "crop", description="how an image of another aspect gets there"
-    )
-    image_mode: Literal["auto", "grey", "rgb", "rgba"] = Field(
-        "auto", description="channels; auto takes the most that any image needs"
-    )
-    workers: int | None = Field(
-        None, ge=0, le=64, description="processes that decode images; one for each core if left out, 0 for none"
-    )
-    augment: tuple[Literal["flip", "shift"], ...] = Field(
-        (), description="vary images: flip mirrors every second one, shift moves them by up to an eighth of a side"
-    )
-
-    _split = field_validator("augment", mode="before")(split_at_commas)
-
-
-class TextFamilyConfig(FamilyConfig):
-    """The options that every family of texts has."""
-
-    documents: Literal["file", "paragraph", "line"] = Field(
-        "file",
-        description="what is one text of a .txt file; where one is longer than 5,000 characters, all are a stream",
-    )
-
-
-class MusicFamilyConfig(FamilyConfig):
-    """The options that every family of music has."""
-
-    transpose: int = Field(
-        5, ge=0, le=12, description="move each piece by up to so many semitones up or down, anew each time"
-    )
-    full_bars: bool = Field(
-        False,
-        description="leave out, and never make, pieces with a note across a bar line or a part of a bar at the end",
-    )
-    pedal: bool = Field(False, description="let the sustain pedal of MIDI files prolong notes")
-
-
 class Family(nn.Module):
     """How one kind of model is trained; VAE is one. A subclass is a leaf and implements every method here.
 
@@ -185,7 +139,7 @@ class Family(nn.Module):
 
     Attributes:
         Config: its options.
-        modality: what it makes, and is trained on: "image", "text" or "music".
+        modality: what it makes, and is trained on.
         tasks: what its samplers do; the first is what a user gets who names none.
         measures: those of the tasks whose files are measures; their samplers are f(content) -> value, or
             f(content, length) -> value for texts.
@@ -196,7 +150,7 @@ class Family(nn.Module):
     """
 
     Config: ClassVar[type[FamilyConfig]]
-    modality: ClassVar[str] = "image"
+    modality: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     measures: ClassVar[tuple[str, ...]] = ()
     span: int = 0

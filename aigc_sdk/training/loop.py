@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import DataReport, ImageOptions, load_data, load_music, load_texts
+from aigc_sdk.data import DataReport
 from aigc_sdk.errors import (
     AigcError,
     Interrupted,
@@ -34,14 +34,7 @@ from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import sdk_version
 from aigc_sdk.training.budget import settle
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from aigc_sdk.training.family import (
-    Family,
-    FamilyConfig,
-    ImageFamilyConfig,
-    MusicFamilyConfig,
-    TextFamilyConfig,
-    parse_config,
-)
+from aigc_sdk.training.family import Family, FamilyConfig, parse_config
 from aigc_sdk.training.initial import find_source, options_of_network, run_folder, start_from
 from aigc_sdk.training.interruption import Interruption, interruptible
 from aigc_sdk.training.journal import Journal, check_tensorboard
@@ -209,14 +202,7 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
 
 def _load(data: Any, family: type[Family], options: FamilyConfig) -> Data:
     """Read the data of a family's modality, with the options that it has for that."""
-    if family.modality == "text":
-        dataset: Data = load_texts(data, options.documents if isinstance(options, TextFamilyConfig) else "file")
-    elif family.modality == "music":
-        asked = options if isinstance(options, MusicFamilyConfig) else MusicFamilyConfig(transpose=0)
-        dataset = load_music(data, asked.transpose, full_bars=asked.full_bars, pedal=asked.pedal)
-    else:
-        workers = options.workers if isinstance(options, ImageFamilyConfig) else None
-        return load_data(data, ImageOptions.of_config(options.model_dump()), workers=workers)
+    dataset: Data = find_modality(family.modality).data.read(data, options.model_dump(), trains=True)
     _log.log(logging.WARNING if dataset.report.skipped else logging.INFO, "%s: %s", dataset.name, dataset.report)
     return dataset
 
@@ -477,7 +463,7 @@ def _write_samples(run: Run, trainer: Trainer, averaged: Family, step: int) -> N
         modality = find_modality(averaged.modality)
         n = modality.samples
         try:
-            fed = feed_samples(eager.card, trainer.data, trainer.split["validation"], n)
+            fed = feed_samples(eager.card, trainer.data, trainer.split["validation"], n, averaged.modality)
         except NoSamples as error:
             _log.warning("no samples at step %d: %s", step, error)
             return

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from aigc_sdk.data import Dataset, MusicDataset, TextDataset
 from aigc_sdk.errors import InvalidData, TrainingFailed
-from aigc_sdk.training.batches import batch_weight, batches, epoch_rows, lane_steps, lanes
-from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig, ImageFamilyConfig
+from aigc_sdk.modality import find_modality
+from aigc_sdk.training.batches import batches, epoch_rows, lane_steps, lanes
+from aigc_sdk.training.family import Batch, Carry, Family, FamilyConfig
 from aigc_sdk.training.journal import not_finite
 from aigc_sdk.training.progress import Clock, Meter, Spent, now
 
@@ -29,8 +29,8 @@ _log = logging.getLogger("aigc_sdk")
 # Items in a batch where neither the options nor a budget say so.
 _BATCH_SIZE = 64
 
-# What a family is trained on.
-Data = Dataset | TextDataset | MusicDataset
+# What a family is trained on; of a stream its codes are read, see `Dataset`.
+Data = Any
 Split = Mapping[str, NDArray[np.int64]]
 
 
@@ -108,10 +108,9 @@ class Trainer:
     @property
     def unit(self) -> tuple[str, int]:
         """What the log counts, and how many of it a step has."""
-        if isinstance(self.data, TextDataset):
-            is_stream = self.data.is_stream
-            return ("characters", self.batch_size * self.family.span) if is_stream else ("texts", self.batch_size)
-        return ("pieces" if isinstance(self.data, MusicDataset) else "images"), self.batch_size
+        if self.data.is_stream:
+            return "characters", self.batch_size * self.family.span
+        return find_modality(self.family.modality).training.unit, self.batch_size
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
@@ -127,7 +126,7 @@ class Trainer:
         """Expect of a validation, until there was one, that an item takes a third of what it takes in a step."""
         rows = self.split["validation"]
         items = len(rows)
-        if isinstance(self.data, TextDataset) and self.data.is_stream and items:
+        if self.data.is_stream and items:
             items = int(self.data.starts[rows[-1] + 1] - self.data.starts[rows[0]])
         self._expect("validation", items / self.unit[1] * step_s / 3)
 
@@ -137,7 +136,7 @@ class Trainer:
 
     def epoch(self) -> Iterator[Batch]:
         """Return the batches that are left of this epoch; every one is full, and what is over comes in other epochs."""
-        if isinstance(self.data, TextDataset) and self.data.is_stream:
+        if self.data.is_stream:
             return lanes(
                 self.data,
                 self.split["train"],
@@ -153,10 +152,8 @@ class Trainer:
         classes = None if labels is None else labels[rows]
         order = epoch_rows(rows, self.seed, self.clock.epoch, n, classes)
         order = order[self.clock.position * self.batch_size :]
-        augment: tuple[str, ...] = self.options.augment if isinstance(self.options, ImageFamilyConfig) else ()
-        if isinstance(self.data, MusicDataset):
-            augment = ("transpose",)
-        return batches(self.data, order, self.batch_size, self.device, augment)
+        modality = self.family.modality
+        return batches(self.data, order, self.batch_size, self.device, modality, self.options, varied=True)
 
     def step(self, batch: Batch) -> None:
         """Run every phase on this batch, then let the average follow the weights."""
@@ -188,10 +185,10 @@ class Trainer:
         was_training = family.training
         family.eval()
         totals: Counter[str] = Counter()
-        seen = 0
+        training, seen = find_modality(family.modality).training, 0
         with torch.no_grad():
-            for batch in batches(self.data, rows, self.batch_size, self.device):
-                weight = batch_weight(batch)
+            for batch in batches(self.data, rows, self.batch_size, self.device, family.modality, self.options):
+                weight = training.weight(batch)
                 seen += weight
                 for name, value in family.validate(batch).items():
                     totals[name] += value * weight  # type: ignore[assignment]  # sums of floats
@@ -286,7 +283,7 @@ def prepare(folder: Path, family: Family, data: Data, split: Split, seed: int) -
 def steps_of_pass(family: Family, data: Data, train: NDArray[np.int64]) -> tuple[int, int]:
     """Return how many items a batch has, and how many batches a pass over the training part."""
     wanted = family.config.batch_size or _BATCH_SIZE
-    if not (isinstance(data, TextDataset) and data.is_stream):
+    if not data.is_stream:
         size = min(wanted, len(train))
         return size, len(train) // size
     for size in range(wanted, 0, -1):  # fewer places of a short text

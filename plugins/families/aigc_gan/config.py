@@ -4,7 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from aigc_sdk.training import ImageFamilyConfig, split_at_commas
+from aigc_image.training import ImageFamilyConfig
+from aigc_sdk.training import split_at_commas
 
 # What a network brings along where nothing else is given.
 _PRESETS: dict[str, dict[str, Any]] = {

@@ -60,6 +60,7 @@ _log = logging.getLogger("aigc_sdk")
 class GAN(Family):
     """A generator and a discriminator, both conditional on the label when the data has labels."""
 
+    modality = "image"
     Config = GANConfig
     tasks = ("generate", "interpolate")
     network_options = ("network", "latent", "width", "spectral_norm")

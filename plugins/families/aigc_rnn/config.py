@@ -4,7 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from aigc_sdk.training import FamilyConfig, MusicFamilyConfig, TextFamilyConfig, split_at_commas
+from aigc_music.training import MusicFamilyConfig
+from aigc_sdk.training import FamilyConfig, split_at_commas
+from aigc_text.training import TextFamilyConfig
 
 
 class NetworkConfig(FamilyConfig):

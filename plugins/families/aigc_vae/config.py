@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from aigc_sdk.training import ImageFamilyConfig
+from aigc_image.training import ImageFamilyConfig
 
 
 class VAEConfig(ImageFamilyConfig):

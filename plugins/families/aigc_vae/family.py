@@ -35,6 +35,7 @@ _SAMPLERS = {"generate": Generate, "interpolate": Interpolate, "reconstruct": Re
 class VAE(Family):
     """A convolutional VAE whose prior is learned, conditional on the label when the data has labels."""
 
+    modality = "image"
     Config = VAEConfig
     tasks = tuple(_SAMPLERS)
     network_options = ("latent", "width", "blocks", "likelihood", "prior", "prior_width", "prior_layers")

@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING
 
 from aigc_image.item import Image
-from aigc_sdk.modality import Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
+from aigc_sdk.modality import (
+    Modality,
+    ModalityData,
+    ModalityEvaluation,
+    ModalityExamples,
+    ModalityReproduction,
+    ModalityTraining,
+)
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -54,3 +61,10 @@ class ImageModality(Modality):
         from aigc_image.examples import ImageExamples
 
         return ImageExamples()
+
+    @property
+    def training(self) -> ModalityTraining:
+        """Learning."""
+        from aigc_image.training import ImageTraining
+
+        return ImageTraining()

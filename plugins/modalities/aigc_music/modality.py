@@ -9,7 +9,15 @@ from aigc_music.events import METER_UNITS
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, respelled
 from aigc_sdk.card import OutputPart
-from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
+from aigc_sdk.modality import (
+    Array,
+    Modality,
+    ModalityData,
+    ModalityEvaluation,
+    ModalityExamples,
+    ModalityReproduction,
+    ModalityTraining,
+)
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -82,3 +90,10 @@ class MusicModality(Modality):
         from aigc_music.examples import MusicExamples
 
         return MusicExamples()
+
+    @property
+    def training(self) -> ModalityTraining:
+        """Learning."""
+        from aigc_music.training import MusicTraining
+
+        return MusicTraining()

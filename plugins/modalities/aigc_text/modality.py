@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 from aigc_sdk.codes import decode
 from aigc_sdk.contents import Contents
 from aigc_sdk.files import write_bytes
-from aigc_sdk.modality import Array, Modality, ModalityData, ModalityEvaluation, ModalityExamples, ModalityReproduction
+from aigc_sdk.modality import (
+    Array,
+    Modality,
+    ModalityData,
+    ModalityEvaluation,
+    ModalityExamples,
+    ModalityReproduction,
+    ModalityTraining,
+)
 from aigc_text.item import Text
 
 if TYPE_CHECKING:
@@ -67,3 +75,10 @@ class TextModality(Modality):
         from aigc_text.examples import TextExamples
 
         return TextExamples()
+
+    @property
+    def training(self) -> ModalityTraining:
+        """Learning."""
+        from aigc_text.training import TextTraining
+
+        return TextTraining()
