@@ -232,6 +232,16 @@ class ModalityData(ABC):
             InvalidData, InvalidRequest, MissingPackage, StorageError, PluginError: as `aigc_sdk.train`.
         """
 
+    def dump(self, details: Any) -> dict[str, Any]:
+        """Return the details of a `DataSpec` as JSON can hold them, under names that run.json has not yet."""
+        return {}
+
+    def load(self, values: Mapping[str, Any]) -> Any:
+        """Return the details that `dump` made these values of; raises ValueError for what it never makes."""
+        if values:
+            raise ValueError(f"there is no such field as {min(values)}")
+        return None
+
 
 class ModalityEvaluation(ABC):
     """How generated items are compared with real ones: by features, numbers that a measure makes of each, or as such.

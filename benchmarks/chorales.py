@@ -194,7 +194,7 @@ def train(data: MusicDataset, folder: Path) -> None:
 def check(report: Report, run: Run, parts: dict[str, MusicDataset]) -> None:
     """Measure the network and the baselines on the frames of the test."""
     family: Any = run.family_class()(run.options())
-    family.build(run.record.data_spec())
+    family.build(run.record.data_spec(family.modality))
     family.load_state_dict(load_averaged_weights(run.folder) | weights_in(run.models["generate"]), strict=False)
     family.eval()
     report.figure("parameters", sum(each.numel() for each in family.parameters()))

@@ -79,7 +79,7 @@ def main() -> int:
     run = Run.open(arguments.run or (Path(model).parent if is_file else RUNS / model))
     check_bits(report)
     family = run.family_class()(run.options())
-    family.build(run.record.data_spec())
+    family.build(run.record.data_spec(family.modality))
     is_image = family.modality == "image"
     check_seeds(report, model, is_image=is_image)
     weights = load_averaged_weights(run.folder) | ({} if is_image else weights_in(model_file(model)))

@@ -66,7 +66,7 @@ def check_shakespeare(report: Report) -> None:
     """Measure the nats of the last tenth, and those of the n-gram."""
     run = Run.open(RUNS / "shakespeare")
     family: Any = run.family_class()(run.options())
-    family.build(run.record.data_spec())
+    family.build(run.record.data_spec(family.modality))
     family.load_state_dict(load_averaged_weights(run.folder) | weights_in(model_file("shakespeare")), strict=False)
     family.eval()
     weights = sum(each.numel() for each in family.parameters())

@@ -310,7 +310,7 @@ def test_a_prompt_in_another_key_goes_on_as_the_same_tune_in_that_key(loop):
     family, data = relative_family()
     with torch.no_grad():
         family.network.label.weight.zero_()
-    sampler, names = family.sampler(loop), list(data.spec(np.arange(4)).music.keys)
+    sampler, names = family.sampler(loop), list(data.spec(np.arange(4)).details.keys)
     assert {"C", "D", "G"} < set(names)
     seed, made = torch.tensor([3, 4]), {}
     prompt = data.row_codes(0)[:30]
@@ -336,8 +336,16 @@ def test_events_are_counted_in_the_key_of_c_too():
     tune = np.array([[62 + step, 80, 24 * i, 24, 0, 0] for i, step in enumerate([0, 4, 7, 12])])
     higher = tune + np.array([5, 0, 0, 0, 0, 0])
     spec = load_music([Piece("d", tune, key=2), Piece("g", higher, key=7)]).spec(np.arange(2))
-    assert {ord(event): n for event, n in spec.characters.items()} == {62: 1, 66: 1, 67: 1, 69: 1, 71: 1, 74: 2, 79: 1}
-    assert {ord(event): n for event, n in spec.music.relative.items()} == {
+    assert {ord(event): n for event, n in spec.details.events.items()} == {
+        62: 1,
+        66: 1,
+        67: 1,
+        69: 1,
+        71: 1,
+        74: 2,
+        79: 1,
+    }
+    assert {ord(event): n for event, n in spec.details.relative.items()} == {
         60: 1,
         64: 1,
         67: 1,
@@ -361,8 +369,8 @@ def test_runs_from_before_keep_their_pitches():
     _, data = relative_family()
     spec = data.spec(np.arange(4))
     family = MusicRNN(MusicRNN.Config(width=16, layers=1, min_count=1))
-    family.build(replace(spec, music=replace(spec.music, relative={})))
-    assert family.events() == family.codes.tolist() == sorted(map(ord, spec.characters))
+    family.build(replace(spec, details=replace(spec.details, relative={})))
+    assert family.events() == family.codes.tolist() == sorted(map(ord, spec.details.events))
     batch = next(batches(data, np.arange(1), 1, torch.device("cpu"), "music"))
     assert torch.equal(family.relative(batch), batch["codes"])
 
@@ -910,7 +918,7 @@ def test_drums_stay_where_pieces_are_moved():
         for name, up, beats in (("same", 0, drums), ("higher", 3, drums), ("other", 0, drums[:4]))
     )
     data = load_music([same, higher, other], transpose=2)
-    events = {event_name(ord(character)) for character in data.spec(np.arange(3)).characters}
+    events = {event_name(ord(character)) for character in data.spec(np.arange(3)).details.events}
     assert {each for each in events if each.startswith("held") and int(each.split()[1]) < 58} == {"held 36"}
     digests = data.digests.tolist()
     assert digests[0] == digests[1] != digests[2]

@@ -267,7 +267,7 @@ def test_training_learns_the_texts(trained_rnn):
     figures = [line["validation"] for line in trained_rnn.metrics if "validation" in line]
     # Of four syllables of six the label tells the first.
     record = trained_rnn.record
-    per_character = 3 * math.log(6) * record.data.split["train"] / sum(record.characters.values())
+    per_character = 3 * math.log(6) * record.data.split["train"] / sum(record.details["characters"].values())
     assert figures[-1]["nats_per_character"] < 1.2 * per_character
     assert figures[-1]["perplexity"] == pytest.approx(math.exp(figures[-1]["nats_per_character"]))
     assert figures[-1]["bits_per_character"] == pytest.approx(figures[-1]["nats_per_character"] / math.log(2))

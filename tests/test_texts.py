@@ -45,7 +45,7 @@ def test_labels_are_kept_and_a_text_may_have_two():
     assert data.label_names == ("first", "surname") and data.labels.tolist() == [1, 0, 0]
     spec = data.spec(np.arange(3))
     assert spec.label_frequencies == pytest.approx((2 / 3, 1 / 3)) and spec.shape == (3,) and spec.n == 3
-    assert spec.characters == {"A": 1, "L": 2, "e": 4, "n": 2}
+    assert spec.details.characters == {"A": 1, "L": 2, "e": 4, "n": 2}
 
 
 @pytest.mark.parametrize(("documents", "wanted"), [("line", ["a b", "c", "d e"]), ("paragraph", ["a b\nc", "d e"])])

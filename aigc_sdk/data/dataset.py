@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,47 +20,22 @@ _CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
-class MusicSpec:
-    """What a family needs to know of pieces of music besides.
-
-    Attributes:
-        keys: how often each key occurs in the training part, by its name; 0 for those that pieces are only moved to.
-        meters: the same of metres.
-        tempo: what most pieces are played at, quarter notes a minute.
-        bars: how often pieces have so many bars; one that is begun counts.
-        relative: how often each event occurs in the training part if every piece is moved so that its tonic is C
-            (`aigc_music.keys.tonic_offset`); events are the characters of their codes, as in `DataSpec`.
-    """
-
-    keys: Mapping[str, float]
-    meters: Mapping[str, float]
-    tempo: float
-    bars: Mapping[int, float] = field(default_factory=dict)
-    relative: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class DataSpec:
     """What a family needs to know of the data to build its modules.
 
     Attributes:
-        shape: (height, width, channels) of images; (characters of the longest,) of texts, of music (events,).
+        shape: of one item: (height, width, channels) of images, (characters of the longest,) of texts, ...
         labels: the names of the classes, () for data without labels.
         label_frequencies: how often each class occurs in the training part; sums to 1.
         n: items in the training part.
-        characters: of texts, how often each character occurs in the training part; of music events, as the
-            characters of their codes.
-        is_stream: whether texts are pieces of one, in order, without beginnings and ends.
-        music: of music alone.
+        details: what else the modality says, such as `aigc_text.data.TextDetails`; None for most.
     """
 
     shape: tuple[int, ...]
     labels: tuple[str, ...]
     label_frequencies: tuple[float, ...]
     n: int
-    characters: Mapping[str, int] = field(default_factory=dict)
-    is_stream: bool = False
-    music: MusicSpec | None = None
+    details: Any = None
 
 
 def examples(names: Sequence[str], count: int | None = None) -> str:

@@ -34,7 +34,7 @@ from aigc_music.events import (
 )
 from aigc_music.keys import KEYS, tonic_offset
 from aigc_sdk.data.abc import is_music
-from aigc_sdk.data.dataset import DataReport, DataSpec, MusicSpec, Sequences, split_by_digest
+from aigc_sdk.data.dataset import DataReport, DataSpec, Sequences, split_by_digest
 from aigc_sdk.data.encodings import read_text
 from aigc_sdk.data.folders import walk
 from aigc_sdk.data.images import Rejected
@@ -89,6 +89,28 @@ class Piece(NamedTuple):
     key: int | None = None
     meter: str = "4/4"
     tempo: float | None = None
+
+
+@dataclass(frozen=True)
+class MusicDetails:
+    """What a family needs to know of pieces of music besides.
+
+    Attributes:
+        events: how often each event occurs in the training part, by the characters of their codes.
+        keys: how often each key occurs in the training part, by its name; 0 for those that pieces are only moved to.
+        meters: the same of metres.
+        tempo: what most pieces are played at, quarter notes a minute.
+        bars: how often pieces have so many bars; one that is begun counts.
+        relative: how often each event occurs in the training part if every piece is moved so that its tonic is C
+            (`aigc_music.keys.tonic_offset`).
+    """
+
+    events: Mapping[str, int]
+    keys: Mapping[str, float]
+    meters: Mapping[str, float]
+    tempo: float
+    bars: Mapping[int, float] = field(default_factory=dict)
+    relative: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,7 +239,8 @@ class MusicDataset(Sequences):
         own = np.bincount(self.keys[train], minlength=len(KEYS)) / len(train)
         meters = np.bincount(self.meters[train], minlength=len(self.meter_names))
         bars = Counter(self._bars(row) for row in train.tolist())
-        music = MusicSpec(
+        details = MusicDetails(
+            _counted(events),
             {KEYS[i]: float(own[i]) for i in np.flatnonzero(keys)},
             dict(zip(self.meter_names, (meters / len(train)).tolist(), strict=True)),
             self.tempo,
@@ -225,7 +248,7 @@ class MusicDataset(Sequences):
             _counted(relative),
         )
         longest = int(np.diff(self.starts)[train].max())
-        return DataSpec((longest,), (), (), len(train), _counted(events), music=music)
+        return DataSpec((longest,), (), (), len(train), details)
 
 
 def _counted(events: Mapping[int, int]) -> dict[str, int]:

@@ -42,6 +42,19 @@ PIECE_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
+class TextDetails:
+    """What a family needs to know of texts besides.
+
+    Attributes:
+        characters: how often each character occurs in the training part.
+        is_stream: whether they are pieces of one text, in order, without beginnings and ends.
+    """
+
+    characters: Mapping[str, int]
+    is_stream: bool = False
+
+
+@dataclass(frozen=True)
 class TextDataset(Sequences):
     """Texts with or without labels; the codes are code points.
 
@@ -105,7 +118,7 @@ class TextDataset(Sequences):
         characters = {chr(code): int(counts[code]) for code in np.flatnonzero(counts).tolist()}
         longest = int(np.diff(self.starts)[train].max())
         frequencies = frequencies_of(self.labels, self.label_names, train)
-        return DataSpec((longest,), self.label_names, frequencies, len(train), characters, self.is_stream)
+        return DataSpec((longest,), self.label_names, frequencies, len(train), TextDetails(characters, self.is_stream))
 
 
 def load_texts(source: Any, documents: Documents = "file") -> TextDataset:

@@ -97,7 +97,8 @@ def find_source(init: Any) -> Source:
     """
     origin = find_origin(init)
     if isinstance(origin, Run):
-        theirs = _built(origin.family_class(), origin.options(), origin.record.data_spec())
+        family = origin.family_class()
+        theirs = _built(family, origin.options(), origin.record.data_spec(family.modality))
         weights = load_averaged_weights(origin.folder)
         return Source(str(origin.folder), origin.record.family, weights, theirs.rows())
     stored = read_stored(origin)

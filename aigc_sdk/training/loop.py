@@ -112,7 +112,7 @@ def _train(
     check: Check | None,
 ) -> Run:
     family_class, options, dataset, split = inputs
-    run = Run(out, _record(family, options, dataset, split, out, seed))
+    run = Run(out, _record(family, family_class.modality, options, dataset, split, out, seed))
     state, step_s = None, None
     if _is_begun(out, resume=resume):
         run, state, init = _reopen(run, init)
@@ -207,7 +207,9 @@ def _load(data: Any, family: type[Family], options: FamilyConfig) -> Data:
     return dataset
 
 
-def _record(family: str, options: FamilyConfig, dataset: Data, split: Split, out: Path, seed: int) -> RunRecord:
+def _record(
+    family: str, modality: str, options: FamilyConfig, dataset: Data, split: Split, out: Path, seed: int
+) -> RunRecord:
     """Return what the run says of itself."""
     spec = dataset.spec(split["train"])
     name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().name).lstrip("._-")
@@ -226,9 +228,7 @@ def _record(family: str, options: FamilyConfig, dataset: Data, split: Split, out
         shape=spec.shape,
         labels=spec.labels,
         label_frequencies=spec.label_frequencies,
-        characters=dict(spec.characters),
-        is_stream=spec.is_stream,
-        music=spec.music,
+        details=find_modality(modality).data.dump(spec.details),
         environment=_environment(),
         sdk_version=sdk_version(),
         started=utc_now(),

@@ -4,15 +4,24 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
-from aigc_sdk.data import DataSpec, MusicSpec
+from aigc_sdk.data import DataSpec
 from aigc_sdk.errors import (
     InvalidConfig,
     InvalidModel,
@@ -25,6 +34,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.exporter import Exportable, ExportReport
 from aigc_sdk.files import as_path, read_file, storage_error
+from aigc_sdk.modality import find_modality
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import ExporterSpec, FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
@@ -41,6 +51,8 @@ class RunRecord(BaseModel):
     """What a run folder says of itself, in `run.json`.
 
     Attributes:
+        details: what the modality says of the data besides, see `ModalityData.dump`; in the file it stands beside the
+            other fields.
         data_report: what was read and what was left out, see `DataReport`.
         init: where the weights came from and what did not fit, see `start_from`; None for random ones.
     """
@@ -55,19 +67,42 @@ class RunRecord(BaseModel):
     shape: tuple[int, ...]
     labels: tuple[str, ...]
     label_frequencies: tuple[float, ...]
-    characters: dict[str, int] = {}
-    is_stream: bool = False
-    music: MusicSpec | None = None
+    details: dict[str, JsonValue] = {}
     environment: dict[str, JsonValue]
     sdk_version: str
     started: str
     data_report: dict[str, JsonValue] | None = None
     init: dict[str, JsonValue] | None = None
 
-    def data_spec(self) -> DataSpec:
-        """Return the description of the data that the family was built for."""
-        n = self.data.split["train"]
-        return DataSpec(self.shape, self.labels, self.label_frequencies, n, self.characters, self.is_stream, self.music)
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "details" in values:
+            return values
+        details = {name: value for name, value in values.items() if name not in cls.model_fields}
+        return {**{name: value for name, value in values.items() if name not in details}, "details": details}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        spread: dict[str, Any] = {}
+        for name, value in handler(self).items():
+            spread |= value if name == "details" else {name: value}
+        return spread
+
+    def data_spec(self, modality: str) -> DataSpec:
+        """Return the description of the data that a family of a modality was built for.
+
+        Raises:
+            InvalidModel: the details are not those of such data.
+        """
+        try:
+            details = find_modality(modality).data.load(self.details)
+        except ValueError as error:
+            words = str(error).replace("\n", " ").rstrip(".")
+            raise InvalidModel(
+                f"{RECORD} is not what a training writes with version {sdk_version()} of the SDK: {words}."
+            ) from error
+        return DataSpec(self.shape, self.labels, self.label_frequencies, self.data.split["train"], details)
 
 
 @dataclass(frozen=True)
@@ -146,7 +181,7 @@ class Run:
             TrainingFailed: there is no checkpoint that fits.
         """
         family = self.family_class()(self.options())
-        family.build(self.record.data_spec())
+        family.build(self.record.data_spec(family.modality))
         weights = load_averaged_weights(self.folder)
         try:
             family.load_state_dict(weights)

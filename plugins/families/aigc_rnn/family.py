@@ -25,7 +25,7 @@ from aigc_rnn.tokens import (
     usual_steps,
 )
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data import DataSpec, TextDetails
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 
@@ -58,7 +58,7 @@ class RNN(Family):
     @classmethod
     def sizes(cls, config: RNNConfig, data: DataSpec) -> tuple[Size, ...]:  # noqa: ARG003 - whatever the options
         """Larger steps where the training has enough of smaller ones; documents are read whole."""
-        return STREAM_SIZES if data.is_stream else SIZES
+        return STREAM_SIZES if data.details.is_stream else SIZES
 
     @classmethod
     def usual_steps(cls, config: RNNConfig, data: DataSpec, pass_steps: int) -> int:  # noqa: ARG003 - passes tell
@@ -68,7 +68,7 @@ class RNN(Family):
     def build(self, data: DataSpec) -> None:
         """Make the network for the characters of the data; raises InvalidData when there are too few."""
         config = self.config
-        codes = known_codes(data.characters, config, "characters")
+        codes = known_codes(data.details.characters, config, "characters")
         self.data, self.span = data, config.span or _SPAN
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
         self.network = network_of(config, len(codes), len(data.labels))
@@ -86,7 +86,8 @@ class RNN(Family):
             return None
         labels, count = choices.get("label", ()), card.config["min_count"]
         shares = (1 / len(labels),) * len(labels) if labels else ()
-        return DataSpec((card.output.shape[0],), labels, shares, 1, dict.fromkeys(choices["prompt"], count))
+        details = TextDetails(dict.fromkeys(choices["prompt"], count))
+        return DataSpec((card.output.shape[0],), labels, shares, 1, details)
 
     def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the biases."""
@@ -106,7 +107,7 @@ class RNN(Family):
         A stream is read on from the state that the batch before left, through which no gradient goes (truncated
         back-propagation through time, Williams & Peng 1990).
         """
-        if not self.data.is_stream:
+        if not self.data.details.is_stream:
             nats, counted = self.of_documents(batch)
             return Losses(nats.sum() / counted.sum()), None
         tokens = tokens_of(self.codes, batch["codes"])
@@ -134,7 +135,7 @@ class RNN(Family):
         after = torch.cat([tokens, torch.full_like(tokens[:, :1], END)], 1)
         nothing, something = torch.zeros_like(is_read[:, :1]), torch.ones_like(is_read[:, :1])
         there = torch.cat([is_read, nothing], 1)
-        counted = there if self.data.is_stream else torch.cat([something, is_read], 1)
+        counted = there if self.data.details.is_stream else torch.cat([something, is_read], 1)
         target = torch.where(there, after, END)
         label = batch["labels"][:, None] if "labels" in batch else None
         logits, _ = self.network(before, label, self.network.start(len(tokens), tokens.device))
@@ -155,13 +156,13 @@ class RNN(Family):
     @property
     def most(self) -> int:
         """How many characters a text that is made has at most."""
-        return self.config.max_length or (_STREAM_LENGTH if self.data.is_stream else 2 * self.data.shape[0])
+        return self.config.max_length or (_STREAM_LENGTH if self.data.details.is_stream else 2 * self.data.shape[0])
 
     def controls(self, task: str) -> list[Control]:
         """Return the prompt, how long a text may get, and how characters are chosen; of a score nothing."""
         if task == "score":
             return []
-        usual = min(self.most, _STREAM_DEFAULT) if self.data.is_stream else self.most
+        usual = min(self.most, _STREAM_DEFAULT) if self.data.details.is_stream else self.most
         controls = [
             Control(
                 name="prompt",
@@ -203,7 +204,7 @@ class RNN(Family):
         if task not in self.tasks:
             raise UnknownName.of("task of the family rnn", task, self.tasks)
         if task == "score":
-            return Score(*self._parts(), ends=not self.data.is_stream)
+            return Score(*self._parts(), ends=not self.data.details.is_stream)
         return _LOOPS[task](*self._parts())
 
     def _parts(self) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]]]:

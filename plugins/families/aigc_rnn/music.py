@@ -28,8 +28,8 @@ from aigc_rnn.tokens import (
     usual_steps,
 )
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.data import DataSpec, MusicSpec
-from aigc_sdk.errors import InvalidData, UnknownName
+from aigc_sdk.data import DataSpec, MusicDetails
+from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 
 _NOTHING = -1
@@ -72,15 +72,13 @@ class MusicRNN(Family):
     def build(self, data: DataSpec) -> None:
         """Make the network for the events of the data; raises InvalidData when there are too few."""
         config = self.config
-        if data.music is None:
-            raise InvalidData("The family music-rnn is trained on music; give MIDI, ABC or MusicXML.")
-        self.data, self.music = data, data.music
+        self.data, self.music = data, data.details
         # Told of the key, it reads and makes pieces as if their tonic were C: what it learns of one key holds for all.
         # The records of older runs do not count events that way.
-        self.is_relative = "key" in config.conditions and bool(data.music.relative)
-        codes = known_codes(data.music.relative if self.is_relative else data.characters, config, "events")
-        self.keys = tuple(data.music.keys) if "key" in config.conditions else ()
-        self.meters = tuple(data.music.meters) if "meter" in config.conditions else ()
+        self.is_relative = "key" in config.conditions and bool(data.details.relative)
+        codes = known_codes(data.details.relative if self.is_relative else data.details.events, config, "events")
+        self.keys = tuple(data.details.keys) if "key" in config.conditions else ()
+        self.meters = tuple(data.details.meters) if "meter" in config.conditions else ()
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.int32))
         # Which label each key is; one that the training part does not have is taken for the first.
         key_labels = [self.keys.index(name) if name in self.keys else 0 for name in KEYS]
@@ -113,8 +111,8 @@ class MusicRNN(Family):
         tables = ([code for code in table.flatten().tolist() if code >= 0] for table in codes)
         own = max((table for table in tables if len({*table} & known) == len(table)), key=len, default=[])
         relative = {chr(code): card.config["min_count"] for code in own} if len(own) < len(known) else {}
-        music = MusicSpec(told["key"], told["meter"], 120.0, bars, relative)
-        return DataSpec((card.output.shape[0],), (), (), 1, events, music=music)
+        details = MusicDetails(events, told["key"], told["meter"], 120.0, bars, relative)
+        return DataSpec((card.output.shape[0],), (), (), 1, details)
 
     def recovered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the biases."""
@@ -271,7 +269,7 @@ class MusicRNN(Family):
     def _parts(
         self,
     ) -> tuple[RecurrentNetwork, tuple[int, ...], dict[str, tuple[float, ...]], Clock, Mapping[int, float] | None]:
-        music: MusicSpec = self.music
+        music: MusicDetails = self.music
         told = {"key": (self.keys, music.keys), "meter": (self.meters, music.meters)}
         frequencies = {name: tuple(shares[each] for each in names) for name, (names, shares) in told.items() if names}
         bars = music.bars if self.clock.counts_bars else None
