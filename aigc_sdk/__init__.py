@@ -109,7 +109,7 @@ def train(
             `.csv`, `.tsv` or `.parquet` table of images and labels, a file that a plugin reads, an array uint8 (n,
             height, width, channels), or a pair of such an array and its labels (n,). For one of texts a `.txt`,
             `.jsonl` or `.csv` file, a folder of these, or a list of texts. For one of music MIDI, ABC or MusicXML, a
-            folder of these, or a list of `aigc_sdk.data.Piece`.
+            folder of these, or a list of `aigc_music.data.Piece`.
         out: a folder that does not exist yet, or is empty; to resume, a run folder.
         seed: of the weights, the order of the data and the noise in training.
         resume: go on with the run in `out`, which has to be of the same family, config, seed and data.

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import mido
 import music21
 
+from aigc_music.abc import read_abc
 from aigc_music.events import TICKS
-from aigc_sdk.data.abc import read_abc
-from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.dataset import Rejected
 from timing import Report
 
 CORPUS = Path(music21.__file__).parent / "corpus"

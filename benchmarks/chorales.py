@@ -29,9 +29,8 @@ import torch
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
+from aigc_music.data import MusicDataset, Piece, load_music
 from aigc_music.events import HELD, NOTE, TICKS, TIME, Notes, transposed
-from aigc_sdk.data import MusicDataset, load_music
-from aigc_sdk.data.music import Piece
 from aigc_sdk.files import cache_folder, write_bytes
 from aigc_sdk.training import Run
 from aigc_sdk.training.batches import batches

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aigc_music.events import TICKS, Notes, in_order
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.scores import read_score
+from aigc_music.scores import read_score
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.errors import InvalidData, MissingPackage, StorageError, UnknownName
 from aigc_sdk.files import atomic_write, cache_folder, make_folder, write_bytes
 

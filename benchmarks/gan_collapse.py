@@ -21,7 +21,7 @@ from torch import nn
 import aigc_gan.family
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.training import Batch, Carry, Losses, Run
 from datasets import fetch
 from timing import Report

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
-from aigc_sdk.data import ImageOptions, load_data
+from aigc_image.data import load_data
+from aigc_image.images import ImageOptions
 from aigc_sdk.files import cache_folder, write_bytes
 from aigc_sdk.training import Run
 from datasets import Source, download

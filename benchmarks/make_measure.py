@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from aigc_image.data import load_data
 from aigc_onnx.measure import export_measure
 from aigc_sdk.card import DataSummary, ModelCard, OutputSpec
-from aigc_sdk.data import load_data
 from aigc_sdk.files import cache_folder, make_folder, write_bytes
 from aigc_sdk.specs import sdk_version
 from aigc_sdk.training.sampling import premultiplied

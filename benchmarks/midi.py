@@ -30,8 +30,8 @@ import mido
 import numpy as np
 
 from aigc_music.events import TICKS
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.midi import read_midi
+from aigc_music.midi import read_midi
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.files import cache_folder
 from timing import Report
 

@@ -30,13 +30,12 @@ import numpy as np
 import aigc_sdk as sdk
 from aigc_metrics.music import RUN as RUN_OF_NOTES
 from aigc_metrics.music import longest_runs, scale_consistency, steps
+from aigc_music.abc import read_abc
+from aigc_music.data import MusicDataset, bar_ticks, in_full_bars
 from aigc_music.events import TICKS, Notes, decode, encode
 from aigc_music.item import Music
 from aigc_music.keys import KEYS
-from aigc_sdk.data import MusicDataset
-from aigc_sdk.data.abc import read_abc
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.music import bar_ticks, in_full_bars
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
 from datasets import fetch

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aigc_sdk as sdk
+from aigc_music.data import Piece, bar_ticks
 from aigc_music.events import (
     DURATION,
     FIRST_DURATION,
@@ -30,8 +31,6 @@ from aigc_music.events import (
 )
 from aigc_music.keys import KEYS, tonic_offset
 from aigc_rnn.sampler import BEGIN, END, SPECIAL, UNKNOWN
-from aigc_sdk.data import Piece
-from aigc_sdk.data.music import bar_ticks
 from aigc_sdk.training import Run
 from text_speed import STEPS, Array, compare, first_chunk
 from timing import Report

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aigc_sdk.data import DataReport
+from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.data.tables import LABEL_KEYS, read_csv
-from aigc_sdk.data.texts import TEXT_KEYS
+from aigc_text.data import TEXT_KEYS
 from timing import Report
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")

@@ -34,9 +34,9 @@ from torch.nn import functional as F
 
 import aigc_sdk as sdk
 from aigc_rnn.config import RNNConfig
-from aigc_sdk.data import load_texts
 from aigc_sdk.training import loop, progress
 from aigc_sdk.training.trainer import precision
+from aigc_text.data import load_texts
 from datasets import fetch
 from timing import Report
 

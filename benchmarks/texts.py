@@ -27,10 +27,10 @@ import aigc_sdk as sdk
 from aigc_rnn.losses import negative_log_likelihood
 from aigc_rnn.sampler import BEGIN
 from aigc_rnn.tokens import tokens_of
-from aigc_sdk.data import TextDataset, load_texts
 from aigc_sdk.generation import load, model_file
 from aigc_sdk.training import Run
 from aigc_sdk.training.checkpoint import load_averaged_weights
+from aigc_text.data import TextDataset, load_texts
 from datasets import fetch, poem_kind
 from ngram import ngram_nats
 from stored import weights_in

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aigc_music.abc import read_abc
+from aigc_music.data import load_music
 from aigc_music.keys import KEYS
-from aigc_sdk.data import load_music
-from aigc_sdk.data.abc import read_abc
-from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.dataset import Rejected
 
 # Pitch, onset and duration in quarter notes of each tune.
 CASES = json.loads((Path(__file__).parent / "data" / "abc.json").read_text(encoding="utf-8"))

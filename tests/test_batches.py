@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from aigc_image.data import load_data
 from aigc_image.training import vary
-from aigc_sdk.data import load_data
 from aigc_sdk.training.batches import batches, epoch_rows
 
 ROWS = np.arange(100, 200)

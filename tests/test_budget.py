@@ -9,15 +9,17 @@ import torch
 
 from aigc_gan.config import GANConfig
 from aigc_gan.family import GAN
+from aigc_image.data import load_data
+from aigc_music.data import MusicDataset, load_music
 from aigc_rnn.config import MusicRNNConfig, RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
-from aigc_sdk.data import MusicDataset, load_data, load_music, load_texts
 from aigc_sdk.testing.families import example_data
 from aigc_sdk.training import budget, progress
 from aigc_sdk.training.budget import settle
 from aigc_sdk.training.plan import _duration
 from aigc_sdk.training.progress import now, readable_time
+from aigc_text.data import load_texts
 
 
 @pytest.fixture(scope="module")

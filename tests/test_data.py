@@ -12,7 +12,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aigc_sdk.data import Dataset, DataSpec, load_data
+from aigc_image.data import load_data
+from aigc_image.dataset import ImageDataset
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidData, StorageError
 
 RNG = np.random.default_rng(0)
@@ -45,7 +47,7 @@ def write_image(path, pixels, **options):
     return path
 
 
-def same(data: Dataset, images, labels=None, label_names=()):
+def same(data: ImageDataset, images, labels=None, label_names=()):
     assert data.images.dtype == np.uint8
     assert np.array_equal(data.images, images)
     assert (data.labels is None) == (labels is None)

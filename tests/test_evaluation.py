@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 import aigc_sdk as sdk
+from aigc_image.data import load_data
+from aigc_image.images import ImageOptions
 from aigc_sdk import cli, errors
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import ImageOptions, load_data
 from aigc_sdk.evaluator import Evaluator, Measured
 from aigc_sdk.registry import Registry, default_registry
 from test_files import remove_home

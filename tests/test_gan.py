@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from aigc_gan import augment, losses, networks
 from aigc_gan.family import GAN
 from aigc_gan.watch import Filters, Watch
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training.family import parse_config
 from aigc_sdk.training.random import Stream, normal

@@ -11,7 +11,8 @@ from PIL import Image as pil
 import aigc_sdk as sdk
 from aigc_gan.family import GAN, scarce
 from aigc_gan.watch import Watch, collapse
-from aigc_sdk.data import DataSpec, load_data
+from aigc_image.data import load_data
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidConfig, InvalidData, TrainingFailed, UnknownName
 from aigc_sdk.request import build_request
 from aigc_sdk.training import Losses, plan

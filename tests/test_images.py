@@ -18,11 +18,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import ImageCms, ImageOps
 
+from aigc_image import decoding as pixels
+from aigc_image import images
+from aigc_image.data import load_data
+from aigc_image.dataset import ImageDataset
+from aigc_image.images import ImageOptions, brought_to, decode, probe
 from aigc_image.pixels import count_channels, read_pixels
 from aigc_sdk.cli import app
-from aigc_sdk.data import Dataset, ImageOptions, images, load_data, pixels
 from aigc_sdk.data import workers as worker_processes
-from aigc_sdk.data.images import Rejected, brought_to, decode, probe
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.data.workers import WorkerLost, Workers
 from aigc_sdk.errors import InvalidConfig, InvalidData, StorageError
 from aigc_sdk.files import cache_folder
@@ -549,7 +553,7 @@ def colours(tmp_path):
 @pytest.fixture
 def no_memory(monkeypatch):
     """Let no data set be held in memory."""
-    from aigc_sdk.data import cleaning
+    from aigc_image import cleaning
 
     monkeypatch.setattr(pixels, "MEMORY_BYTES", 0)
     monkeypatch.setattr(cleaning, "MEMORY_BYTES", 0)
@@ -667,7 +671,7 @@ def test_few_images_need_no_cache_and_many_say_how_to_name_one(colours, monkeypa
 
 def test_script_without_a_main_guard_can_use_workers(colours, tmp_path):
     script = (
-        "from aigc_sdk.data import load_data\nimport sys\nprint('once')\nprint(load_data(sys.argv[1], workers=2).n)"
+        "from aigc_image.data import load_data\nimport sys\nprint('once')\nprint(load_data(sys.argv[1], workers=2).n)"
     )
     write(tmp_path / "script.py", script.encode())
     write(tmp_path / "random.py", b"raise SystemExit('the wrong random')")  # where the user is
@@ -757,6 +761,6 @@ def test_workers_end_when_one_is_done():
 
 
 def test_dataset_made_by_hand_splits_and_has_a_fingerprint():
-    data = Dataset("by hand", GREY, None, ())
+    data = ImageDataset("by hand", GREY, None, ())
     assert data.fingerprint == load_data(GREY).fingerprint
     assert np.array_equal(data.digests, load_data(GREY).digests)

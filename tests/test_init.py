@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import aigc_sdk as sdk
+from aigc_image.data import load_data
+from aigc_music.data import Piece, load_music
 from aigc_rnn.config import MusicRNNConfig, RNNConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
-from aigc_sdk.data import Piece, load_data, load_music, load_texts
 from aigc_sdk.generation import model_file
 from aigc_sdk.registry import default_registry
 from aigc_sdk.training import Run, loop
@@ -19,6 +20,7 @@ from aigc_sdk.training.initial import find_source, start_from
 from aigc_sdk.training.loop import with_network
 from aigc_sdk.training.plan import plan
 from aigc_sdk.training.stored import read_stored
+from aigc_text.data import load_texts
 
 NO_SPLIT = {"validation_fraction": 0, "test_fraction": 0}
 SMALL = {"width": 8, "layers": 1, "min_count": 1, "batch_size": 4, **NO_SPLIT}

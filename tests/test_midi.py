@@ -5,10 +5,9 @@ import time
 
 import pytest
 
+from aigc_music.data import checked, load_music
 from aigc_music.keys import KEYS
-from aigc_sdk.data import load_music
-from aigc_sdk.data.midi import read_midi
-from aigc_sdk.data.music import checked
+from aigc_music.midi import read_midi
 
 
 def number(value):

@@ -20,9 +20,13 @@ from click.testing import CliRunner
 
 import aigc_sdk as sdk
 from aigc_metrics.music import scale_consistency
+from aigc_music import data as music
+from aigc_music.data import MOST_BYTES, Piece, find_key, in_full_bars, load_music
 from aigc_music.events import TICKS, decode, encode, event_code, event_name, in_order, transposed
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, key_sharps, respelled, scale
+from aigc_music.midi import read_midi
+from aigc_music.scores import read_score
 from aigc_music.sound import RATE
 from aigc_rnn.music import MusicRNN
 from aigc_rnn.networks import RecurrentNetwork
@@ -30,10 +34,6 @@ from aigc_rnn.notes import Clock, moved, product, timed
 from aigc_rnn.sampler import END, SPECIAL, UNKNOWN, StreamOn
 from aigc_sdk.cli import app
 from aigc_sdk.contents import Contents, Origin
-from aigc_sdk.data import Piece, load_music, music
-from aigc_sdk.data.midi import read_midi
-from aigc_sdk.data.music import MOST_BYTES, find_key, in_full_bars
-from aigc_sdk.data.scores import read_score
 from aigc_sdk.errors import (
     GenerationFailed,
     InvalidConfig,

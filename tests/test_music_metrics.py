@@ -27,11 +27,11 @@ from aigc_metrics.music import (
     steps,
     wasserstein,
 )
+from aigc_music.data import Piece, load_music
 from aigc_music.events import TICKS, in_order
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, scale
 from aigc_sdk.contents import Origin
-from aigc_sdk.data import Piece, load_music
 from aigc_sdk.errors import InvalidData, InvalidRequest
 from aigc_sdk.evaluation.parts import find_parts
 from aigc_sdk.evaluator import ItemSamples

@@ -21,10 +21,10 @@ from torch import nn
 
 import aigc_sdk as sdk
 from aigc_gan.family import GAN
+from aigc_image.data import load_data
 from aigc_image.training import ImageFamilyConfig
 from aigc_rnn.family import RNN
 from aigc_rnn.music import MusicRNN
-from aigc_sdk.data import load_data
 from aigc_sdk.errors import (
     Interrupted,
     InvalidConfig,

@@ -17,12 +17,12 @@ from aigc_rnn.sampler import BEGIN, END, SPECIAL, Choosing, Generate, Score, Str
 from aigc_rnn.tokens import tokens_of
 from aigc_sdk import cli
 from aigc_sdk.codes import decode, encode
-from aigc_sdk.data import load_texts
 from aigc_sdk.errors import InvalidData, InvalidRequest, NotReproduced, UnknownName
 from aigc_sdk.runtime.safety import may_fold
 from aigc_sdk.seeds import threefry
 from aigc_sdk.training.random import Stream
 from aigc_sdk.training.trainer import prepare
+from aigc_text.data import load_texts
 
 CHARACTERS = tuple(map(ord, "abcdefgh春"))
 TOKENS = SPECIAL + len(CHARACTERS)

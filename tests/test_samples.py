@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import aigc_sdk as sdk
+from aigc_image.data import load_data
 from aigc_rnn.family import RNN
 from aigc_sdk.card import Control, OutputSpec
-from aigc_sdk.data import load_data
 from aigc_sdk.errors import InvalidRequest
 from aigc_sdk.registry import Registry, default_registry
 from aigc_sdk.training import Family, FamilyConfig, Losses

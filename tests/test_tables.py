@@ -10,9 +10,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aigc_sdk.data import DataReport, ImageOptions, load_data, load_texts, plugins, tables
+from aigc_image import plugin_files as plugins
+from aigc_image.data import load_data
+from aigc_image.images import ImageOptions
+from aigc_sdk.data import tables
+from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.data.tables import read_csv
 from aigc_sdk.errors import InvalidData, MissingPackage, PluginError
+from aigc_text.data import load_texts
 from test_data import GREY, png, same, write, write_image
 from test_registry import Site
 
@@ -327,7 +332,7 @@ def test_parquet_that_is_broken_raises(tmp_path):
 
 
 def test_parquet_without_pyarrow_raises_with_the_line_that_installs_it(tmp_path):
-    code = "import sys; sys.modules['pyarrow'] = None\nfrom aigc_sdk.data import load_data\nload_data(sys.argv[1])"
+    code = "import sys; sys.modules['pyarrow'] = None\nfrom aigc_image.data import load_data\nload_data(sys.argv[1])"
     path = write(tmp_path / "t.parquet", b"")
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert "MissingPackage: Reading .parquet needs the package 'pyarrow'" in done.stderr
@@ -384,7 +389,7 @@ def test_reader_of_a_plugin_reads_files_of_its_suffix(site, tmp_path):
 def test_reader_may_leave_labels_out_and_is_found_in_a_real_installation(site, tmp_path):
     site.install("my-boxes", READER.replace('"ab"[i % 2]', "None"))
     path = write(tmp_path / "some.box", bytes([4] * 4))
-    code = "from aigc_sdk.data import load_data; import sys; data = load_data(sys.argv[1]); print(data.n, data.labels)"
+    code = "import sys; from aigc_image.data import load_data as load; data = load(sys.argv[1]); print(data.n, data.labels)"
     environment = {"PYTHONPATH": str(tmp_path), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code, path], env=environment, capture_output=True, text=True)
     assert done.stdout == "4 None\n", done.stderr

@@ -8,9 +8,8 @@ import pytest
 
 import aigc_sdk as sdk
 from aigc_sdk.codes import decode, encode
-from aigc_sdk.data import load_texts
-from aigc_sdk.data.texts import MOST_CHARACTERS, PIECE_CHARACTERS
 from aigc_sdk.errors import InvalidData, InvalidRequest
+from aigc_text.data import MOST_CHARACTERS, PIECE_CHARACTERS, load_texts
 
 
 class NAType:

@@ -16,7 +16,7 @@ from PIL import Image as pil
 from safetensors import safe_open
 
 import aigc_sdk as sdk
-from aigc_sdk.data import load_data
+from aigc_image.data import load_data
 from aigc_sdk.errors import (
     InvalidConfig,
     InvalidData,

@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import aigc_sdk as sdk
 from aigc_onnx.convert import trace
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidConfig, InvalidData, UnknownName
 from aigc_sdk.training import Run
 from aigc_sdk.training.family import parse_config

@@ -148,7 +148,7 @@ def test_shakespeare_goes_on_in_verse_and_streams():
 
 def test_folk_tunes_fill_the_bars_asked_for_in_the_key_and_the_metre():
     from aigc_metrics.music import scale_consistency
-    from aigc_sdk.data.music import bar_ticks, in_full_bars
+    from aigc_music.data import bar_ticks, in_full_bars
 
     asked = [(key, meter) for key in ("D", "Am", "G", "Ador") for meter in ("6/8", "2/2", "3/4", "9/8")]
     keys, meters = map(list, zip(*asked, strict=True))

@@ -1,22 +1,18 @@
-"""Stage 1, data: readers, cleaning with its report, the data set, its fingerprint and its split."""
+"""Stage 1, data: what the readers of all kinds of content share; and the split into train, validation and test."""
 
-from aigc_sdk.data.dataset import DataReport, Dataset, DataSpec
-from aigc_sdk.data.images import ImageOptions
-from aigc_sdk.data.music import MusicDataset, MusicDetails, Piece, load_music
-from aigc_sdk.data.readers import load_data
-from aigc_sdk.data.texts import TextDataset, TextDetails, load_texts
+from aigc_sdk.data.dataset import DataReport, DataSpec, Rejected, Sequences, frequencies_of, split_by_digest
+from aigc_sdk.moved import moved
 
-__all__ = [
-    "DataReport",
-    "DataSpec",
-    "Dataset",
-    "ImageOptions",
-    "MusicDataset",
-    "MusicDetails",
-    "Piece",
-    "TextDataset",
-    "TextDetails",
-    "load_data",
-    "load_music",
-    "load_texts",
-]
+__all__ = ["DataReport", "DataSpec", "Rejected", "Sequences", "frequencies_of", "split_by_digest"]
+
+__getattr__ = moved(
+    __name__,
+    Dataset="aigc_image.dataset:ImageDataset",
+    ImageOptions="aigc_image.images",
+    MusicDataset="aigc_music.data",
+    Piece="aigc_music.data",
+    TextDataset="aigc_text.data",
+    load_data="aigc_image.data",
+    load_music="aigc_music.data",
+    load_texts="aigc_text.data",
+)

@@ -1,22 +1,16 @@
-"""What data sets share: fingerprint, report, the split into train, validation and test; and those of images."""
+"""What data sets share: fingerprint, report, the split into train, validation and test."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data.images import pixel_digest
-from aigc_sdk.data.pixels import PixelFile
 from aigc_sdk.errors import InvalidData, printable
 
 _EXAMPLES = 5  # of what is left out, named for each reason
 _WORDS = 1000  # characters of a name and a detail
-_CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -67,13 +61,13 @@ class DataReport:
         notes: what else is worth knowing.
         cache_bytes: the size of the file of decoded pixels in the cache; 0 without one.
         left_out: all that was left out, a line for each: the reason, a tab, the name and the detail.
-        what: the items are, "image", "text" or "piece".
+        what: the items are, one of them, such as "image".
 
     Example:
         >>> report = DataReport(n=3)
         >>> report.skip("unreadable", "cat.png", "image file is truncated")
         >>> print(report)
-        3 images read, 1 left out
+        3 items read, 1 left out
           unreadable: 1 (cat.png: image file is truncated)
     """
 
@@ -82,7 +76,7 @@ class DataReport:
     notes: list[str] = field(default_factory=list)
     cache_bytes: int = field(default=0, compare=False)
     left_out: list[str] = field(default_factory=list, repr=False)
-    what: str = "image"
+    what: str = "item"
 
     def skip(self, reason: str, name: str, detail: str = "") -> None:
         """Count one that is left out."""
@@ -111,92 +105,6 @@ class DataReport:
         for reason, skipped in self.skipped.items():
             lines.append(f"  {reason}: {skipped.count:,} ({examples(skipped.examples, skipped.count)})")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Images with or without labels.
-
-    Attributes:
-        name: what people call it.
-        images: uint8 (n, height, width, channels), channels 1, 3 or 4: an array, or a file that is read by rows.
-        labels: int64 (n,), indices into label_names, or None.
-        label_names: the names of the classes.
-        report: what reading it found.
-        known_digests: uint64 (n,), `pixel_digest` of each image, where reading found them already.
-    """
-
-    name: str
-    images: NDArray[np.uint8] | PixelFile
-    labels: NDArray[np.int64] | None
-    label_names: tuple[str, ...]
-    report: DataReport = field(default_factory=DataReport)
-    known_digests: NDArray[np.uint64] | None = None
-
-    is_stream: ClassVar[bool] = False
-
-    @property
-    def n(self) -> int:
-        """The number of images."""
-        return len(self.images)
-
-    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images of these rows, int64 (k,), as uint8 (k, height, width, channels).
-
-        Example:
-            >>> data = Dataset("ramp", np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), None, ())
-            >>> data.pixels(np.array([1, 1])).ravel().tolist()
-            [4, 5, 6, 7, 4, 5, 6, 7]
-        """
-        return self.images[rows]
-
-    def items(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images of these rows, as metrics compare them."""
-        return self.pixels(rows)
-
-    @cached_property
-    def digests(self) -> NDArray[np.uint64]:
-        """`pixel_digest` of each image, uint64 (n,)."""
-        if self.known_digests is not None:
-            return self.known_digests
-        return np.array([pixel_digest(image) for chunk in self._chunks() for image in chunk], np.uint64)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The sha256 of the shape, the label names, the pixels and the labels."""
-        header = json.dumps([self.images.shape, self.label_names])
-        digest = hashlib.sha256(header.encode())
-        for chunk in self._chunks():
-            digest.update(np.ascontiguousarray(chunk).data)
-        if self.labels is not None:
-            digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
-
-    def _chunks(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield the images in order, as few at a time as memory allows."""
-        size = max(1, _CHUNK_BYTES // int(np.prod(self.images.shape[1:])))
-        for start in range(0, self.n, size):
-            yield self.images[start : start + size]
-
-    def split(self, validation: float, test: float) -> dict[str, NDArray[np.int64]]:
-        """Split into train, validation and test, and return the indices of each.
-
-        Where an image goes depends on its pixels alone: copies of one image stay on one side, and
-        adding images moves none.
-
-        Args:
-            validation: the fraction for validation, 0 to 1.
-            test: the fraction for test, 0 to 1.
-
-        Raises:
-            InvalidData: nothing is left to train on.
-        """
-        return split_by_digest(self.name, self.digests, validation, test, "images")
-
-    def spec(self, train: NDArray[np.int64]) -> DataSpec:
-        """Describe the data to a family; `train` are the indices of the training part."""
-        frequencies = frequencies_of(self.labels, self.label_names, train)
-        return DataSpec(self.images.shape[1:], self.label_names, frequencies, len(train))
 
 
 @dataclass(frozen=True)
@@ -246,3 +154,10 @@ def frequencies_of(
         return ()
     counts = np.bincount(labels[train], minlength=len(names))
     return tuple((counts / counts.sum()).tolist())
+
+
+class Rejected(NamedTuple):
+    """Why an image is left out: the reason that it is counted under, and what exactly was wrong with this one."""
+
+    reason: str
+    detail: str

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidConfig, UnknownName, blamed
 
 # What `training_step` and `validate` get: what `ModalityTraining.batch` of the modality makes, "labels" int64 (n,) when

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidModel, InvalidRequest, MissingPackage, StorageError, UnknownName
 from aigc_sdk.files import as_path
 from aigc_sdk.generation import model_file

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from aigc_sdk.card import DataSummary
-from aigc_sdk.data import DataReport
+from aigc_sdk.data.dataset import DataReport
 from aigc_sdk.errors import (
     AigcError,
     Interrupted,

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from aigc_sdk.card import DataSummary, ModelCard, checked, parse_strict_json
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import (
     InvalidConfig,
     InvalidModel,

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_metrics.runs import Codes, found
+from aigc_music.data import Piece
 from aigc_music.events import PROGRAMS, TICKS, Notes, in_order
 from aigc_music.keys import KEYS, scale
-from aigc_sdk.data import Piece
 from aigc_sdk.evaluator import Evaluator, ItemSamples, Measured
 
 # Notes of a run that counts as copied: of eighths, three bars in 4/4 and four in 6/8.

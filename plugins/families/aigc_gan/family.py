@@ -16,7 +16,7 @@ from aigc_gan.networks import StyleGenerator
 from aigc_gan.sampler import Generate, GenerateMixed, Interpolate
 from aigc_gan.watch import Watch, collapse
 from aigc_sdk.card import Control, OutputSpec
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidData, TrainingFailed, UnknownName, printable
 from aigc_sdk.training import Batch, Carry, Family, Losses
 from aigc_sdk.training.sampling import one_hot, premultiplied

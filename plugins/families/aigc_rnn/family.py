@@ -25,9 +25,10 @@ from aigc_rnn.tokens import (
     usual_steps,
 )
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.data import DataSpec, TextDetails
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
+from aigc_text.data import TextDetails
 
 # Of the places in which a stream is read, this share begins anew at each step, so that beginning is learned too.
 _BEGIN_SHARE = 1 / 16

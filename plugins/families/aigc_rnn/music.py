@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from aigc_music.data import MusicDetails
 from aigc_music.events import event_code, event_name
 from aigc_music.keys import KEYS, tonic_offset
 from aigc_rnn.config import NETWORK_OPTIONS, MusicRNNConfig
@@ -28,7 +29,7 @@ from aigc_rnn.tokens import (
     usual_steps,
 )
 from aigc_sdk.card import Control, ModelCard, OutputSpec, StatePart
-from aigc_sdk.data import DataSpec, MusicDetails
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 

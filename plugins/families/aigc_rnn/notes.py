@@ -110,7 +110,7 @@ class Clock(nn.Module):
         codes: the event of each token, -1 for those that stand for none.
         keys: the keys that the network is told of, () where it is told of none; indices in KEYS.
         meters: the same of metres: beats and their unit. Their labels come after those of keys.
-        end: the token of the end, where bars have to be full (`aigc_sdk.data.music.in_full_bars`); else None.
+        end: the token of the end, where bars have to be full (`aigc_music.data.in_full_bars`); else None.
         counts_bars: whether it is known how many bars a piece is to have, where they have to be full.
         is_relative: whether the codes are those of pieces that were moved so that their tonic is C.
     """

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from aigc_sdk.card import Control, OutputSpec
-from aigc_sdk.data import DataSpec
+from aigc_sdk.data.dataset import DataSpec
 from aigc_sdk.errors import InvalidData, UnknownName
 from aigc_sdk.training import Batch, Carry, Family, Losses, Size
 from aigc_sdk.training.sampling import one_hot

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from aigc_image.dataset import ImageDataset
 from aigc_sdk.card import Control
-from aigc_sdk.data import Dataset
 from aigc_sdk.modality import ModalityTraining
 from aigc_sdk.training.family import Batch, FamilyConfig, split_at_commas
 
@@ -45,7 +45,7 @@ class ImageTraining(ModalityTraining):
 
     unit = "images"
 
-    def batch(self, data: Dataset, rows: Rows, device: torch.device, options: Any, *, varied: bool) -> Batch:
+    def batch(self, data: ImageDataset, rows: Rows, device: torch.device, options: Any, *, varied: bool) -> Batch:
         """Return the images, mirrored and shifted as `augment` of the options says."""
         pixels = torch.from_numpy(data.pixels(rows)).to(device)
         if varied and (augment := getattr(options, "augment", ())):

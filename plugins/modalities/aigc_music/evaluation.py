@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_music.data import Piece, checked
 from aigc_music.item import Music
 from aigc_music.keys import KEYS
 from aigc_music.sound import piano_roll
-from aigc_sdk.data import Piece
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.music import checked
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.errors import InvalidRequest
 from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.modality import ModalityEvaluation
@@ -22,7 +21,7 @@ _MOST_PIXELS = 800
 
 
 class MusicEvaluation(ModalityEvaluation):
-    """Pieces, as `aigc_sdk.data.Piece`, with their notes in ticks."""
+    """Pieces, as `aigc_music.data.Piece`, with their notes in ticks."""
 
     def items_of(self, given: Any) -> tuple[Piece, ...] | None:
         """Return generated items, or Pieces, as Pieces."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data import Piece
+from aigc_music.data import Piece
 from aigc_sdk.modality import ModalityExamples
 
 if TYPE_CHECKING:

@@ -115,9 +115,9 @@ def _opening(value: Any, where: str) -> Any:
         isinstance(value, str) and value.lower().endswith((".mid", ".midi", ".rmi"))
     ):
         return value
-    from aigc_sdk.data.images import Rejected
-    from aigc_sdk.data.midi import read_midi
-    from aigc_sdk.data.music import checked
+    from aigc_music.data import checked
+    from aigc_music.midi import read_midi
+    from aigc_sdk.data.dataset import Rejected
 
     path = as_path(value, where)
     if not os.path.isfile(path):

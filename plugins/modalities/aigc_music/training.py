@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from aigc_music.data import MusicDataset, moved_key
 from aigc_music.events import transposed
-from aigc_sdk.data import MusicDataset
-from aigc_sdk.data.music import moved_key
 from aigc_sdk.modality import ModalityTraining
 from aigc_sdk.training.batches import padded
 from aigc_sdk.training.family import Batch, FamilyConfig

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aigc_sdk.data import TextDataset
 from aigc_sdk.modality import ModalityTraining
 from aigc_sdk.training.batches import padded
 from aigc_sdk.training.family import Batch, FamilyConfig
+from aigc_text.data import TextDataset
 
 
 class TextFamilyConfig(FamilyConfig):

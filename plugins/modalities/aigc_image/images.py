@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from aigc_image.orientation import upright_size
 from aigc_image.pixels import as_seen, count_channels, over_white, to_channels
 from aigc_sdk.broken import BROKEN
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -81,13 +82,6 @@ class ImageOptions:
         if self.size is None:
             return None
         return tuple(self.size) if isinstance(self.size, Sequence) else (self.size, self.size)
-
-
-class Rejected(NamedTuple):
-    """Why an image is left out: the reason that it is counted under, and what exactly was wrong with this one."""
-
-    reason: str
-    detail: str
 
 
 def probe(items: list[Any], options: ImageOptions) -> list[tuple[int, int, int] | None]:

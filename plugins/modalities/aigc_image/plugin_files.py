@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aigc_sdk.data.pixels import Entry, ImageSource
+from aigc_image.decoding import Entry, ImageSource
 from aigc_sdk.errors import InvalidData, PluginError, blamed
 from aigc_sdk.names import composed
 from aigc_sdk.registry import default_registry

@@ -16,7 +16,7 @@ import numpy as np
 from aigc_music.events import DRUMS, METER_UNITS, TICKS, VOICES, Notes, bar_ticks
 from aigc_music.item import DRUMS_CHANNEL
 from aigc_music.keys import MODES
-from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.errors import reason
 
 MIDI_SUFFIXES = (".mid", ".midi", ".rmi")

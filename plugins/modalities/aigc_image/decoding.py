@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigc_sdk.data.images import CHANNELS, ImageOptions, Rejected, decode, decode_into_file, pixel_digest, probe
+from aigc_image.images import CHANNELS, ImageOptions, decode, decode_into_file, pixel_digest, probe
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.data.workers import WorkerLost, Workers, available_workers
 from aigc_sdk.errors import InvalidData, StorageError
 from aigc_sdk.files import atomic_write, cache_folder, make_folder, remove_unused, storage_error, write_bytes

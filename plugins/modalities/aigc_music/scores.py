@@ -11,12 +11,12 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from aigc_music.abc import Read, read_abc
 from aigc_music.events import DRUMS, TICKS, VOICES, Notes
 from aigc_music.item import DRUMS_CHANNEL
 from aigc_music.keys import MODE_WORDS, MODES
-from aigc_sdk.data.abc import Read, read_abc
-from aigc_sdk.data.images import Rejected
-from aigc_sdk.data.tonality import find_key
+from aigc_music.tonality import find_key
+from aigc_sdk.data.dataset import Rejected
 from aigc_sdk.errors import missing_package, reason
 
 SCORE_SUFFIXES = (".musicxml", ".xml", ".mxl")

@@ -14,18 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aigc_music.abc_fields import ACCIDENTALS, STEPS, NotRead, read_details, read_key, read_meter, read_tempo, read_unit
 from aigc_music.events import TICKS, VOICES, Notes
-from aigc_sdk.data.abc_fields import (
-    ACCIDENTALS,
-    STEPS,
-    NotRead,
-    read_details,
-    read_key,
-    read_meter,
-    read_tempo,
-    read_unit,
-)
-from aigc_sdk.data.images import Rejected
+from aigc_sdk.data.dataset import Rejected
 
 # Notes, key as an index in KEYS, metre and tempo, of which key and tempo may not be written.
 Read = tuple[Notes, int | None, str, float | None]
