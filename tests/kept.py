@@ -84,20 +84,19 @@ def imported(code: str) -> list[str]:
     return [name for name in done.stdout.split() if name.startswith("aigc_") or name in HEAVY]
 
 
-def mentions() -> int:
-    """Return how often code of the core or of the exporters names a kind of content: as a text, or as a class."""
+def mentions() -> list[tuple[str, str]]:
+    """Return where code of the core or of the exporters names a kind of content: as a text, or as a class."""
     kinds, classes = {"image", "text", "music"}, ("Image", "Text", "Music", "Piece")
-    count = 0
+    found = []
     for path in (file for folder in ("aigc_sdk", "exporters") for file in (ROOT / folder).rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
-                case ast.Constant(value=str(text)):
-                    count += text in kinds
-                case ast.Name(id=name):
-                    count += name.startswith(classes)
-                case ast.Attribute(attr=name):
-                    count += name in ("is_coded", "is_pixels")
-    return count
+                case ast.Constant(value=str(text)) if text in kinds:
+                    found.append((name, text))
+                case ast.Name(id=text) if text.startswith(classes):
+                    found.append((name, text))
+    return found
 
 
 def sha256(text: str) -> str:

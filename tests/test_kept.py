@@ -7,9 +7,16 @@ import pytest
 from aigc_sdk.training import Run
 from kept import HEAVY, KEPT, RUNS, cards, imported, mentions, provenances, report, run_cards
 
-# Modules of the SDK and its plugins that are imported by `import aigc_sdk`, and to make one item; and how often the
-# core names a kind of content. These numbers may only become smaller.
-MODULES, MODULES_OF_ONE, MENTIONS = 5, 46, 178
+# Modules of the SDK and its plugins that are imported by `import aigc_sdk`, and to make one item. These numbers may only
+# become smaller.
+MODULES, MODULES_OF_ONE = 5, 46
+
+# Words that are the name of a kind of content too.
+OTHERWISE = {
+    ("aigc_sdk/cli.py", "music"): "the extra that brings mido and music21",
+    ("aigc_sdk/cli.py", "text"): "a key in what `aigc generate --json` prints",
+    ("aigc_sdk/exhibits.py", "text"): "the first part of a MIME type",
+}
 
 ONE_OF = {"image": "digits-vae", "text": "names", "music": "folk-tunes"}
 
@@ -56,5 +63,5 @@ def test_one_item_imports_what_it_needs(kind):
     assert not set(found).intersection(HEAVY) and len(found) <= MODULES_OF_ONE
 
 
-def test_the_core_names_kinds_of_content_no_more_often():
-    assert mentions() <= MENTIONS
+def test_the_core_names_no_kind_of_content():
+    assert set(mentions()) == OTHERWISE.keys()

@@ -389,7 +389,7 @@ def test_reader_of_a_plugin_reads_files_of_its_suffix(site, tmp_path):
 def test_reader_may_leave_labels_out_and_is_found_in_a_real_installation(site, tmp_path):
     site.install("my-boxes", READER.replace('"ab"[i % 2]', "None"))
     path = write(tmp_path / "some.box", bytes([4] * 4))
-    code = "import sys; from aigc_image.data import load_data as load; data = load(sys.argv[1]); print(data.n, data.labels)"
+    code = "import sys, aigc_image.data as d; data = d.load_data(sys.argv[1]); print(data.n, data.labels)"
     environment = {"PYTHONPATH": str(tmp_path), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code, path], env=environment, capture_output=True, text=True)
     assert done.stdout == "4 None\n", done.stderr
