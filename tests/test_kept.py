@@ -7,8 +7,7 @@ import pytest
 from aigc_sdk.training import Run
 from kept import HEAVY, KEPT, RUNS, cards, imported, mentions, provenances, report, run_cards
 
-# Modules of the SDK and its plugins that are imported by `import aigc_sdk`, and to make one item. These numbers may only
-# become smaller.
+# Modules of the SDK and its plugins that are imported by `import aigc_sdk`, and to make one item: at most so many.
 MODULES, MODULES_OF_ONE = 5, 46
 
 # Words that are the name of a kind of content too.

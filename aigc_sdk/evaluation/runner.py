@@ -24,7 +24,7 @@ from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import check_seed
 from aigc_sdk.specs import EvaluatorSpec, sdk_version
 
-Images = NDArray[np.uint8]
+Array = NDArray[Any]
 Rows = NDArray[np.int64]
 
 # Without n, as many items are generated as there are held-out ones, but no more than this.
@@ -39,7 +39,7 @@ _log = logging.getLogger("aigc_sdk")
 
 
 def evaluate(
-    model_or_contents: str | os.PathLike[str] | Model | Contents | Images,
+    model_or_contents: str | os.PathLike[str] | Model | Contents | Array,
     reference: Any,
     *,
     train: Any = None,
@@ -308,9 +308,7 @@ def _left_out(
     return left_out | too_few
 
 
-def _samples(
-    measure: Extractor, fake: Images, real: Part, real_order: Rows, train: Part | None, order: Rows
-) -> Samples:
+def _samples(measure: Extractor, fake: Array, real: Part, real_order: Rows, train: Part | None, order: Rows) -> Samples:
     """Return the features of all items, the real ones and the training items in the given orders."""
     made = extract(measure, fake)
     found = {"reference": extract_cached(measure, real)[real_order]}
@@ -344,7 +342,7 @@ def _plain(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _pairs(samples: Samples, fake: Images, train: Part, order: Rows) -> tuple[Pair, ...]:
+def _pairs(samples: Samples, fake: Array, train: Part, order: Rows) -> tuple[Pair, ...]:
     """Return what looks most like a copy among the first 1,000 items, each with the training item nearest to it.
 
     That is an item far nearer to one training item than to the next ones; plain items are near to many.
