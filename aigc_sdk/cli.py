@@ -16,7 +16,7 @@ import click
 
 import aigc_sdk as sdk
 from aigc_sdk.card import ModelCard
-from aigc_sdk.errors import AigcError, InvalidRequest, MissingPackage, UnknownName
+from aigc_sdk.errors import AigcError, InvalidModel, InvalidRequest, MissingPackage, UnknownName
 from aigc_sdk.errors import printable as _printable
 from aigc_sdk.files import atomic_pair, write_bytes
 from aigc_sdk.kinds import json_or_text, kind_of
@@ -331,7 +331,16 @@ def inspect(model: str, task: str | None, as_json: bool) -> None:
     """Show what a model or a measure says of itself, its card; and where its file is."""
     from aigc_sdk.generation import model_file, open_any
 
-    card = open_any(model, task=task, compares=False).card
+    try:
+        card = open_any(model, task=task, compares=False).card
+    except InvalidModel as error:  # it may be looked at, if that is all that is wrong
+        from aigc_sdk.runtime.safety import unknown_card
+
+        found = unknown_card(model_file(model, task=task))
+        if found is None:
+            raise
+        card = found
+        click.echo(f"aigc: {_printable(str(error))}", err=True)
     if as_json:
         click.echo(_json({name: value for name, value in json.loads(card.to_json()).items() if name != "golden"}))
         return

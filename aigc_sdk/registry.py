@@ -159,6 +159,12 @@ class Registry:
             self._modalities[name] = self._make_modality(self.find("modality", name))
         return self._modalities[name]
 
+    def package_of(self, modality: str) -> str:
+        """Return the distribution that brings a modality; an empty text for the SDK's own."""
+        spec = self.find("modality", modality)
+        owners = [plugin.distribution for plugin, each in self._offers("modality") if each is spec]
+        return "" if owners[0] == BUILT_IN else owners[0]
+
     def kind(self, name: str) -> Any:
         """Return the control kind of that name, which a modality brings.
 

@@ -225,6 +225,7 @@ class Run:
             "family": self.record.family.rpartition(":")[2],  # without the distribution that picked it
             "task": task,
             "modality": family.modality,
+            "package": default_registry().package_of(family.modality),
             "controls": tuple(family.controls(task)),
             "kind": "measure" if task in family.measures else "model",
             "input": family.output(family.tasks[0]) if task in family.measures else None,
