@@ -5,6 +5,7 @@ wrong is its own failure. Names are looked up among the built-in plugins first. 
 claim one name cancel out, and `distribution:name` picks.
 """
 
+import difflib
 import inspect
 import logging
 import os
@@ -27,7 +28,7 @@ from aigc_sdk.contents import Contents
 from aigc_sdk.errors import AigcError, PluginError, UnknownName, blamed, reason, shown
 from aigc_sdk.forking import unforked
 from aigc_sdk.specs import (
-    API_VERSION,
+    API_VERSIONS,
     EvaluatorSpec,
     ExporterSpec,
     FamilySpec,
@@ -312,7 +313,7 @@ def _load(entry: EntryPoint, allowed: frozenset[str] | None) -> Plugin:
         return plugin
     try:
         with redirect_stdout(sys.stderr):  # what it prints is not what the program that loads it has to say
-            plugin.manager, plugin.specs = _open(entry)
+            plugin.manager, plugin.specs, plugin.notes = _open(entry)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit and a Rust panic are no Exception either
@@ -320,24 +321,37 @@ def _load(entry: EntryPoint, allowed: frozenset[str] | None) -> Plugin:
     return plugin
 
 
-def _open(entry: EntryPoint) -> tuple[pluggy.PluginManager, list[tuple[str, Any]]]:
-    """Import a plugin and return what calls its hooks, and the specs that it registered."""
+def _open(entry: EntryPoint) -> tuple[pluggy.PluginManager, list[tuple[str, Any]], list[str]]:
+    """Import a plugin and return what calls its hooks, the specs that it registered, and what is worth knowing."""
     if not entry.pattern.match(entry.value):
         raise ValueError(f"its entry point is {shown(entry.value)}, not 'module' or 'module:attribute'")
     loaded = entry.load()
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(_HOOKSPECS)
     manager.register(loaded, entry.name)
-    manager.check_pending()
     callers: dict[str, pluggy.HookCaller] = vars(manager.hook)
+    unknown = _unknown_hooks(callers)
     if not any(caller.get_hookimpls() for caller in callers.values()):
         raise TypeError("it implements no hook; is @aigc_sdk.hookimpl missing?")
     for name, caller in callers.items():
         if not caller.get_hookimpls() and callable(getattr(loaded, name, None)):
             raise TypeError(f"{name} has no @aigc_sdk.hookimpl")
-        for hook in caller.get_hookimpls():
+        for hook in caller.get_hookimpls() if name not in unknown else ():
             _check_hook(name, hook)
-    return manager, _collect(manager)
+    return (
+        manager,
+        _collect(manager),
+        [f"{name}: no hook of this version of aigc-sdk; it is never called" for name in unknown],
+    )
+
+
+def _unknown_hooks(callers: Mapping[str, pluggy.HookCaller]) -> list[str]:
+    """Return the hooks of a plugin that this SDK has not, as a later one may; raises TypeError for a misspelled one."""
+    unknown = [name for name, caller in callers.items() if caller.get_hookimpls() and not caller.has_spec()]
+    for name in unknown:
+        if near := difflib.get_close_matches(name, vars(_HOOKSPECS), n=1, cutoff=0.9):
+            raise TypeError(f"unknown hook {name!r}. Did you mean {near[0]!r}?")
+    return unknown
 
 
 def _check_hook(name: str, hook: pluggy.HookImpl) -> None:
@@ -357,8 +371,9 @@ def _collect(manager: pluggy.PluginManager) -> list[tuple[str, Any]]:
         def register(spec: Any, hook: str = hook, kind: str = kind, spec_class: type[Any] = spec_class) -> None:
             if not isinstance(spec, spec_class):
                 raise TypeError(f"{hook} registered {spec!r}, not a {spec_class.__name__}")
-            if spec.api_version != API_VERSION:
-                raise ValueError(f"{spec.name!r} is written for api_version {spec.api_version}, this is {API_VERSION}")
+            if spec.api_version not in API_VERSIONS:
+                known = ", ".join(map(str, API_VERSIONS))
+                raise ValueError(f"{spec.name!r} is written for api_version {spec.api_version}; this SDK takes {known}")
             if any((kind, spec.name) == (other_kind, other.name) for other_kind, other in specs):
                 raise ValueError(f"the {kind} {spec.name!r} is registered twice")
             specs.append((kind, spec))

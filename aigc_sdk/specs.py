@@ -5,7 +5,7 @@ import importlib
 import importlib.resources
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Literal
 from aigc_sdk.errors import PluginError, missing_package, reason, shown
 from aigc_sdk.forking import unforked
 
+# The versions of the interfaces of plugins that this SDK takes; a spec says for which one it was written.
 API_VERSION = 1
+API_VERSIONS = range(1, API_VERSION + 1)
 
 # The control kinds that are there without any plugin.
 PLAIN_KINDS = frozenset(("choice", "number", "integer", "flag", "seed", "vector"))
@@ -123,7 +125,8 @@ class FamilySpec(_CodeSpec):
 class ModalitySpec(_CodeSpec):
     """A kind of content; the target is a subclass of `aigc_sdk.modality.Modality`, made without arguments.
 
-    `kinds` are the names of the control kinds that it brings.
+    `kinds` are the names of the control kinds that it brings; `api_version` is that of the interface that it was
+    written for, a number that its author writes down.
 
     Example:
         >>> ModalitySpec(name="tones", target="my_package.modality:Tones", kinds=("tone",), api_version=1).kinds
@@ -133,6 +136,7 @@ class ModalitySpec(_CodeSpec):
     base: ClassVar[str] = "aigc_sdk.modality.Modality"
 
     kinds: tuple[str, ...] = ()
+    api_version: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

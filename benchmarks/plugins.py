@@ -44,7 +44,7 @@ BROKEN = {
     "exits in a hook": (GOOD.replace("    register(sdk.Fam", "    exit(3); register(sdk.Fam"), "SystemExit: 3"),
     "misspells a hook": (GOOD.replace("_families", "_famlies"), "unknown hook 'aigc_register_famlies'"),
     "takes what no hook is given": (GOOD.replace("(request)", "(request, colour)"), "'colour'"),
-    "is of another version": (GOOD.replace('a dummy"', 'a dummy", api_version=9'), "api_version 9, this is 1"),
+    "is of another version": (GOOD.replace('a dummy"', 'a dummy", api_version=9'), "api_version 9; this SDK takes 1"),
     "marks no hook": (GOOD.replace("@sdk.hookimpl\n", ""), "implements no hook"),
     "has a syntax error": ("def aigc_register_models(:", "SyntaxError"),
     "points nowhere": ("", "No module named"),

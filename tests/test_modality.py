@@ -167,29 +167,38 @@ def test_a_modality_is_made_once_and_its_kinds_too():
 
 
 @pytest.mark.parametrize(
-    ("specs", "message"),
+    ("target", "name", "message"),
     [
-        ([TONES, TONES], "Several plugins offer the modality 'tone'; pick one of: d0:tone, d1:tone"),
-        ([ModalitySpec(name="noise", target="tone_plugin:Tones")], "its spec says 'noise', and it is 'tone'"),
-        ([ModalitySpec(name="tone", target="tone_plugin:Tone")], "is no subclass of aigc_sdk.modality.Modality"),
-        ([ModalitySpec(name="tone", target="tone_plugin:Nothing")], "has no attribute 'Nothing'"),
+        ("Tones", "noise", "its spec says 'noise', and it is 'tone'"),
+        ("Tone", "tone", "is no subclass of aigc_sdk.modality.Modality"),
+        ("Nothing", "tone", "has no attribute 'Nothing'"),
     ],
 )
-def test_a_modality_that_cannot_be_is_named(specs, message):
+def test_a_modality_that_cannot_be_is_named(target, name, message):
     with pytest.raises(PluginError, match=message):
-        registry_of(*specs).modality(specs[-1].name)
+        registry_of(ModalitySpec(name=name, target=f"tone_plugin:{target}", api_version=1)).modality(name)
+
+
+def test_a_modality_that_two_strangers_bring_is_named():
+    with pytest.raises(PluginError, match="Several plugins offer the modality 'tone'; pick one of: d0:tone, d1:tone"):
+        registry_of(TONES, TONES).modality("tone")
 
 
 def test_a_kind_that_its_modality_has_not_is_named():
     with pytest.raises(PluginError, match="'tone' has no control kind 'loud', which its spec promises"):
-        registry_of(ModalitySpec(name="tone", target="tone_plugin:Tones", kinds=("loud",))).kind("loud")
-    two = registry_of(TONES, ModalitySpec(name="noise", target="tone_plugin:Tones", kinds=("pitch",)))
+        registry_of(ModalitySpec(name="tone", target="tone_plugin:Tones", kinds=("loud",), api_version=1)).kind("loud")
+    two = registry_of(TONES, ModalitySpec(name="noise", target="tone_plugin:Tones", kinds=("pitch",), api_version=1))
     with pytest.raises(PluginError, match="Several plugins bring the control kind 'pitch': d0, d1"):
         two.kind("pitch")
     with pytest.raises(UnknownName, match=r"There is no control kind 'pich'\. Did you mean 'pitch'"):
         two.kind("pich")
     with pytest.raises(ValueError, match="has the kind 'seed', which is one of the SDK's own"):
-        ModalitySpec(name="tone", target="tone_plugin:Tones", kinds=("seed",))
+        ModalitySpec(name="tone", target="tone_plugin:Tones", kinds=("seed",), api_version=1)
+
+
+def test_a_modality_says_for_which_interface_it_was_written():
+    with pytest.raises(TypeError, match="api_version"):
+        ModalitySpec(name="tone", target="tone_plugin:Tones")
 
 
 @pytest.mark.parametrize(

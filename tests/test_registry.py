@@ -53,7 +53,7 @@ BROKEN = {
     "exit in a hook": (GOOD + "    raise SystemExit", "SystemExit"),
     "wrong api_version": (
         GOOD.replace('loads"', 'loads", api_version=2'),
-        "'flow' is written for api_version 2, this is 1",
+        "'flow' is written for api_version 2; this SDK takes 1",
     ),
     "wrong kind of spec": (GOOD.replace("FamilySpec", "ExporterSpec"), "registered ExporterSpec.*, not a FamilySpec"),
     "no spec": (GOOD.replace("sdk.FamilySpec", "dict"), "registered {'name': 'flow', .*, not a FamilySpec"),
@@ -363,6 +363,14 @@ def test_installed_distributions_are_shown_by_the_command_line(site):
         " ModuleNotFoundError: No module named 'nowhere'.",
     ]
     assert told["notes"] == ["hides (hides 1.0): family vae: hidden by aigc-sdk; ask for hides:vae"]
+
+
+def test_plugin_with_a_hook_of_a_later_version_loads_without_it_and_says_so(site):
+    later = "\n@sdk.hookimpl\ndef aigc_register_dreams(register): pass"
+    site.install("ahead", offer("first") + later)
+    (plugin,) = site.registry().plugins
+    assert plugin.state == "loaded" and plugin.provides == ["family first"]
+    assert plugin.notes == ["aigc_register_dreams: no hook of this version of aigc-sdk; it is never called"]
 
 
 def test_many_plugins_ten_of_them_broken_cost_little_and_harm_no_other(tmp_path):
