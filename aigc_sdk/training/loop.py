@@ -155,7 +155,8 @@ def _with_recorded(family: str, out: Path, config: Mapping[str, Any]) -> dict[st
     run = Run.open(out)
     if run.record.family != family:
         return dict(config)
-    run.options()  # says it if they are of another version
+    run.options()  # says it if they are of another version, as the next line does of the data
+    run.record.data_spec(run.family_class().modality)
     return {**run.record.config, **{name: value for name, value in config.items() if value is not None}}
 
 

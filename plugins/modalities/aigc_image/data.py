@@ -117,7 +117,7 @@ def _dataset(
     """Check arrays that may hold anything and make a Dataset of them; all of it is kept, copies are only counted."""
     pixels = brought_to(_to_pixels(images, name), options)
     indices, names = named_labels(name, len(pixels), labels, label_names)
-    data = ImageDataset(name, pixels, indices, names, DataReport(len(pixels)))
+    data = ImageDataset(name, pixels, indices, names, DataReport(len(pixels), what="image"))
     if copies := data.n - len(np.unique(data.digests)):
         data.report.notes.append(f"{copies:,} are exact copies of others, and kept")
     data.report.notes += label_notes("image", names)
