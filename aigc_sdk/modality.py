@@ -359,6 +359,11 @@ def find_modality(name: str) -> Modality:
     return modality
 
 
+def package_of(name: str) -> str:
+    """Return the distribution that brings a modality, as cards name it; an empty text for the SDK's own."""
+    return default_registry().package_of(name)
+
+
 def lengths_of(contents: Array, filler: float) -> NDArray[np.int64]:
     """Return how long contents of variable length are, by the filler behind the end of each.
 

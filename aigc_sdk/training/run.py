@@ -34,7 +34,7 @@ from aigc_sdk.errors import (
 )
 from aigc_sdk.exporter import Exportable, ExportReport
 from aigc_sdk.files import as_path, read_file, storage_error
-from aigc_sdk.modality import find_modality
+from aigc_sdk.modality import find_modality, package_of
 from aigc_sdk.registry import default_registry
 from aigc_sdk.specs import ExporterSpec, FamilySpec, sdk_version
 from aigc_sdk.training.checkpoint import CHECKPOINT, load_averaged_weights
@@ -225,7 +225,7 @@ class Run:
             "family": self.record.family.rpartition(":")[2],  # without the distribution that picked it
             "task": task,
             "modality": family.modality,
-            "package": default_registry().package_of(family.modality),
+            "package": package_of(family.modality),
             "controls": tuple(family.controls(task)),
             "kind": "measure" if task in family.measures else "model",
             "input": family.output(family.tasks[0]) if task in family.measures else None,
