@@ -191,7 +191,7 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         replace(card, golden=None),
     )
     recorders = {control.name: kind_of(control).record for control in card.controls}
-    modality, none = find_modality(card.modality), repeat(dict[str, Any]())
+    modality = find_modality(card.modality)
     stop = current_stop()
     for start in range(0, request.n, request.batch_size):
         if stop.is_set:
@@ -202,8 +202,9 @@ def make_contents(generator: Generator, request: Request, deadline: float | None
         with _running(card):
             outputs = generator.run(seeds, batch, deadline=deadline)
             content, parts = check_content(card, outputs, len(seeds)), check_parts(card, outputs, len(seeds))
-        of_each = (dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)) if parts else none
-        items.extend(map(modality.make, content, seeds.tolist(), repeat(origin), record(batch, recorders), of_each))
+            values = zip(*parts.values(), strict=True) if parts else repeat(())
+            of_each = (dict(zip(parts, each, strict=True)) for each in values)
+            items.extend(map(modality.make, content, seeds.tolist(), repeat(origin), record(batch, recorders), of_each))
     return Contents(items)
 
 

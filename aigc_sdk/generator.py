@@ -147,7 +147,7 @@ def check_parts(card: ModelCard, outputs: Mapping[str, Array], n: int) -> dict[s
 
 
 def start_state(card: ModelCard, n: int) -> dict[str, Array]:
-    """Return what a model that streams is fed besides at the beginning of n items: zeros, by name; of others nothing.
+    """Return the state that a streaming model is fed when n items begin: zeros, by name. Other models have no state.
 
     Example:
         >>> import aigc_sdk as sdk

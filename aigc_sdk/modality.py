@@ -5,7 +5,8 @@ A plugin brings one by the hook `aigc_register_modalities`; the core knows none 
 
 # ruff: noqa: ARG002 - a modality is asked with the card's output, whether that matters to it or not
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents, Item, Origin
-from aigc_sdk.errors import PluginError
+from aigc_sdk.errors import InvalidRequest, PluginError, blamed
 from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.files import write_bytes
+from aigc_sdk.forking import unforked
 from aigc_sdk.likeness import Likeness, Made, compare_items
 from aigc_sdk.registry import default_registry
 
@@ -37,6 +39,8 @@ class Modality(ABC):
         has_words: `str` of an item says all of it.
         has_labels: data of this kind may have labels.
         samples: how many items a training shows of itself.
+        facets: where the classes are that read, learn from, compare and reproduce such items, imported when they are
+            first asked for: "module:Class" of "data", "training", "evaluation", "reproduction" and "examples".
     """
 
     name: ClassVar[str]
@@ -46,6 +50,7 @@ class Modality(ABC):
     has_words: ClassVar[bool] = False
     has_labels: ClassVar[bool] = True
     samples: ClassVar[int] = 8
+    facets: ClassVar[Mapping[str, str]] = {}
 
     @property
     def kinds(self) -> "tuple[type[ControlKind], ...]":
@@ -120,29 +125,43 @@ class Modality(ABC):
             item.save(path.with_name(f"{path.name}-{i}{item.suffixes[0]}"))
 
     @property
-    def examples(self) -> "ModalityExamples":
-        """What makes small items for checks; raises PluginError where there is nothing."""
-        raise lacking(self, "made for checks")
-
-    @property
-    def reproduction(self) -> "ModalityReproduction":
-        """What compares files with items that are made again; raises PluginError where there is none."""
-        raise lacking(self, "reproduced")
-
-    @property
     def data(self) -> "ModalityData":
         """What reads such items to train on; raises PluginError where there is nothing."""
-        raise lacking(self, "read")
+        facet: ModalityData = self._facet("data", "read")
+        return facet
 
     @property
     def training(self) -> "ModalityTraining":
         """What makes batches of such items; raises PluginError where there is nothing."""
-        raise lacking(self, "learned from")
+        facet: ModalityTraining = self._facet("training", "learned from")
+        return facet
 
     @property
     def evaluation(self) -> "ModalityEvaluation":
         """What brings items to the form in which they are compared; raises PluginError where there is nothing."""
-        raise lacking(self, "evaluated")
+        facet: ModalityEvaluation = self._facet("evaluation", "evaluated")
+        return facet
+
+    @property
+    def reproduction(self) -> "ModalityReproduction":
+        """What compares files with items that are made again; raises PluginError where there is nothing."""
+        facet: ModalityReproduction = self._facet("reproduction", "reproduced")
+        return facet
+
+    @property
+    def examples(self) -> "ModalityExamples":
+        """What makes small items for checks; raises PluginError where there is nothing."""
+        facet: ModalityExamples = self._facet("examples", "made for checks")
+        return facet
+
+    def _facet(self, name: str, what: str) -> Any:
+        if name not in self.facets:
+            raise PluginError(
+                f"{self.plural.capitalize()} cannot be {what}: the modality {self.name!r} does not say how."
+            )
+        module, _, attribute = self.facets[name].partition(":")
+        with unforked, blamed(f"The modality {self.name!r} cannot be {what}"):
+            return getattr(import_module(module), attribute)()
 
 
 class Dataset(Protocol):
@@ -281,8 +300,12 @@ class ModalityEvaluation(ABC):
         """
 
     def extractor(self, shape: tuple[int, ...]) -> str:
-        """Return the name of the measure that makes features of items of a shape, where nobody asks for another."""
-        raise NotImplementedError
+        """Return the name of the measure that makes features of items of a shape, where nobody asks for another.
+
+        Raises:
+            InvalidRequest: there is none.
+        """
+        raise InvalidRequest(f"No measure makes features of items of the shape {shape}; give one as extractor.")
 
     @abstractmethod
     def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
@@ -316,10 +339,12 @@ class ModalityReproduction(ABC):
     """How a saved item is compared with the one that is made again."""
 
     def provenance(self, path: Path) -> str | bytes | None:
-        """Return the provenance inside of a file that has one of the item's suffixes; None: it lies beside.
+        """Return the provenance inside of a file that has one of the item's suffixes.
+
+        None says that it lies beside, or that the file is of another modality with the same suffix.
 
         Raises:
-            InvalidProvenance: the file is no such item.
+            InvalidProvenance: the file is broken.
         """
         return None
 
@@ -337,13 +362,6 @@ class ModalityReproduction(ABC):
         """
 
 
-def lacking(modality: Modality, what: str) -> PluginError:
-    """Return the error for what a modality cannot do."""
-    return PluginError(
-        f"{modality.plural.capitalize()} cannot be {what}: the modality {modality.name!r} does not say how."
-    )
-
-
 def find_modality(name: str) -> Modality:
     """Return the modality of that name.
 
@@ -357,6 +375,16 @@ def find_modality(name: str) -> Modality:
     """
     modality: Modality = default_registry().modality(name)
     return modality
+
+
+def usable_modalities() -> Iterator[Modality]:
+    """Yield the modalities that can be imported; one that fails harms no other, and `aigc doctor` says why it does."""
+    for name in default_registry().names("modality"):
+        try:
+            modality = find_modality(name)
+        except PluginError:
+            continue
+        yield modality
 
 
 def package_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What is elsewhere since 0.2, and can be imported from where it was for one more minor version, with a warning."""
+"""What was moved: it can be imported from where it was until the next minor version, with a warning."""
 
 import importlib
 import warnings

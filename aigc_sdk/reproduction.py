@@ -8,11 +8,19 @@ from typing import Annotated, Any, ClassVar
 
 from aigc_sdk.card import MAX_JSON_BYTES, Limit, ModelCard, Name, Sha256, checked, parse_strict_json
 from aigc_sdk.contents import Contents, Item
-from aigc_sdk.errors import InvalidModel, InvalidProvenance, InvalidRequest, NotReproduced, UnknownName
+from aigc_sdk.errors import (
+    InvalidModel,
+    InvalidProvenance,
+    InvalidRequest,
+    NotReproduced,
+    PluginError,
+    UnknownName,
+    blamed,
+)
 from aigc_sdk.files import as_path, storage_error
 from aigc_sdk.generation import Model, keep_loaded
 from aigc_sdk.kinds import kind_of
-from aigc_sdk.modality import find_modality
+from aigc_sdk.modality import Modality, find_modality, usable_modalities
 from aigc_sdk.registry import default_registry
 from aigc_sdk.seeds import MAX_SEED
 
@@ -72,15 +80,14 @@ def reproduce(
         raise type(error)(f"{file} cannot be made again: {error}") from error
     made: Item = contents[0]
     _check_hashed_controls(provenance, made, file)
-    return contents, find_modality(loaded.card.modality).reproduction.compare(file, made)
+    with blamed(f"{file} cannot be compared"):
+        return contents, find_modality(loaded.card.modality).reproduction.compare(file, made)
 
 
 def _find(path: Path) -> str | bytes:
     """Return the text of a file's provenance."""
-    for name in default_registry().names("modality"):
-        modality = find_modality(name)
-        found = modality.reproduction.provenance(path) if path.suffix.lower() in modality.item.suffixes else None
-        if found is not None:
+    for modality in usable_modalities():
+        if path.suffix.lower() in modality.item.suffixes and (found := _inside(path, modality)) is not None:
             return found
     sidecar = path.with_name(path.name + ".json")
     if not os.path.isfile(sidecar):
@@ -93,6 +100,15 @@ def _find(path: Path) -> str | bytes:
             return file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise storage_error("read", sidecar, error) from error
+
+
+def _inside(path: Path, modality: Modality) -> str | bytes | None:
+    """Return the provenance that a modality finds inside a file; None too where it fails: another may find it."""
+    try:
+        with blamed(f"The modality {modality.name!r} failed"):
+            return modality.reproduction.provenance(path)
+    except PluginError:
+        return None
 
 
 def _load(provenance: Provenance, file: Path, model: str | os.PathLike[str] | Model | None, device: str) -> Model:

@@ -118,6 +118,9 @@ class FamilySpec(_CodeSpec):
             raise PluginError(f"The family {self.name!r} has the tasks {shown(tasks)}; give a tuple of names.")
         if not isinstance(modality := getattr(family, "modality", None), str):
             raise PluginError(f"The family {self.name!r} has the modality {shown(modality)}; give its name.")
+        if self.modalities and modality not in self.modalities:
+            words = " and ".join(self.modalities)
+            raise PluginError(f"The family {self.name!r} makes {modality}, and its spec says {words}.")
         return family
 
 

@@ -3,7 +3,7 @@
     python benchmarks/music_speed.py
 
 What `text_speed` does of texts: an LSTM of 2 layers of 192 units over about as many events as `folk-tunes` has, of
-random weights, makes 200 of them, in full bars, told of the key, the metre, which notes began in the bars before, and
+random weights, makes 200 of them, in full bars, given the key, the metre, the notes that began in earlier bars, and
 how many bars are left. The other loops make the very same notes; what their network is told of the bars, and what would
 break one, they work out in numpy, for all tunes at once.
 """

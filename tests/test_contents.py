@@ -222,6 +222,17 @@ def test_contents_of_another_modality_have_no_grid():
     assert not hasattr(Contents([word]) + Contents([make_image()]), "grid")
 
 
+class Labelled(Image):
+    """A class of others, which has no slots."""
+
+
+def test_item_of_a_class_without_slots_is_copied_and_pickled_whole():
+    image = make_image()
+    item = Labelled(image.data, 7, image._origin, (3, 0.5, True))
+    item.label = "seven"
+    assert pickle.loads(pickle.dumps(item)).label == copy.copy(item).label == "seven"
+
+
 def test_contents_are_of_the_class_that_their_items_have_for_many():
     few = Contents([make_image(), make_image()])
     assert type(few) is type(few[:1]) is type(few[:0]) is type(few + few) is ImageContents

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def site(tmp_path):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-tones\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[aigc_sdk]\ntones = tone_plugin\n")
-    shutil.copy(tone_plugin.__file__, folder)
+    for name in ("tone_plugin.py", "tone_training.py"):
+        shutil.copy(Path(__file__).parent / name, folder)
     return {**os.environ, "PYTHONPATH": str(folder), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
 
 
@@ -124,6 +126,33 @@ def test_a_kind_of_content_from_outside_is_made_saved_and_made_again(site, tmp_p
     told = run(site, *AIGC, "generate", str(model), "-n", "2", "--seed", "7", "-o", str(tmp_path / "more")).stdout
     assert told.startswith("2 items in ") and len(list((tmp_path / "more").glob("*.wav"))) == 2
     assert "PASS" in run(site, *AIGC, "selftest", str(model)).stdout.upper()
+
+
+TRAIN = """
+import sys
+import numpy as np
+import aigc_sdk as sdk
+from aigc_sdk.training import Run
+
+folder = sys.argv[1]
+tones = (np.arange(16) * 100 + np.random.default_rng(0).integers(-9, 9, (200, 1))).astype("int16")
+options = {"steps": 300, "batch_size": 50, "learning_rate": 0.1}
+run = sdk.train("means", tones, out=folder, **options)
+assert Run.open(run.folder).record.details == {"loudest": float(np.abs(tones).max())}, run.record
+made = sdk.generate(folder, 8, seed=1)
+assert {type(item).__name__ for item in made} == {"Tone"}
+card = sdk.load(folder).card
+assert (card.modality, card.package) == ("tone", "my-tones"), card.package
+for item in made:
+    wanted = np.arange(16) * 100 * item.parts["loudness"]
+    assert np.abs(item.data - wanted).max() < 20, (item.data, wanted)
+assert sdk.train("means", tones, out=folder, resume=True, **options).models == run.models
+print(len(list((run.folder / "samples").glob("*.wav"))) > 0)
+"""
+
+
+def test_a_kind_of_content_from_outside_is_trained_exported_and_made(site, tmp_path):
+    assert run(site, "-c", TRAIN, str(tmp_path / "run")).stdout == "True\n"
 
 
 def test_without_its_plugin_a_card_is_shown_and_a_model_refused_with_the_package(tmp_path):
@@ -201,9 +230,7 @@ def test_a_modality_says_for_which_interface_it_was_written():
         ModalitySpec(name="tone", target="tone_plugin:Tones")
 
 
-@pytest.mark.parametrize(
-    ("facet", "words"), [("data", "read"), ("training", "learned from"), ("evaluation", "evaluated")]
-)
+@pytest.mark.parametrize(("facet", "words"), [("evaluation", "evaluated"), ("examples", "made for checks")])
 def test_what_a_modality_does_not_have_is_said(facet, words):
     with pytest.raises(PluginError, match=f"Tones cannot be {words}: the modality 'tone' does not say how"):
         getattr(tone_plugin.Tones(), facet)
@@ -226,3 +253,67 @@ def test_old_places_are_found_with_a_warning():
             assert getattr(module, name).__module__.startswith(("aigc_image", "aigc_text", "aigc_music"))
     with pytest.raises(AttributeError, match="has no attribute 'Sound'"):
         _ = aigc_sdk.contents.Sound
+
+
+# ---------------------------------------------------------------- what one modality does wrong harms no other
+
+FIRST = """
+import aigc_sdk as sdk
+
+@sdk.hookimpl
+def aigc_register_modalities(register):
+    register(sdk.ModalitySpec(name="aaa", target="{module}:Nothing", api_version=1))
+    register(sdk.ModalitySpec(name="bbb", target="{module}:Bare", api_version=1))
+
+def __getattr__(name):
+    if name not in ("Bare", "Evaluation"):
+        raise AttributeError(name)
+    from aigc_sdk.contents import Item
+    from aigc_sdk.modality import Modality, ModalityEvaluation
+
+    class Thing(Item):
+        suffixes = (".png", ".txt")
+
+        def save(self, path): return path
+
+    class Evaluation(ModalityEvaluation):
+        def items_of(self, given): raise RuntimeError("not mine")
+        def to_array(self, given): raise RuntimeError("not mine")
+        def exhibits(self, items, what): return []
+
+    class Bare(Modality):
+        name, plural, item = "bbb", "things", Thing
+        facets = {{"evaluation": "{module}:Evaluation"}}
+        def check_output(self, output): pass
+
+    return {{"Bare": Bare, "Evaluation": Evaluation}}[name]
+"""
+
+USE_OTHERS = """
+import sys
+import numpy as np
+import aigc_sdk as sdk
+
+digits = sdk.generate("digits-vae", 40, seed=1)
+assert sdk.measure("digits-features", digits).shape == (40, 64)
+assert sdk.reproduce(digits[:1].save(sys.argv[1])[0])[0] == digits[0]
+names = sdk.generate("names", 2, seed=1)
+assert sdk.reproduce(names.save(sys.argv[1])[0])[0] == names[0]
+other = sdk.generate("digits-vae", 40, seed=2).to_numpy()
+assert sdk.evaluate(digits, other, metrics=["frechet"]).scores[0].value > 0
+assert sdk.evaluate(digits.to_numpy(), other, metrics=["frechet"]).scores[0].value > 0
+texts = [f"abc{i} def" for i in range(40)]
+assert sdk.evaluate(texts, [text.upper() for text in texts], metrics=["ngrams"]).scores
+print("used")
+"""
+
+
+def test_modalities_that_fail_or_lack_what_is_asked_harm_no_other(tmp_path):
+    folder = tmp_path / "site"
+    info = folder / "firsts-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: firsts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[aigc_sdk]\nfirsts = firsts_plugin\n")
+    (folder / "firsts_plugin.py").write_text(FIRST.format(module="firsts_plugin"))
+    environment = {**os.environ, "PYTHONPATH": str(folder), "AIGC_SDK_CACHE": str(tmp_path / "cache")}
+    assert run(environment, "-c", USE_OTHERS, str(tmp_path)).stdout == "used\n"

@@ -2,12 +2,12 @@
 
 import wave
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 import aigc_sdk as sdk
 from aigc_sdk.contents import Item
-from aigc_sdk.exhibits import Exhibit
 from aigc_sdk.files import as_path
 from aigc_sdk.kinds import NumberKind
 from aigc_sdk.likeness import IDENTICAL
@@ -17,6 +17,11 @@ from aigc_sdk.modality import Modality, ModalityReproduction
 @sdk.hookimpl
 def aigc_register_modalities(register):
     register(sdk.ModalitySpec(name="tone", target="tone_plugin:Tones", kinds=("pitch",), api_version=1))
+
+
+@sdk.hookimpl
+def aigc_register_families(register):
+    register(sdk.FamilySpec(name="means", target="tone_training:Means", modalities=("tone",)))
 
 
 class Tone(Item):
@@ -56,6 +61,11 @@ class ToneReproduction(ModalityReproduction):
 
 class Tones(Modality):
     name, plural, item = "tone", "tones", Tone
+    facets: ClassVar[dict[str, str]] = {
+        "data": "tone_training:ToneData",
+        "training": "tone_training:ToneTraining",
+        "reproduction": "tone_plugin:ToneReproduction",
+    }
 
     @property
     def kinds(self):
@@ -68,10 +78,3 @@ class Tones(Modality):
     def check_values(self, output, parts):
         if (parts["loudness"] == 0).any():
             raise ValueError("a loudness of 0")
-
-    @property
-    def reproduction(self):
-        return ToneReproduction()
-
-    def exhibits(self, items):
-        return [Exhibit("audio/wav", b"") for _ in items]

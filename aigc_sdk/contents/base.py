@@ -72,10 +72,11 @@ class Item(ABC):
         self._origin = origin
         self._controls = controls
 
-    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
         self.parts = _NO_PARTS  # which an item that version 0.1 pickled has not
-        for name, value in state[1].items():
-            setattr(self, name, value)
+        for attributes in filter(None, state):  # those of a class without slots come first
+            for name, value in attributes.items():
+                setattr(self, name, value)
 
     @property
     def card(self) -> "ModelCard | None":

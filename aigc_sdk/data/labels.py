@@ -14,7 +14,11 @@ from aigc_sdk.names import composed, look_alike
 def named_labels(
     name: str, n: int, labels: NDArray[Any] | None, label_names: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """Return labels as indices, int64 (n,), and the names of the classes; raises InvalidData for what is no label."""
+    """Return labels as indices, int64 (n,), and the names of the classes.
+
+    Raises:
+        InvalidData: a label is empty, or neither a whole number nor a text.
+    """
     if labels is None:
         return None, ()
     if labels.shape != (n,) or labels.dtype.kind not in "iuU":

@@ -1,17 +1,16 @@
 """Measures by name: `sdk.measure`, and which feature extractor fits contents of which size."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigc_sdk.contents import Contents, Item
-from aigc_sdk.errors import InvalidRequest, shown
+from aigc_sdk.errors import InvalidRequest, PluginError, blamed, shown
 from aigc_sdk.generation import open_any
-from aigc_sdk.modality import find_modality
-from aigc_sdk.registry import default_registry
+from aigc_sdk.modality import Modality, ModalityEvaluation, usable_modalities
 
 if TYPE_CHECKING:
     from aigc_sdk.runtime import OnnxMeasure
@@ -74,9 +73,33 @@ def as_array(contents: Any) -> NDArray[Any]:
     if isinstance(contents, np.ndarray):
         return contents
     items = list(contents) if isinstance(contents, Contents | list | tuple) else []
-    for name in default_registry().names("modality") if items else ():
-        if (array := find_modality(name).evaluation.to_array(items)) is not None:
-            return array
+    if items and (found := claimed(items, lambda evaluation: evaluation.to_array(items))):
+        array: NDArray[Any] = found[1]
+        return array
     raise InvalidRequest(
         f"The contents are {shown(contents)}; give at least one of what sdk.generate makes, or an array."
     )
+
+
+def claimed(given: Any, ask: Callable[[ModalityEvaluation], Any]) -> tuple[Modality, Any] | None:
+    """Return the modality that contents are of, and what it makes of them; None where they are of none.
+
+    Args:
+        given: contents, never empty.
+        ask: what to ask each modality; None as an answer says that the contents are of another one.
+
+    Raises:
+        PluginError: the modality that the items are of fails, or cannot be evaluated. Of others that is no matter.
+    """
+    for modality in usable_modalities():
+        is_own = not isinstance(given, np.ndarray) and all(isinstance(item, modality.item) for item in given)
+        try:
+            with blamed(f"The modality {modality.name!r} failed"):
+                answer = ask(modality.evaluation)
+        except PluginError:
+            if is_own:
+                raise
+            continue
+        if answer is not None:
+            return modality, answer
+    return None

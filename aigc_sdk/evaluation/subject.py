@@ -10,9 +10,9 @@ import numpy as np
 
 from aigc_sdk.contents import Contents, Item
 from aigc_sdk.errors import InvalidRequest, shown
+from aigc_sdk.evaluation.extractors import claimed
 from aigc_sdk.generation import Model, load, model_file
 from aigc_sdk.modality import find_modality
-from aigc_sdk.registry import default_registry
 from aigc_sdk.request import check_names
 
 if TYPE_CHECKING:  # not needed to import the SDK, which has to be quick
@@ -99,10 +99,9 @@ def find_subject(given: Any, controls: dict[str, Any]) -> Subject:
 
 def _made(given: Any) -> tuple[str, tuple[int, ...] | None, Any]:
     """Return the modality, the shape and the items of contents; raises InvalidRequest when they are none."""
-    for name in default_registry().names("modality") if len(given) else ():
-        evaluation = find_modality(name).evaluation
-        if (items := evaluation.items_of(given)) is not None:
-            return name, items.shape[1:] if evaluation.has_features else None, items
+    if len(given) and (found := claimed(given, lambda evaluation: evaluation.items_of(given))):
+        modality, items = found
+        return modality.name, items.shape[1:] if modality.evaluation.has_features else None, items
     words = f"an array {given.dtype} {given.shape}" if isinstance(given, np.ndarray) else shown(given)
     raise InvalidRequest(f"The contents are {words}; give some of what sdk.generate makes, all of one kind.")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aigc_sdk.card import CARD_KEY, Control, Golden, ModelCard, Packed
-from aigc_sdk.errors import InvalidModel, StorageError, UnknownName
+from aigc_sdk.errors import InvalidModel, StorageError, UnknownName, blamed
 from aigc_sdk.files import cache_folder, make_folder, storage_error, write_bytes
 from aigc_sdk.forking import unforked
 from aigc_sdk.generator import parts_of
@@ -176,9 +176,7 @@ def unknown_card(path: Path) -> ModelCard | None:
     """Return the card of a file whose modality, or a control's kind, no plugin here brings; None for any other file."""
     try:
         card = _read_card(_parsed(read_model(path), path.name))
-        find_modality(card.modality)
-        for control in card.controls:
-            kind_of(control)
+        _check_names(card)
     except UnknownName:
         return card
     except InvalidModel:
@@ -308,16 +306,23 @@ def check_known(card: ModelCard) -> None:
 
     It is asked at each load: a plugin may be gone, or be of another version than when the file was checked.
     """
-    content = card.input or card.output
     try:
-        find_modality(card.modality).check_output(content)
-        for control in card.controls:
-            kind_of(control)
+        _check_names(card)
+        with blamed(f"The modality {card.modality!r} cannot check an output"):
+            try:
+                find_modality(card.modality).check_output(card.input or card.output)
+            except ValueError as error:
+                raise InvalidModel(f"its card says {error}") from error
     except UnknownName as error:
         how = f" Run: pip install {card.package}" if re.fullmatch(r"[A-Za-z0-9._-]+", card.package) else ""
         raise InvalidModel(f"no plugin that is installed knows what it makes or takes: {error}{how}") from error
-    except ValueError as error:
-        raise InvalidModel(f"its card says {error}") from error
+
+
+def _check_names(card: ModelCard) -> None:
+    """Raise UnknownName where no plugin here brings the modality, or the kind of a control."""
+    find_modality(card.modality)
+    for control in card.controls:
+        kind_of(control)
 
 
 def _check_signature(graph: "onnx.GraphProto", card: ModelCard) -> None:
@@ -357,7 +362,7 @@ FREE = "free"
 
 
 def _declared(value: "onnx.ValueInfoProto") -> Declared:
-    """Return name, dtype and the shape of one item; what is no tensor has the dtype "?" or no dimensions."""
+    """Return the name, dtype and shape of one item. Other types than tensors get the dtype "?", or no dimensions."""
     tensor = value.type.tensor_type
     dims = tensor.shape.dim
     if not dims or not dims[0].dim_param:

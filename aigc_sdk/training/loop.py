@@ -197,13 +197,15 @@ def read_inputs(family: str, data: Any, seed: int, config: Mapping[str, Any]) ->
     for part, words in _OF_EMPTY.items():
         fraction = getattr(options, f"{part}_fraction")
         if fraction and not len(split[part]):
-            _log.warning("%s_fraction is %s, but of %d items that is none: %s.", part, fraction, dataset.n, words)
+            _log.warning("%s_fraction is %s, which is less than one of %d items: %s.", part, fraction, dataset.n, words)
     return family_class, options, dataset, split
 
 
 def _load(data: Any, family: type[Family], options: FamilyConfig) -> Data:
     """Read the data of a family's modality, with the options that it has for that."""
-    dataset: Data = find_modality(family.modality).data.read(data, options.model_dump(), trains=True)
+    modality = find_modality(family.modality)
+    with blamed(f"Reading {modality.plural} failed"):
+        dataset: Data = modality.data.read(data, options.model_dump(), trains=True)
     _log.log(logging.WARNING if dataset.report.skipped else logging.INFO, "%s: %s", dataset.name, dataset.report)
     return dataset
 

@@ -254,7 +254,7 @@ class _Moment(NamedTuple):
     time: float
     step: int
     progress: float
-    others: float  # seconds spent on what is no step
+    others: float  # seconds spent on anything but steps
 
 
 def readable(figures: Mapping[str, float]) -> str:

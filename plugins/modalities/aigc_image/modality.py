@@ -1,16 +1,10 @@
 """Images: uint8 (height, width, channels)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from aigc_image.item import Image
-from aigc_sdk.modality import (
-    Modality,
-    ModalityData,
-    ModalityEvaluation,
-    ModalityExamples,
-    ModalityReproduction,
-    ModalityTraining,
-)
+from aigc_sdk.modality import Modality
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -21,6 +15,13 @@ class ImageModality(Modality):
     """Images of one size: grey, colour, or colour and alpha."""
 
     name, plural, item, samples = "image", "images", Image, 64
+    facets: ClassVar[Mapping[str, str]] = {
+        "data": "aigc_image.data:ImageData",
+        "training": "aigc_image.training:ImageTraining",
+        "evaluation": "aigc_image.evaluation:ImageEvaluation",
+        "reproduction": "aigc_image.reproduction:ImageReproduction",
+        "examples": "aigc_image.examples:ImageExamples",
+    }
 
     @property
     def kinds(self) -> "tuple[type[ControlKind], ...]":
@@ -33,38 +34,3 @@ class ImageModality(Modality):
         """Raise ValueError for another dtype or shape."""
         if output.dtype != "uint8" or len(output.shape) != 3 or output.shape[2] not in (1, 3, 4):
             raise ValueError(f"{output.dtype} {output.shape}; an image is uint8 (height, width, 1, 3 or 4)")
-
-    @property
-    def reproduction(self) -> ModalityReproduction:
-        """Comparing files with what is made again."""
-        from aigc_image.reproduction import ImageReproduction
-
-        return ImageReproduction()
-
-    @property
-    def data(self) -> ModalityData:
-        """Reading."""
-        from aigc_image.data import ImageData
-
-        return ImageData()
-
-    @property
-    def evaluation(self) -> ModalityEvaluation:
-        """Comparing."""
-        from aigc_image.evaluation import ImageEvaluation
-
-        return ImageEvaluation()
-
-    @property
-    def examples(self) -> ModalityExamples:
-        """For checks."""
-        from aigc_image.examples import ImageExamples
-
-        return ImageExamples()
-
-    @property
-    def training(self) -> ModalityTraining:
-        """Learning."""
-        from aigc_image.training import ImageTraining
-
-        return ImageTraining()

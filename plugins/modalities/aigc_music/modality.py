@@ -1,7 +1,7 @@
 """Music: notes, float32 (length, 6), with tempo, metre and key."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -9,15 +9,7 @@ from aigc_music.events import METER_UNITS
 from aigc_music.item import Music
 from aigc_music.keys import KEYS, respelled
 from aigc_sdk.card import OutputPart
-from aigc_sdk.modality import (
-    Array,
-    Modality,
-    ModalityData,
-    ModalityEvaluation,
-    ModalityExamples,
-    ModalityReproduction,
-    ModalityTraining,
-)
+from aigc_sdk.modality import Array, Modality
 
 if TYPE_CHECKING:
     from aigc_sdk.card import OutputSpec
@@ -35,6 +27,13 @@ class MusicModality(Modality):
 
     name, plural, item, samples = "music", "pieces", Music, 4
     has_labels = False
+    facets: ClassVar[Mapping[str, str]] = {
+        "data": "aigc_music.data:MusicData",
+        "training": "aigc_music.training:MusicTraining",
+        "evaluation": "aigc_music.evaluation:MusicEvaluation",
+        "reproduction": "aigc_music.reproduction:MusicReproduction",
+        "examples": "aigc_music.examples:MusicExamples",
+    }
 
     @property
     def kinds(self) -> "tuple[type[ControlKind], ...]":
@@ -62,38 +61,3 @@ class MusicModality(Modality):
     def respelled(self, choice: str) -> str:
         """Return the name that KEYS has for a key."""
         return respelled(choice)
-
-    @property
-    def reproduction(self) -> ModalityReproduction:
-        """Comparing files with what is made again."""
-        from aigc_music.reproduction import MusicReproduction
-
-        return MusicReproduction()
-
-    @property
-    def data(self) -> ModalityData:
-        """Reading."""
-        from aigc_music.data import MusicData
-
-        return MusicData()
-
-    @property
-    def evaluation(self) -> ModalityEvaluation:
-        """Comparing."""
-        from aigc_music.evaluation import MusicEvaluation
-
-        return MusicEvaluation()
-
-    @property
-    def examples(self) -> ModalityExamples:
-        """For checks."""
-        from aigc_music.examples import MusicExamples
-
-        return MusicExamples()
-
-    @property
-    def training(self) -> ModalityTraining:
-        """Learning."""
-        from aigc_music.training import MusicTraining
-
-        return MusicTraining()

@@ -1,20 +1,13 @@
 """Texts: Unicode code points, int32 (length,)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from aigc_sdk.codes import decode
 from aigc_sdk.contents import Contents
 from aigc_sdk.files import write_bytes
-from aigc_sdk.modality import (
-    Array,
-    Modality,
-    ModalityData,
-    ModalityEvaluation,
-    ModalityExamples,
-    ModalityReproduction,
-    ModalityTraining,
-)
+from aigc_sdk.modality import Array, Modality
 from aigc_text.item import Text
 
 if TYPE_CHECKING:
@@ -27,6 +20,13 @@ class TextModality(Modality):
 
     name, plural, item = "text", "texts", Text
     filler, has_words = -1, True
+    facets: ClassVar[Mapping[str, str]] = {
+        "data": "aigc_text.data:TextData",
+        "training": "aigc_text.training:TextTraining",
+        "evaluation": "aigc_text.evaluation:TextEvaluation",
+        "reproduction": "aigc_text.reproduction:TextReproduction",
+        "examples": "aigc_text.examples:TextExamples",
+    }
 
     @property
     def kinds(self) -> "tuple[type[ControlKind], ...]":
@@ -47,38 +47,3 @@ class TextModality(Modality):
     def write_samples(self, contents: Contents, path: Path) -> None:
         """Write all into one file."""
         write_bytes(path.with_suffix(".txt"), f"\n\n{'-' * 8}\n\n".join(map(str, contents)).encode())
-
-    @property
-    def reproduction(self) -> ModalityReproduction:
-        """Comparing files with what is made again."""
-        from aigc_text.reproduction import TextReproduction
-
-        return TextReproduction()
-
-    @property
-    def data(self) -> ModalityData:
-        """Reading."""
-        from aigc_text.data import TextData
-
-        return TextData()
-
-    @property
-    def evaluation(self) -> ModalityEvaluation:
-        """Comparing."""
-        from aigc_text.evaluation import TextEvaluation
-
-        return TextEvaluation()
-
-    @property
-    def examples(self) -> ModalityExamples:
-        """For checks."""
-        from aigc_text.examples import TextExamples
-
-        return TextExamples()
-
-    @property
-    def training(self) -> ModalityTraining:
-        """Learning."""
-        from aigc_text.training import TextTraining
-
-        return TextTraining()
