@@ -308,12 +308,12 @@ class ModalityEvaluation(ABC):
         raise InvalidRequest(f"No measure makes features of items of the shape {shape}; give one as extractor.")
 
     @abstractmethod
-    def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
+    def exhibits(self, items: Sequence[Any], caption: str) -> list[Exhibit]:
         """Return what a page shows of some items.
 
         Args:
             items: as `items_of` returns them, or a data set has them.
-            what: "generated", "real", or what else they are, for captions.
+            caption: what they are, such as "generated items".
         """
 
 

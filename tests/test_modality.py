@@ -279,7 +279,7 @@ def __getattr__(name):
     class Evaluation(ModalityEvaluation):
         def items_of(self, given): raise RuntimeError("not mine")
         def to_array(self, given): raise RuntimeError("not mine")
-        def exhibits(self, items, what): return []
+        def exhibits(self, items, caption): return []
 
     class Bare(Modality):
         name, plural, item = "bbb", "things", Thing

@@ -81,12 +81,10 @@ def _bar(score: Score) -> str:
     )
 
 
-_SIDES = (("fake", "generated"), ("real", "real"))
-
-
 def _samples(report: "Report") -> str:
     fake, real = (
-        _some(report, *each) for each in ((report.pictures.fake, "generated"), (report.pictures.real, "real"))
+        _some(report, report.pictures.fake, "generated items"),
+        _some(report, report.pictures.real, "real items"),
     )
     return (
         f"<section><h2>Samples</h2><div class=two><figure>{fake}<figcaption>Generated</figcaption></figure>"
@@ -94,18 +92,19 @@ def _samples(report: "Report") -> str:
     )
 
 
-def _some(report: "Report", items: Any, what: str) -> str:
-    """Show some items, one exhibit below the other."""
-    exhibits = find_modality(report.pictures.modality).evaluation.exhibits(items, what)
-    shown = [exhibit.to_html() for exhibit in exhibits]
-    return shown[0] if len(shown) == 1 else "".join(f"<div>{each}</div>" for each in shown)
+def _some(report: "Report", items: Any, caption: str) -> str:
+    """Show some items: all in one picture, or one below the other."""
+    exhibits = find_modality(report.pictures.modality).evaluation.exhibits(items, caption)
+    if len(exhibits) == 1:
+        return exhibits[0].to_html()
+    return "".join(each.to_html() if each.mime == "text/plain" else f"<p>{each.to_html()}</p>" for each in exhibits)
 
 
 def _pairs(report: "Report") -> str:
     """Show the generated items that look most like copies beside what they would be copies of."""
     if not report.pictures.pairs:
         return ""
-    words = "a generated item and the training item nearest to it:"
+    words = "a generated item and the training item nearest to it"
     figures = "".join(
         f"<figure>{_some(report, np.stack([pair.fake, pair.train]), words)}"
         f"<figcaption>{pair.distance:.3g}</figcaption></figure>"

@@ -46,7 +46,7 @@ class ImageEvaluation(ModalityEvaluation):
         """Return the name of the one for this size."""
         return SPECIAL_EXTRACTORS.get(shape, GENERAL_EXTRACTOR)
 
-    def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
+    def exhibits(self, items: Sequence[Any], caption: str) -> list[Exhibit]:
         """Return all side by side, small ones enlarged."""
         import PIL.Image
 
@@ -54,4 +54,4 @@ class ImageEvaluation(ModalityEvaluation):
         scale = max(1, _SIDE // images.shape[1])
         large = images.repeat(scale, 1).repeat(scale, 2)
         sheet = paste_grid([PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in large])
-        return [Exhibit("image/png", png_bytes(sheet), f"{what} items")]
+        return [Exhibit("image/png", png_bytes(sheet), caption)]

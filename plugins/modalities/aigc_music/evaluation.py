@@ -38,9 +38,9 @@ class MusicEvaluation(ModalityEvaluation):
             row[: len(piece.data)] = piece.data
         return notes
 
-    def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
+    def exhibits(self, items: Sequence[Any], caption: str) -> list[Exhibit]:
         """Return the beginning of the piano roll of each."""
-        return [Exhibit("image/png", _roll_png(piece), f"piano roll of a {what} piece") for piece in items]
+        return [Exhibit("image/png", _roll_png(piece), f"piano roll of one of the {caption}") for piece in items]
 
 
 def _piece(item: Music | Piece, i: int) -> Piece:

@@ -33,7 +33,7 @@ class TextEvaluation(ModalityEvaluation):
         """Return the texts; the pieces of a stream are one text."""
         return ("".join(items),) if dataset.is_stream else items
 
-    def exhibits(self, items: Sequence[Any], what: str) -> list[Exhibit]:
+    def exhibits(self, items: Sequence[Any], caption: str) -> list[Exhibit]:
         """Return the beginning of each."""
         texts = [text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..." for text in items]
-        return [Exhibit("text/plain", text.encode("utf-8", "replace")) for text in texts]
+        return [Exhibit("text/plain", text.encode("utf-8", "replace"), caption) for text in texts]
