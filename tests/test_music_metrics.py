@@ -309,7 +309,7 @@ def test_evaluate_measures_music_that_was_made(tmp_path):
     assert report.protocol["model"]["name"] == "m"
     assert report.scores == sdk.evaluate(sdk.Contents(made), real, train=train).scores
     page = report.save(tmp_path).read_text()
-    pictures = re.findall('piano roll of a (\\w+) piece" src="data:image/png;base64,([^"]*)"', page)
+    pictures = re.findall('piano roll of one of the (\\w+) items" src="data:image/png;base64,([^"]*)"', page)
     assert [what for what, _ in pictures] == ["generated"] * 8 + ["real"] * 8
     first = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(pictures[0][1]))))
     assert np.array_equal(first, np.asarray(made[0].to_pil()))
